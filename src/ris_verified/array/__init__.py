@@ -1,0 +1,1 @@
+"""The panel and its exact spherical-wave response."""

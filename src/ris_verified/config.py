@@ -1,0 +1,315 @@
+"""The configuration tree: frozen, validated at construction, the one home of every default."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ris_verified._config_check import at_least, between, check_kinds, one_of, ordered, require
+
+DEGREE = math.pi / 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArrayConfig:
+    """The panel: a uniform grid in the y–z plane, centred on the origin, normal +x."""
+
+    horizontal: int = 12
+    vertical: int = 12
+    wavelength: float = 0.3
+    spacing_wavelengths: float = 0.5
+    amplitude: Literal["unit", "spherical"] = "unit"
+
+    @property
+    def elements(self) -> int:
+        """Number of elements N = N_H · N_V."""
+        return self.horizontal * self.vertical
+
+    @property
+    def spacing(self) -> float:
+        """Distance between neighbouring elements in metres."""
+        return self.spacing_wavelengths * self.wavelength
+
+    @property
+    def wavenumber(self) -> float:
+        """k = 2π/λ in radians per metre."""
+        return 2 * math.pi / self.wavelength
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "array")
+        at_least(self, "array", 1, "horizontal", "vertical")
+        at_least(self, "array", 1e-6, "wavelength", "spacing_wavelengths")
+        one_of(self, "array", "amplitude", ("unit", "spherical"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneConfig:
+    """What is drawn: sources, channel, codes, symbols and noise."""
+
+    antennas: int = 16
+    snapshots: int = 16
+    sources_min: int = 1
+    sources_max: int = 5
+    azimuth_max: float = 60 * DEGREE
+    elevation_max: float = 30 * DEGREE
+    range_min: float = 0.5
+    range_max: float = 10.0
+    snr_db_min: float = -5.0
+    snr_db_max: float = 20.0
+    rician_factor_min: float = 0.5
+    rician_factor_max: float = 10.0
+    base_station_distance: float = 30.0
+    codebook: Literal["random", "dft2d", "hadamard"] = "random"
+    code_bits: int = 3
+    symbols: Literal["varying", "constant"] = "varying"
+    power_spread_db: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "scene")
+        at_least(self, "scene", 1, "antennas", "sources_min")
+        at_least(self, "scene", 2, "snapshots")
+        at_least(self, "scene", 1e-3, "range_min")
+        at_least(self, "scene", 0.0, "rician_factor_min", "power_spread_db")
+        at_least(self, "scene", 1.0, "base_station_distance")
+        between(self, "scene", "azimuth_max", 0.0, math.pi / 2)
+        between(self, "scene", "elevation_max", 0.0, math.pi / 2)
+        between(self, "scene", "code_bits", 1, 8)
+        for name in ("sources", "range", "snr_db", "rician_factor"):
+            ordered(self, "scene", f"{name}_min", f"{name}_max")
+        one_of(self, "scene", "codebook", ("random", "dft2d", "hadamard"))
+        one_of(self, "scene", "symbols", ("varying", "constant"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """How many scenes are stored, and how."""
+
+    train_scenes: int = 80_000
+    validation_scenes: int = 16_000
+    test_scenes: int = 4_000
+    shard_scenes: int = 1_000
+    workers: int = 2
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "data")
+        at_least(self, "data", 1, "train_scenes", "validation_scenes", "test_scenes")
+        at_least(self, "data", 1, "shard_scenes", "workers")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CovarianceConfig:
+    """Predicted, sample and blended covariance."""
+
+    beta: float = 0.3
+    loading: float = 1e-3
+    ridge: float = 1e-2
+    centre: bool = True
+    factor_mode: Literal["product", "sum", "real"] = "product"
+    sum_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "covariance")
+        between(self, "covariance", "beta", 0.0, 1.0)
+        between(self, "covariance", "loading", 0.0, 1.0)
+        at_least(self, "covariance", 1e-12, "ridge")
+        at_least(self, "covariance", 0.0, "sum_weight")
+        one_of(self, "covariance", "factor_mode", ("product", "sum", "real"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Sizes of the network; the dictionary is uniform in sine of the angles and in 1/range."""
+
+    channels: int = 64
+    width: int = 448
+    layers: int = 3
+    heads: int = 8
+    head_width: int = 448
+    head_layers: int = 2
+    dropout: float = 0.1
+    dictionary_azimuth: int = 32
+    dictionary_elevation: int = 16
+    dictionary_range: int = 6
+    residual: bool = True
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "model")
+        at_least(self, "model", 1, "channels", "width", "layers", "heads", "head_width")
+        at_least(self, "model", 1, "head_layers", "dictionary_range")
+        at_least(self, "model", 4, "dictionary_azimuth", "dictionary_elevation")
+        between(self, "model", "dropout", 0.0, 0.9)
+        for name in ("width", "head_width"):
+            size = {"width": self.width, "head_width": self.head_width}[name]
+            require(
+                size % self.heads == 0,
+                f"model.{name}",
+                size,
+                f"a multiple of model.heads = {self.heads}",
+            )
+        for name, size in (
+            ("dictionary_azimuth", self.dictionary_azimuth),
+            ("dictionary_elevation", self.dictionary_elevation),
+        ):
+            require(size % 4 == 0, f"model.{name}", size, "a multiple of 4 (the patch of a token)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Weights of the loss terms; a weight of zero removes its term."""
+
+    covariance: float = 0.2
+    alignment: float = 1.0
+    eigengap: float = 0.05
+    angle: float = 0.5
+    range: float = 0.3
+    order: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "loss")
+        names = [f.name for f in dataclasses.fields(self)]
+        at_least(self, "loss", 0.0, *names)
+        total = sum(vars(self).values())
+        require(total > 0, "loss", total, "at least one weight above zero")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Optimiser, schedule, averaging and guards."""
+
+    epochs: int = 12
+    batch_size: int = 64
+    accumulation: int = 1
+    learning_rate: float = 3e-4
+    head_multiplier: float = 4.0
+    weight_decay: float = 1e-4
+    warmup_share: float = 0.05
+    clip_norm: float = 1.0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    ema_decay: float = 0.999
+    swa_share: float = 0.0
+    curriculum_share: float = 0.0
+    nonfinite_limit: int = 20
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "train")
+        at_least(self, "train", 1, "epochs", "batch_size", "accumulation", "nonfinite_limit")
+        at_least(self, "train", 1e-9, "learning_rate", "head_multiplier", "clip_norm")
+        at_least(self, "train", 0, "weight_decay", "workers")
+        between(self, "train", "ema_decay", 0.0, 0.999999)
+        for name in ("warmup_share", "swa_share", "curriculum_share"):
+            between(self, "train", name, 0.0, 0.9)
+        one_of(self, "train", "precision", ("auto", "float32", "bfloat16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimateConfig:
+    """Search grid, near-field Newton, NF-MLE and order selection."""
+
+    grid_azimuth: int = 64
+    grid_elevation: int = 32
+    grid_range: int = 8
+    newton_nearfield: bool = True
+    newton_iterations: int = 10
+    newton_step: float = 1.0
+    mle: bool = True
+    mle_iterations: int = 20
+    mle_sweeps: int = 2
+    mle_snr_threshold_db: float = -10.0
+    order_criterion: Literal["bic", "aicc", "model"] = "bic"
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "estimate")
+        at_least(self, "estimate", 4, "grid_azimuth", "grid_elevation")
+        at_least(self, "estimate", 1, "grid_range", "newton_iterations", "mle_iterations")
+        at_least(self, "estimate", 0, "mle_sweeps")
+        between(self, "estimate", "newton_step", 0.01, 1.0)
+        one_of(self, "estimate", "order_criterion", ("bic", "aicc", "model"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class HpoConfig:
+    """Size of a study and what a trial is allowed to use."""
+
+    trials: int = 50
+    epochs_per_trial: int = 12
+    space: Literal["wide", "narrow"] = "wide"
+    data_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "hpo")
+        at_least(self, "hpo", 1, "trials", "epochs_per_trial")
+        between(self, "hpo", "data_share", 1e-3, 1.0)
+        one_of(self, "hpo", "space", ("wide", "narrow"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a run depends on: immutable, passed in, hashed into every artefact.
+
+    Raises:
+        ConfigError: a value is out of range or contradicts another; names field, value and range.
+    """
+
+    seed: int = 0
+    contracts: bool = True
+    array: ArrayConfig = field(default_factory=ArrayConfig)
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    covariance: CovarianceConfig = field(default_factory=CovarianceConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    estimate: EstimateConfig = field(default_factory=EstimateConfig)
+    hpo: HpoConfig = field(default_factory=HpoConfig)
+
+    def __post_init__(self) -> None:
+        check_kinds(self, "")
+        at_least(self, "", 0, "seed")
+        most = self.scene.sources_max
+        require(
+            most <= self.array.elements,
+            "scene.sources_max",
+            most,
+            f"at most the {self.array.elements} elements of the array",
+        )
+        require(
+            most < self.scene.antennas,
+            "scene.sources_max",
+            most,
+            f"below scene.antennas = {self.scene.antennas}, or no snapshot determines its symbols",
+        )
+
+    @classmethod
+    def load(cls, path: str | Path | None = None, overrides: Sequence[str] = ()) -> Config:
+        """Read a TOML file and apply dotted overrides on top of the defaults.
+
+        Args:
+            path: a TOML file, the name of a preset (`quick`, `reference`), or None for defaults.
+            overrides: texts such as `train.epochs=3`; values are TOML, bare words are strings.
+
+        Returns:
+            A validated configuration.
+
+        Raises:
+            ConfigError: unreadable file, unknown key (with the nearest known one), wrong value.
+        """
+        from ris_verified._config_load import load
+
+        return load(cls, path, overrides)
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical JSON form, the first 16 hexadecimal digits."""
+        from ris_verified._config_load import digest
+
+        return digest(self)
+
+    def to_toml(self) -> str:
+        """Return the whole tree as TOML; `Config.load` of it gives an equal configuration."""
+        from ris_verified._config_load import to_toml
+
+        return to_toml(self)

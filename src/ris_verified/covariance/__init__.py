@@ -1,0 +1,1 @@
+"""Sample, predicted and blended covariance."""

@@ -1,0 +1,1 @@
+"""Stored scenes: shards, manifest, batches."""

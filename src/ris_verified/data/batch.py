@@ -1,0 +1,71 @@
+"""A batch of scenes and its eight canonical fields."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ris_verified.errors import InputError
+
+FIELDS = ("y", "H", "C", "ptr", "K", "R_in", "snr", "H_full")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Scenes as the network and the loss receive them.
+
+    Args:
+        y: `B x L x M x 2` float32, measurements.
+        H: `B x L x M x 2` float32, H_full c_l of each snapshot.
+        C: `B x L x N x 2` float32, codes.
+        ptr: `B x K_MAX x 3` float32, azimuth, elevation (rad), range (m); NaN beyond K.
+        K: `B` int64, number of sources.
+        R_in: `B x N x N` complex64, true covariance, trace N.
+        snr: `B` float32, decibels.
+        H_full: `B x M x N x 2` float32, channel.
+    """
+
+    y: Tensor
+    H: Tensor
+    C: Tensor
+    ptr: Tensor
+    K: Tensor
+    R_in: Tensor
+    snr: Tensor
+    H_full: Tensor
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on a device."""
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        return dataclasses.replace(self, **moved)
+
+
+def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.device | str = "cpu") -> Batch:
+    """Read a batch given as `Batch`, mapping or sequence of the eight fields, onto a device.
+
+    Args:
+        batch: names as in `FIELDS` (a mapping may hold more), or the eight in that order.
+        device: where to.
+
+    Returns:
+        A `Batch`.
+
+    Raises:
+        InputError: a field is missing or is no tensor.
+    """
+    if isinstance(batch, Batch):
+        return batch.to(device)
+    named = batch if isinstance(batch, Mapping) else dict(zip(FIELDS, batch, strict=False))
+    for name in FIELDS:
+        if not isinstance(named.get(name), Tensor):
+            raise InputError(
+                "missing" if name not in named else f"is a {type(named[name]).__name__}",
+                where=f"batch.{name}",
+                expected=f"tensors {', '.join(FIELDS)}",
+            )
+    return Batch(**{name: named[name] for name in FIELDS}).to(device)

@@ -1,0 +1,1 @@
+"""Finding sources: spectrum, Newton, maximum likelihood, order, matching, bounds."""

@@ -1,0 +1,97 @@
+"""The Pipeline: one frozen record of every stage that training, inference, HPO and audit run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ris_verified.config import ArrayConfig, Config
+
+if TYPE_CHECKING:
+    from ris_verified.covariance.blend import Blend
+    from ris_verified.data.batch import Batch
+    from ris_verified.estimate.match import Assignment
+    from ris_verified.estimate.result import Estimates, Peaks
+    from ris_verified.loss.total import LossResult
+    from ris_verified.model.output import ModelOutput
+    from ris_verified.scene.scene import Scene
+    from ris_verified.train.state import StepReport, TrainState
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stage callables; `dataclasses.replace(pipeline, stage=mine)` is another pipeline.
+
+    A stage that training and inference could do differently has a second field with the prefix
+    `inference_`, the same object by default.
+
+    Args:
+        config: what every stage is called with.
+        element_positions: array → `N x 3`.
+        steering: array, azimuth, elevation, range → `... x N` complex.
+        inference_steering: the same, as spectrum and estimators use it.
+        draw_scene: cfg, *key → Scene.
+        unpack: tuple, dict or Batch, device → Batch.
+        build_model: cfg → module; module(y, H, C, H_full) → ModelOutput; seeded by `cfg.seed`.
+        predicted_covariance: two factors, cfg → R_pred.
+        sample_covariance: y, H_full, C, cfg → R_samp.
+        inference_sample_covariance: the same at inference.
+        blend: R_pred, R_samp, cfg → Blend.
+        inference_blend: the same at inference.
+        loss: outputs, R_hat, batch, cfg, R_blend, training → LossResult.
+        parameter_groups: model, cfg → optimiser groups with keys name, params, lr.
+        train_step: state, batch, pipeline → StepReport.
+        spectrum: R, K, cfg → Peaks.
+        newton: R, K, Peaks, cfg → Peaks.
+        mle: Peaks, y, H_full, C, cfg → Estimates.
+        order: y, H_full, C, cfg → K.
+        match: azimuth, elevation, range, ptr → Assignment.
+        trial_config: cfg, sampled values → configuration of one HPO trial.
+    """
+
+    config: Config
+    element_positions: Callable[[ArrayConfig], Tensor]
+    steering: Callable[[ArrayConfig, Tensor, Tensor, Tensor], Tensor]
+    inference_steering: Callable[[ArrayConfig, Tensor, Tensor, Tensor], Tensor]
+    draw_scene: Callable[..., Scene]
+    unpack: Callable[..., Batch]
+    build_model: Callable[[Config], nn.Module]
+    predicted_covariance: Callable[[Tensor, Tensor, Config], Tensor]
+    sample_covariance: Callable[[Tensor, Tensor, Tensor, Config], Tensor]
+    inference_sample_covariance: Callable[[Tensor, Tensor, Tensor, Config], Tensor]
+    blend: Callable[[Tensor, Tensor, Config], Blend]
+    inference_blend: Callable[[Tensor, Tensor, Config], Blend]
+    loss: Callable[..., LossResult]
+    parameter_groups: Callable[[nn.Module, Config], list[dict[str, Any]]]
+    train_step: Callable[[TrainState, Batch, Pipeline], StepReport]
+    spectrum: Callable[[Tensor, Tensor, Config], Peaks]
+    newton: Callable[[Tensor, Tensor, Peaks, Config], Peaks]
+    mle: Callable[[Peaks, Tensor, Tensor, Tensor, Config], Estimates]
+    order: Callable[[Tensor, Tensor, Tensor, Config], Tensor]
+    match: Callable[[Tensor, Tensor, Tensor, Tensor], Assignment]
+    trial_config: Callable[[Config, dict[str, Any]], Config]
+
+    @classmethod
+    def default(cls, config: Config | None = None) -> Pipeline:
+        """Return the pipeline made of this library's own stages."""
+        from ris_verified._default_pipeline import default_pipeline
+
+        return default_pipeline(config or Config())
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[ModelOutput, Blend]:
+        """Run model, both covariances and the blend as training and validation do.
+
+        Args:
+            model: from `build_model`.
+            batch: on the model's device.
+
+        Returns:
+            The model's output and the blend; gradients pass through R_pred only.
+        """
+        outputs = model(batch.y, batch.H, batch.C, batch.H_full)
+        R_pred = self.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, self.config)
+        R_samp = self.sample_covariance(batch.y, batch.H_full, batch.C, self.config)
+        return outputs, self.blend(R_pred, R_samp, self.config)

@@ -1,0 +1,1 @@
+"""Drawing scenes: sources, channel, codes, symbols, noise."""
