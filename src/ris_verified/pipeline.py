@@ -92,6 +92,10 @@ class Pipeline:
             The model's output and the blend; gradients pass through R_pred only.
         """
         outputs = model(batch.y, batch.H, batch.C, batch.H_full)
+        return outputs, self.covariances(outputs, batch)
+
+    def covariances(self, outputs: ModelOutput, batch: Batch) -> Blend:
+        """Return the blend of the predicted and the sample covariance, in full precision."""
         R_pred = self.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, self.config)
         R_samp = self.sample_covariance(batch.y, batch.H_full, batch.C, self.config)
-        return outputs, self.blend(R_pred, R_samp, self.config)
+        return self.blend(R_pred, R_samp, self.config)

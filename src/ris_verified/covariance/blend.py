@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, check_isolated, tolerance
-from ris_verified.covariance.trace import hermitian_part, trace, trace_normalised
+from ris_verified.covariance.trace import hermitian_part, trace
 from ris_verified.shapes import shaped
 
 
@@ -116,9 +116,13 @@ def blend(R_pred: Complex[Tensor, "B N N"], R_samp: Complex[Tensor, "B N N"], cf
     S = R_samp.detach()
     beta, loading = cfg.covariance.beta, cfg.covariance.loading
     raw = torch.lerp(R_pred, S, beta)
-    R = trace_normalised(hermitian_part(raw))
-    R = (R + loading * torch.eye(R.shape[-1], dtype=R.dtype, device=R.device)) / (1 + loading)
-    R = trace_normalised(R)
+    R = hermitian_part(raw)
+    # tr/N is 1 after renormalisation, so loading by C_EPS and renormalising again is one scale and
+    # one addition to the diagonal.
+    N = R.shape[-1]
+    scale = N / ((1 + loading) * trace(R).clamp_min(torch.finfo(R.dtype).tiny))
+    R = R * scale[:, None, None]
+    torch.diagonal(R, dim1=-2, dim2=-1).add_(loading / (1 + loading))
     if cfg.contracts:
         check_isolated(S)
         check_covariance(R, "R_blend")

@@ -44,6 +44,14 @@ class Batch:
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         return dataclasses.replace(self, **moved)
 
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def split(self, parts: int) -> list[Batch]:
+        """Return at most `parts` batches of nearly equal size that together hold every scene."""
+        pieces = {name: value.tensor_split(parts) for name, value in vars(self).items()}
+        return [Batch(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]
+
 
 def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.device | str = "cpu") -> Batch:
     """Read a batch given as `Batch`, mapping or sequence of the eight fields, onto a device.

@@ -1,0 +1,50 @@
+"""The library's own stages, gathered into a Pipeline."""
+
+from __future__ import annotations
+
+from ris_verified.array.geometry import element_positions
+from ris_verified.array.steering import steering
+from ris_verified.config import Config
+from ris_verified.covariance.blend import blend
+from ris_verified.covariance.predicted import predicted_covariance
+from ris_verified.covariance.sample import sample_covariance
+from ris_verified.data.batch import unpack
+from ris_verified.estimate.match import match
+from ris_verified.estimate.mle import nf_mle
+from ris_verified.estimate.newton import near_field_newton
+from ris_verified.estimate.order import estimate_order
+from ris_verified.estimate.spectrum import spectrum
+from ris_verified.hpo.trial import trial_config
+from ris_verified.loss.total import loss
+from ris_verified.model.groups import parameter_groups
+from ris_verified.model.network import build_model
+from ris_verified.pipeline import Pipeline
+from ris_verified.scene.scene import draw_scene
+from ris_verified.train.step import train_step
+
+
+def default_pipeline(config: Config) -> Pipeline:
+    """See `Pipeline.default`."""
+    return Pipeline(
+        config=config,
+        element_positions=element_positions,
+        steering=steering,
+        inference_steering=steering,
+        draw_scene=draw_scene,
+        unpack=unpack,
+        build_model=build_model,
+        predicted_covariance=predicted_covariance,
+        sample_covariance=sample_covariance,
+        inference_sample_covariance=sample_covariance,
+        blend=blend,
+        inference_blend=blend,
+        loss=loss,
+        parameter_groups=parameter_groups,
+        train_step=train_step,
+        spectrum=spectrum,
+        newton=near_field_newton,
+        mle=nf_mle,
+        order=estimate_order,
+        match=match,
+        trial_config=trial_config,
+    )

@@ -1,0 +1,1 @@
+"""Judging estimates and covariances against the truth."""

@@ -1,0 +1,176 @@
+"""The evaluation of trained weights on unseen scenes, written as JSON, Markdown and pictures."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_verified.data.dataset import SceneDataset
+from ris_verified.estimate.bound import cramer_rao_bound
+from ris_verified.evaluate.capture import subspace_capture
+from ris_verified.evaluate.methods import METHODS, localised
+from ris_verified.evaluate.metrics import Errors, errors, summary
+from ris_verified.evaluate.plots import draw_evaluation
+from ris_verified.evaluate.table import to_markdown
+from ris_verified.files import atomic_write
+from ris_verified.pipeline import Pipeline
+from ris_verified.shapes import from_ri
+
+Progress = Callable[[int, int, str], None]
+SCHEMA = "ris-verified-evaluation/1"
+CHUNK = 50
+SNR_WIDTH = 5.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found.
+
+    Args:
+        figures: the content of `evaluation.json`.
+    """
+
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    errors: dict[str, Errors]
+    capture: dict[str, Tensor]
+    head_order: Tensor
+    residual_order: Tensor
+    ptr: Tensor
+    K: Tensor
+    snr: Tensor
+
+
+@torch.no_grad()
+def _chunk(pipeline: Pipeline, model: nn.Module, start: nn.Module, dataset: SceneDataset, index: Tensor) -> _Chunk:
+    cfg = pipeline.config
+    batch, truth = pipeline.unpack(dataset.batch(index)), dataset.truth(index)
+    found, R_blend, head_order = localised(pipeline, model, batch)
+    y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
+    crb = cramer_rao_bound(
+        *batch.ptr.double().unbind(-1), from_ri(truth.symbols).to(torch.complex128), H_full, C,
+        truth.noise_variance.double(), cfg,
+    )  # fmt: skip
+    _, trained = pipeline.forward(model, batch)
+    _, untrained = pipeline.forward(start, batch)
+    matrices = {
+        "R_samp": trained.R_samp,
+        "R_pred": trained.R_pred,
+        "R_blend": R_blend,
+        "R_blend_untrained": untrained.R,
+    }
+    return _Chunk(
+        {name: errors(pipeline, estimate, batch.ptr, crb) for name, estimate in found.items()},
+        {name: subspace_capture(R, batch.ptr, cfg.array) for name, R in matrices.items()},
+        head_order, pipeline.order(y, H_full, C, cfg), batch.ptr, batch.K, batch.snr,
+    )  # fmt: skip
+
+
+def _joined(chunks: list[_Chunk]) -> _Chunk:
+    def cat(pick: Callable[[_Chunk], Tensor]) -> Tensor:
+        return torch.cat([pick(chunk) for chunk in chunks])
+
+    merged = {
+        name: Errors(**{f: cat(lambda c, n=name, f=f: vars(c.errors[n])[f]) for f in vars(chunks[0].errors[name])})
+        for name in chunks[0].errors
+    }
+    capture = {name: cat(lambda c, n=name: c.capture[n]) for name in chunks[0].capture}
+    return _Chunk(
+        merged, capture, cat(lambda c: c.head_order), cat(lambda c: c.residual_order),
+        cat(lambda c: c.ptr), cat(lambda c: c.K), cat(lambda c: c.snr),
+    )  # fmt: skip
+
+
+def _order(guess: Tensor, joined: _Chunk, cfg_max: int) -> dict[str, Any]:
+    right = (guess == joined.K).double()
+    by_K = {str(k): float(right[k == joined.K].mean()) for k in range(1, cfg_max + 1) if bool((joined.K == k).any())}
+    above = joined.snr >= 0
+    return {
+        "all": float(right.mean()),
+        "at_least_0_db": float(right[above].mean()) if bool(above.any()) else None,
+        "by_K": by_K,
+    }
+
+
+def _cells(joined: _Chunk, pipeline: Pipeline) -> list[dict[str, Any]]:
+    s = pipeline.config.scene
+    edges = torch.arange(s.snr_db_min, s.snr_db_max + 1e-9, SNR_WIDTH).tolist() or [s.snr_db_min]
+    cells = []
+    for K, low in itertools.product(range(s.sources_min, s.sources_max + 1), edges[: max(1, len(edges) - 1)]):
+        last = low == edges[max(0, len(edges) - 2)]
+        group = (joined.K == K) & (joined.snr >= low) & ((joined.snr < low + SNR_WIDTH) | last)
+        if not bool(group.any()):
+            continue
+        order = float((joined.head_order[group] == K).double().mean())
+        residual = float((joined.residual_order[group] == K).double().mean())
+        rows = {name: summary(e, joined.ptr, group) for name, e in joined.errors.items()}
+        cells.append(
+            {"K": K, "snr_db": [low, low + SNR_WIDTH], "order_head": order, "order_residual": residual, "methods": rows}
+        )
+    return cells
+
+
+def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, Any]:
+    everything = torch.ones_like(joined.K, dtype=torch.bool)
+    most = pipeline.config.scene.sources_max
+    return {
+        "schema": SCHEMA,
+        "config_hash": pipeline.config.digest(),
+        "scenes": len(joined.K),
+        "seconds": seconds,
+        "subspace_capture": {name: float(value.mean()) for name, value in joined.capture.items()},
+        "order_accuracy": {
+            "head": _order(joined.head_order, joined, most),
+            "residual": _order(joined.residual_order, joined, most),
+        },
+        "methods": {name: summary(e, joined.ptr, everything) for name, e in joined.errors.items()},
+        "labels": METHODS,
+        "cells": _cells(joined, pipeline),
+    }
+
+
+def evaluate(
+    pipeline: Pipeline, model: nn.Module, data: Path, out: Path, *, progress: Progress | None = None
+) -> Evaluation:
+    """Localise the test split in every way and compare with the truth and the bound.
+
+    Args:
+        pipeline: the stages and the configuration.
+        model: trained weights.
+        data: folder written by `generate`; its test split is used.
+        out: receives `evaluation.json`, `evaluation.md` and PNG pictures.
+        progress: called with scenes done, scenes in all and a note.
+
+    Returns:
+        An `Evaluation`; `.figures` is what the JSON file holds.
+
+    Raises:
+        DataError: the data folder is missing or damaged.
+        StorageError: a result could not be written.
+    """
+    began = time.perf_counter()
+    dataset = SceneDataset(data, "test")
+    model, start = model.cpu().eval(), pipeline.build_model(pipeline.config).eval()
+    chunks = []
+    for first in range(0, len(dataset), CHUNK):
+        index = torch.arange(first, min(first + CHUNK, len(dataset)))
+        chunks.append(_chunk(pipeline, model, start, dataset, index))
+        if progress:
+            progress(int(index[-1]) + 1, len(dataset), "localising")
+    figures = _figures(_joined(chunks), pipeline, time.perf_counter() - began)
+    out.mkdir(parents=True, exist_ok=True)
+    atomic_write(out / "evaluation.json", json.dumps(figures, indent=1, allow_nan=False).encode())
+    atomic_write(out / "evaluation.md", to_markdown(figures).encode())
+    draw_evaluation(figures, out / "evaluation.png")
+    return Evaluation(figures)

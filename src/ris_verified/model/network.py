@@ -1,0 +1,109 @@
+"""The network: physics features in, factors on the steering manifold out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ris_verified.array.steering import planar_steering, steering
+from ris_verified.config import Config
+from ris_verified.covariance.predicted import pack_factor
+from ris_verified.covariance.sample import least_squares_snapshots
+from ris_verified.errors import ShapeError
+from ris_verified.model.backbone import Backbone
+from ris_verified.model.dictionary import Dictionary
+from ris_verified.model.heads import Head, Slots
+from ris_verified.model.output import ModelOutput
+from ris_verified.shapes import as_complex, describe, from_ri
+
+
+class LocalisationModel(nn.Module):
+    """CNN and transformer over back-projected snapshots, with factor heads on the steering manifold.
+
+    Features: the ridge least-squares snapshots' power on a dictionary of steering vectors. Each of
+    K_MAX slots is an expectation of position within one main lobe of the dictionary, refined by a
+    decoder. Its factors are the plane wave of the chosen direction (times the root of the slot's
+    power) and the curvature at that direction and range, so that their product is the exact steering
+    vector, plus a small learned residual.
+
+    Args:
+        cfg: reads `array`, `scene`, `covariance.ridge` and `model`.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.dictionary = Dictionary(cfg)
+        self.backbone = Backbone(2 * cfg.model.dictionary_range + 2, cfg.model)
+        self.head = Head(cfg)
+        edge = [cfg.scene.azimuth_max, cfg.scene.elevation_max, 1 / cfg.scene.range_min]
+        self.register_buffer("edge", torch.tensor(edge), persistent=False)
+        self.edge: Tensor
+
+    def forward(self, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor) -> ModelOutput:
+        """Return factors, order logits, angles and ranges.
+
+        Args:
+            y: `B x L x M x 2` float32.
+            H: `B x L x M x 2` float32, H_full c_l; it does not determine the channel and adds
+                nothing to H_full and C, from which the features are made.
+            C: `B x L x N x 2` float32.
+            H_full: `B x M x N x 2` float32.
+
+        Returns:
+            A `ModelOutput`.
+
+        Raises:
+            ShapeError: the axes do not agree.
+        """
+        if H.shape != y.shape:
+            raise ShapeError(f"H {describe(H)}, y {describe(y)}", where="model", expected="equal shapes")
+        with torch.autocast(y.device.type, enabled=False):
+            features, log_power = self._features(y, C, H_full)
+        feature_map, tokens = self.backbone(features)
+        slots = self.head(feature_map, tokens, log_power, self.dictionary)
+        with torch.autocast(y.device.type, enabled=False):
+            return self._factors(slots)
+
+    def _features(self, y: Tensor, C: Tensor, H_full: Tensor) -> tuple[Tensor, Tensor]:
+        snapshots = least_squares_snapshots(
+            as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N"), self.cfg
+        )
+        power = self.dictionary.beam_power(snapshots)
+        log = power.clamp_min(torch.finfo(power.dtype).tiny).log()
+        log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)
+        peak = power / power.amax((1, 2, 3), keepdim=True)
+        where = self.dictionary.coordinates[:, :2].unflatten(0, self.dictionary.shape)[0]
+        where = (where / self.edge[:2]).permute(2, 0, 1).expand(len(y), -1, -1, -1)
+        return torch.cat([log, peak, where], 1), log
+
+    def _factors(self, slots: Slots) -> ModelOutput:
+        limit = torch.stack([-self.edge, self.edge])
+        limit[0, 2] = 1 / self.cfg.scene.range_max
+        azimuth, elevation, inverse = slots.coordinates.clamp(limit[0], limit[1]).unbind(-1)
+        range = 1 / inverse
+        plane = planar_steering(self.cfg.array, azimuth, elevation)
+        exact = steering(self.cfg.array, azimuth, elevation, range)
+        angle = plane * (slots.log_power / 2).exp()[..., None]
+        distance = exact * plane.conj()
+        if self.cfg.model.residual:
+            residual = from_ri(slots.residual)
+            angle, distance = angle + residual[:, :, 0], distance + residual[:, :, 1]
+        return ModelOutput(
+            pack_factor(angle.mT), pack_factor(distance.mT), slots.k_logits,
+            torch.stack([azimuth, elevation], -1), range,
+        )  # fmt: skip
+
+
+def build_model(cfg: Config) -> LocalisationModel:
+    """Return the network with weights drawn from `cfg.seed`; the global generator is left alone.
+
+    Args:
+        cfg: sizes and seed.
+
+    Returns:
+        A module; module(y, H, C, H_full) returns a `ModelOutput`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(cfg.seed)
+        return LocalisationModel(cfg)

@@ -1,0 +1,1 @@
+"""Optimisation: state, step, schedule, validation, checkpoints."""

@@ -1,0 +1,68 @@
+"""The training log: one JSON line a step and an epoch, and the curves drawn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ris_verified.train.state import StepReport
+
+FLUSH = 50
+
+
+class TrainingLog:
+    """Appends to `log.jsonl`; step figures stay on the device until they are flushed.
+
+    Args:
+        path: the file; begun anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pending: list[tuple[int, StepReport]] = []
+        path.write_text("", encoding="utf-8")
+
+    def step(self, number: int, report: StepReport) -> None:
+        """Remember one step; every 50th call writes them all."""
+        self._pending.append((number, report))
+        if len(self._pending) >= FLUSH:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is pending."""
+        self._write(*(_line(number, report) for number, report in self._pending))
+        self._pending.clear()
+
+    def epoch(self, figures: dict[str, Any]) -> None:
+        """Write one epoch's figures after the steps that led to it."""
+        self.flush()
+        self._write({"epoch_end": figures})
+
+    def _write(self, *records: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record) + "\n" for record in records)
+
+
+def _line(number: int, report: StepReport) -> dict[str, Any]:
+    return {
+        "step": number,
+        # JSON knows no NaN: a skipped step's figures are texts.
+        "loss": _number(float(report.loss)),
+        "nmse": _number(float(report.nmse)),
+        "gradient_norm": _number(float(report.gradient_norm)),
+        "terms": {name: _number(float(value)) for name, value in report.terms.items()},
+        "learning_rates": report.learning_rates,
+        "skipped": report.skipped,
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if abs(value) < float("inf") else str(value)
+
+
+def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the step records and the epoch records of a log."""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    steps = [record for record in records if "step" in record]
+    return steps, [record["epoch_end"] for record in records if "epoch_end" in record]

@@ -1,0 +1,156 @@
+"""The training run: epochs over stored scenes, validation, weights, log and curves."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import BatchLoader, SceneDataset
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.curves import draw_curves
+from ris_verified.train.log import TrainingLog
+from ris_verified.train.printout import epoch_line, first_epoch
+from ris_verified.train.schedule import curriculum_order
+from ris_verified.train.state import TrainState
+from ris_verified.train.validate import validate
+from ris_verified.train.weights import save_model
+
+Progress = Callable[[int, int, str], None]
+logger = logging.getLogger(__name__)
+VALIDATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Args:
+        model: the best validated weights, in evaluation mode.
+        weights: their file.
+        history: one record an epoch: epoch, step, train loss, validation figures, rate, seconds.
+        best_epoch: 1-based epoch of the weights, chosen by validated subspace capture.
+        skipped: steps skipped for non-finite numbers.
+        scenes_per_second: training scenes over time in steps, validation excluded.
+    """
+
+    model: nn.Module
+    weights: Path
+    history: list[dict[str, Any]]
+    best_epoch: int
+    skipped: int
+    scenes_per_second: float
+
+
+def default_device() -> torch.device:
+    """Return the accelerator where there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _epoch_order(dataset: SceneDataset, pipeline: Pipeline, epoch: int) -> Tensor:
+    cfg = pipeline.config
+    generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
+    order = torch.randperm(len(dataset), generator=generator)
+    return curriculum_order(order, dataset.source_counts(), epoch, cfg.train)
+
+
+class _Run:
+    def __init__(self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None) -> None:
+        cfg = pipeline.config
+        self.pipeline, self.out, self.progress = pipeline, out, progress
+        self.device = default_device()
+        self.training = SceneDataset(data, "train")
+        self.validation = SceneDataset(data, "validation")
+        self.batch = min(cfg.train.batch_size * cfg.train.accumulation, len(self.training))
+        self.steps = -(-len(self.training) // self.batch)
+        self.state = TrainState.create(pipeline, total_steps=self.steps * cfg.train.epochs, device=self.device)
+        out.mkdir(parents=True, exist_ok=True)
+        self.log = TrainingLog(out / "log.jsonl")
+        self.seconds = 0.0
+
+    def _batches(self, dataset: SceneDataset, order: Tensor, size: int) -> Iterator[Batch]:
+        for batch in BatchLoader(dataset, size, order=order):
+            yield self.pipeline.unpack(batch, self.device)
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        cfg, state = self.pipeline.config, self.state
+        state.model.train()
+        order = _epoch_order(self.training, self.pipeline, epoch)
+        total, began = torch.zeros((), device=self.device), time.perf_counter()
+        counted = 0
+        for batch in self._batches(self.training, order, self.batch):
+            report = self.pipeline.train_step(state, batch, self.pipeline)
+            self.log.step(state.step, report)
+            if not report.skipped:
+                total, counted = total + report.loss, counted + 1
+            if state.step == 1:
+                self._print_first(batch)
+            if self.progress:
+                self.progress(state.step, state.total_steps, f"epoch {epoch + 1}/{cfg.train.epochs}")
+        self.seconds += time.perf_counter() - began
+        return {
+            "epoch": epoch + 1,
+            "step": state.step,
+            "train": float(total) / counted if counted else float("nan"),
+            "rate": report.learning_rates["backbone"],
+            "skipped": state.skipped,
+        }
+
+    def _print_first(self, batch: Batch) -> None:
+        with torch.no_grad():
+            _, blended = self.pipeline.forward(self.state.model, batch)
+        for line in first_epoch(self.state, batch, blended, self.pipeline.config).lines():
+            logger.info(line)
+
+    def validated(self) -> dict[str, float]:
+        order = torch.arange(len(self.validation))
+        return validate(
+            self.pipeline, self.state.best, self._batches(self.validation, order, VALIDATION_BATCH)
+        )
+
+
+def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None) -> TrainResult:
+    """Train on stored scenes and keep the weights that validated best.
+
+    After every epoch the averaged weights (SWA once begun, else EMA, else live) are validated, and
+    saved when their subspace capture is the best so far: what is validated is what is saved.
+
+    Args:
+        pipeline: the stages and the configuration.
+        data: folder written by `generate`.
+        out: receives `weights.safetensors`, `log.jsonl`, `curves.png` and `config.toml`.
+        progress: called with step, total steps and a note.
+
+    Returns:
+        A `TrainResult`.
+
+    Raises:
+        DataError: the data folder is missing or damaged.
+        TrainingError: too many non-finite steps in a row.
+    """
+    run = _Run(pipeline, data, out, progress)
+    cfg = pipeline.config
+    (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
+    weights, history, best = out / "weights.safetensors", [], -1.0
+    for epoch in range(cfg.train.epochs):
+        record = run.epoch(epoch)
+        record["validation"] = run.validated()
+        history.append(record)
+        run.log.epoch(record)
+        logger.info(epoch_line(epoch + 1, cfg.train.epochs, record["train"], record["validation"]["loss"], record["rate"]))
+        if record["validation"]["capture"] > best:
+            best, best_epoch = record["validation"]["capture"], epoch + 1
+            save_model(run.state.best, cfg, weights)
+            kept = {name: value.clone() for name, value in run.state.best.state_dict().items()}
+    draw_curves(run.log.path, out / "curves.png")
+    model = pipeline.build_model(cfg).to(run.device)
+    model.load_state_dict(kept)
+    rate = len(run.training) * cfg.train.epochs / run.seconds
+    return TrainResult(model.eval(), weights, history, best_epoch, run.state.skipped, rate)

@@ -1,0 +1,57 @@
+"""Warm-up and cosine decay, and the order in which a curriculum shows scenes."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ris_verified.config import TrainConfig
+
+FLOOR = 0.02
+
+
+def rate_factor(step: int, total: int, train: TrainConfig) -> float:
+    """Return the factor on both groups' rates at one step.
+
+    Linear from 1/warm-up to 1 over the first `warmup_share` of all steps, then half a cosine down
+    to 0.02.
+
+    Args:
+        step: 0-based optimiser step.
+        total: number of steps of the run.
+        train: reads `warmup_share`.
+
+    Returns:
+        A factor in (0, 1].
+    """
+    warmup = max(1, round(train.warmup_share * total))
+    if step < warmup:
+        return (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, total - warmup))
+    return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+
+
+def curriculum_order(order: Tensor, K: Tensor, epoch: int, train: TrainConfig) -> Tensor:
+    """Show scenes with few sources first while the curriculum lasts.
+
+    The shuffled order is sorted by K plus a spread that grows to the full range of K over the first
+    `curriculum_share` of all epochs, so the sorting fades out.
+
+    Args:
+        order: `S` int64, shuffled indices.
+        K: `S` int64, number of sources by index.
+        epoch: 0-based.
+        train: reads `curriculum_share` and `epochs`.
+
+    Returns:
+        `S` int64, the same indices.
+    """
+    lasts = train.curriculum_share * train.epochs
+    if epoch >= lasts:
+        return order
+    spread = float(K.max() - K.min() + 1) * epoch / lasts
+    rank = torch.linspace(0, 1, len(order))
+    jitter = rank[torch.argsort(order)][order] * spread
+    return order[torch.argsort(K[order] + jitter, stable=True)]

@@ -1,0 +1,72 @@
+"""Weights as safetensors, with the configuration that made them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import safetensors
+from safetensors.torch import save
+from torch import nn
+
+from ris_verified.config import Config
+from ris_verified.errors import DataError
+from ris_verified.files import atomic_write
+from ris_verified.pipeline import Pipeline
+
+FORMAT = "ris-verified-weights/1"
+
+
+def architecture(cfg: Config) -> str:
+    """Return the digest of what decides whether weights fit: array, field of view, K_MAX and model."""
+    s = cfg.scene
+    view = [s.azimuth_max, s.elevation_max, s.range_min, s.range_max, s.sources_max]
+    parts = [dataclasses.asdict(cfg.array), dataclasses.asdict(cfg.model), view, cfg.covariance.factor_mode]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def save_model(model: nn.Module, cfg: Config, path: Path) -> None:
+    """Write the weights and, as metadata, configuration and digest; atomic.
+
+    Raises:
+        StorageError: the file could not be written; an older one is intact.
+    """
+    metadata = {"format": FORMAT, "config": cfg.to_toml(), "config_hash": cfg.digest(), "architecture": architecture(cfg)}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    atomic_write(path, save(tensors, metadata))
+
+
+def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
+    """Build the pipeline's model and load weights into it; runs no code from the file.
+
+    Args:
+        path: the file, or the folder that holds `weights.safetensors`.
+        pipeline: its configuration must describe the same architecture.
+
+    Returns:
+        The model in evaluation mode.
+
+    Raises:
+        DataError: no such file, not a weights file, or of another architecture.
+    """
+    file = path / "weights.safetensors" if path.is_dir() else path
+    try:
+        with safetensors.safe_open(str(file), framework="pt") as archive:  # type: ignore[no-untyped-call]
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"cannot be read: {error}", where=str(file), expected="weights written by `ris-verified train`"
+        ) from error
+    if metadata.get("format") != FORMAT or metadata.get("architecture") != architecture(pipeline.config):
+        raise DataError(
+            f"holds {metadata.get('format', 'no known format')} of configuration {metadata.get('config_hash')}",
+            where=str(file),
+            expected=f"{FORMAT} with the array, field of view, K_MAX and model of this configuration",
+            remedy="pass the configuration that the weights were trained with",
+        )
+    model = pipeline.build_model(pipeline.config)
+    model.load_state_dict(tensors)
+    return model.eval()
