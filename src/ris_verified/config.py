@@ -129,7 +129,7 @@ class ModelConfig:
     layers: int = 3
     heads: int = 8
     head_width: int = 448
-    head_layers: int = 2
+    head_layers: int = 3
     dropout: float = 0.1
     dictionary_azimuth: int = 32
     dictionary_elevation: int = 16

@@ -120,7 +120,7 @@ def blend(R_pred: Complex[Tensor, "B N N"], R_samp: Complex[Tensor, "B N N"], cf
     # tr/N is 1 after renormalisation, so loading by C_EPS and renormalising again is one scale and
     # one addition to the diagonal.
     N = R.shape[-1]
-    scale = N / ((1 + loading) * trace(R).clamp_min(torch.finfo(R.dtype).tiny))
+    scale = N / ((1 + loading) * trace(R))
     R = R * scale[:, None, None]
     torch.diagonal(R, dim1=-2, dim2=-1).add_(loading / (1 + loading))
     if cfg.contracts:

@@ -12,9 +12,8 @@ def trace(R: Tensor) -> Tensor:
 
 
 def trace_normalised(R: Tensor) -> Tensor:
-    """Scale each Hermitian matrix of `... x N x N` to trace N (an all-zero one stays zero)."""
-    total = trace(R).clamp_min(torch.finfo(R.dtype).tiny)
-    return R * (R.shape[-1] / total)[..., None, None]
+    """Scale each Hermitian matrix of `... x N x N` to trace N (an all-zero one becomes NaN)."""
+    return R * (R.shape[-1] / trace(R))[..., None, None]
 
 
 def hermitian_part(R: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         super().__init__()
         c, d = model.channels, model.width
         self.stem = nn.Conv2d(inputs, c, 3, padding=1)
-        self.fine = nn.Sequential(ResidualBlock(c), ResidualBlock(c))
+        self.fine = ResidualBlock(c)
         self.patch = nn.Conv2d(c, d, PATCH, stride=PATCH)
         patches = (model.dictionary_elevation // PATCH) * (model.dictionary_azimuth // PATCH)
         self.position = nn.Parameter(torch.randn(patches, d) * 0.02)

@@ -18,13 +18,13 @@ class Slots:
     Args:
         coordinates: `B x K_MAX x 3` real, azimuth, elevation (rad), 1/range (1/m).
         log_power: `B x K_MAX` real, log of the share of power, sums to one over slots.
-        residual: `B x K_MAX x 2 x N x 2` real, what is added to the two factors.
+        residual: `B x K_MAX x 2 x N x 2` real, what is added to the two factors, or None.
         k_logits: `B x K_MAX` real.
     """
 
     coordinates: Tensor
     log_power: Tensor
-    residual: Tensor
+    residual: Tensor | None
     k_logits: Tensor
 
 
@@ -80,7 +80,7 @@ class Head(nn.Module):
         )
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
         self.refine = _mlp(d, d, 4)
-        self.residual = _mlp(d, 2 * d, 4 * self.elements)
+        self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
         self.count = _mlp(2 * d, d, self.sources)
 
     def forward(self, feature_map: Tensor, tokens: Tensor, log_power: Tensor, dictionary: Dictionary) -> Slots:
@@ -107,6 +107,12 @@ class Head(nn.Module):
         return Slots(
             coarse + dictionary.cell * shift,
             strength.log_softmax(-1),
-            self.residual(slots).float().unflatten(-1, (2, self.elements, 2)),
+            self._residual(slots),
             self.count(pooled).float(),
         )
+
+    def _residual(self, slots: Tensor) -> Tensor | None:
+        if self.residual is None:
+            return None
+        flat: Tensor = self.residual(slots)
+        return flat.float().unflatten(-1, (2, self.elements, 2))

@@ -86,7 +86,7 @@ class LocalisationModel(nn.Module):
         exact = steering(self.cfg.array, azimuth, elevation, range)
         angle = plane * (slots.log_power / 2).exp()[..., None]
         distance = exact * plane.conj()
-        if self.cfg.model.residual:
+        if slots.residual is not None:
             residual = from_ri(slots.residual)
             angle, distance = angle + residual[:, :, 0], distance + residual[:, :, 1]
         return ModelOutput(

@@ -1,0 +1,108 @@
+"""The one result model that every format renders."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ris_verified.audit.rule import Severity
+
+SCHEMA = "ris-verified-audit/1"
+Status = Literal["pass", "fail", "error", "skip"]
+ORDER = {"error": 0, "fail": 1, "skip": 2, "pass": 3}
+RANK = {"blocker": 0, "warning": 1, "info": 2}
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of a report.
+
+    Args:
+        id: of the rule; a rule that fails at several places has a result for each.
+        title: of the rule.
+        status: `error` means that the check itself could not finish.
+        severity: of the rule.
+        measured, bound, unit: the figures.
+        message: the fact in words.
+        where: tensor, field, or file and line.
+        remedy: what to do.
+        seconds: of the whole check.
+    """
+
+    id: str
+    title: str
+    status: Status
+    severity: Severity
+    measured: float | str
+    bound: float | str
+    unit: str
+    message: str
+    where: str
+    remedy: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an audit found.
+
+    Args:
+        verdict: `GO` or `NO-GO`.
+        profile: `quick` or `full`.
+        config_hash: digest of the configuration, empty for an audit of source only.
+        environment: versions and machine, by name.
+        seconds: of the whole audit.
+        results: in order of the rules.
+    """
+
+    verdict: str
+    profile: str
+    config_hash: str
+    environment: dict[str, str]
+    seconds: float
+    results: tuple[Result, ...]
+
+    def to_json(self) -> str:
+        """Return the report as JSON; a number that is not finite becomes a string."""
+        tree = {"schema": SCHEMA, **asdict(self), "results": [_finite(asdict(r)) for r in self.results]}
+        return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    def to_text(self) -> str:
+        """Return the report as text, what went wrong first, the verdict last."""
+        lines: list[str] = []
+        for result in sorted(self.results, key=lambda r: (ORDER[r.status], RANK[r.severity], r.id)):
+            lines += _lines(result)
+        counts = ", ".join(f"{sum(r.status == s for r in self.results)} {s}" for s in ("pass", "fail", "error", "skip"))
+        lines += ["", f"{self.verdict}: {counts} in {self.seconds:.1f} s (profile {self.profile})"]
+        return "\n".join(lines) + "\n"
+
+
+def verdict(results: tuple[Result, ...]) -> str:
+    """Return GO only if something ran, nothing crashed and no blocker failed."""
+    ran = any(r.status in ("pass", "fail") for r in results)
+    stopped = any(r.status == "error" or (r.status == "fail" and r.severity == "blocker") for r in results)
+    return "GO" if ran and not stopped else "NO-GO"
+
+
+def show(value: float | str) -> str:
+    """Return a figure for people."""
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _finite(tree: dict[str, object]) -> dict[str, object]:
+    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in tree.items()}
+
+
+def _lines(result: Result) -> list[str]:
+    head = f"{result.status.upper():5} {result.id} {result.title}"
+    if result.status == "skip":
+        return [f"{head}: {result.message}"]
+    unit = f" {result.unit}" if result.unit else ""
+    figures = f" [{show(result.measured)}{unit}, bound {show(result.bound)}{unit}]" if result.bound != "" else ""
+    if result.status == "pass":
+        return [f"{head}: {result.message}{figures}"]
+    where = f" at {result.where}" if result.where else ""
+    tail = [f"      → {result.remedy}"] if result.remedy else []
+    return [f"{head} ({result.severity}){where}", f"      {result.message}{figures}", *tail]

@@ -1,0 +1,137 @@
+"""What a rule is, and what its check returns."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from ris_verified.audit.context import Context
+
+Severity = Literal["blocker", "warning", "info"]
+Profile = Literal["quick", "full"]
+Needs = Literal["pipeline", "source"]
+
+
+class NotApplicable(Exception):  # noqa: N818 - a reason to skip, not an error
+    """Raised by a check that has nothing to measure here; the text says why."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured value beside its bound.
+
+    Args:
+        measured: what was measured.
+        bound: what it was compared with.
+        passed: whether the law holds.
+        message: the fact in words.
+        unit: of both values.
+        where: tensor, field, or file and line.
+    """
+
+    measured: float | str
+    bound: float | str
+    passed: bool
+    message: str
+    unit: str = ""
+    where: str = ""
+
+
+Check = Callable[["Context"], "Measurement | Sequence[Measurement]"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of the checklist as a check that can fail.
+
+    Args:
+        id: `RV` and four digits, section and line.
+        title: a few words.
+        law: what must hold, as a formula where there is one.
+        why: what goes wrong without it.
+        how: what is measured, and where the bound comes from.
+        source: the checklist line.
+        remedy: what to do about a failure.
+        severity: only a blocker forbids a launch.
+        profile: the smallest profile that runs it.
+        needs: `pipeline`, or `source` for rules that read syntax trees only.
+        check: returns measurements, or raises NotApplicable.
+    """
+
+    id: str
+    title: str
+    law: str
+    why: str
+    how: str
+    source: str
+    remedy: str
+    severity: Severity
+    profile: Profile
+    needs: Needs
+    check: Check
+
+    @property
+    def section(self) -> str:
+        """The first four characters of the id."""
+        return self.id[:4]
+
+
+def rule(
+    id: str,
+    title: str,
+    *,
+    law: str,
+    why: str,
+    how: str,
+    remedy: str,
+    severity: Severity = "blocker",
+    profile: Profile = "quick",
+    needs: Needs = "pipeline",
+) -> Callable[[Check], Rule]:
+    """Turn a check into a `Rule`; the module that holds it is its registration.
+
+    Args:
+        id: checklist number; the other arguments are fields of `Rule`.
+
+    Returns:
+        A decorator that replaces the function by the rule.
+    """
+
+    def build(check: Check) -> Rule:
+        return Rule(id, title, law, why, how, f"checklist {id}", remedy, severity, profile, needs, check)
+
+    return build
+
+
+def at_most(measured: float, bound: float, message: str, unit: str = "", where: str = "") -> Measurement:
+    """Compare measured ≤ bound; NaN fails."""
+    return Measurement(measured, bound, measured <= bound, message, unit, where)
+
+
+def at_least(measured: float, bound: float, message: str, unit: str = "", where: str = "") -> Measurement:
+    """Compare measured ≥ bound; NaN fails."""
+    return Measurement(measured, bound, measured >= bound, message, unit, where)
+
+
+def close(
+    measured: float, expected: float, tolerance: float, message: str, unit: str = "", where: str = ""
+) -> Measurement:
+    """Compare |measured − expected| ≤ tolerance; NaN fails."""
+    held = abs(measured - expected) <= tolerance
+    return Measurement(measured, f"{expected:g} ± {tolerance:.2g}", held, message, unit, where)
+
+
+def equal(measured: object, expected: object, message: str, unit: str = "", where: str = "") -> Measurement:
+    """Compare two values, shown as text."""
+    return Measurement(str(measured), str(expected), measured == expected, message, unit, where)
+
+
+def tightness(measurement: Measurement) -> float:
+    """Return how near a measurement is to its bound, for choosing the one to show."""
+    value, bound = measurement.measured, measurement.bound
+    if isinstance(value, str) or isinstance(bound, str) or not bound or not math.isfinite(value):
+        return 0.0
+    return abs(value / bound)

@@ -1,0 +1,174 @@
+"""Runs rules over a pipeline, its source and its data, and gives a report."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.result import Report, Result, verdict
+from ris_verified.audit.rule import Measurement, NotApplicable, Profile, Rule, tightness
+from ris_verified.audit.rules import rules
+from ris_verified.errors import AuditError, RisVerifiedError
+
+if TYPE_CHECKING:
+    from ris_verified.pipeline import Pipeline
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def choose(
+    select: Sequence[str], ignore: Sequence[str], profile: Profile, needs: Sequence[str] = ("pipeline", "source")
+) -> list[Rule]:
+    """Return the rules to run, in order of their ids.
+
+    Args:
+        select: ids or beginnings of ids; none means all.
+        ignore: the same, left out.
+        profile: `full` runs the rules of `quick` too; an id selected in full always runs.
+        needs: kinds of rules that can run here.
+
+    Returns:
+        The rules.
+
+    Raises:
+        AuditError: an entry matches no rule.
+    """
+    known = rules()
+    for text in (*select, *ignore):
+        if not any(name.startswith(text) for name in known):
+            raise AuditError(
+                f"{text!r} matches no rule", where="select, ignore", expected="an id or its beginning, such as RV08",
+                remedy="see `ris-verified audit --list`",
+            )  # fmt: skip
+    chosen = []
+    for name, item in known.items():
+        wanted = not select or any(name.startswith(text) for text in select)
+        left_out = any(name.startswith(text) for text in ignore)
+        in_profile = profile == "full" or item.profile == "quick" or name in select
+        if wanted and not left_out and in_profile and item.needs in needs:
+            chosen.append(item)
+    return chosen
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Put every random state, the gradient mode and the default dtype back as they were."""
+    if "torch" not in sys.modules:
+        state = random.getstate()
+        try:
+            yield
+        finally:
+            random.setstate(state)
+        return
+    import numpy as np
+    import torch
+
+    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - saved, not drawn from
+    gradient, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        random.setstate(state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+        torch.set_grad_enabled(gradient)
+        torch.set_default_dtype(dtype)
+
+
+def environment() -> dict[str, str]:
+    """Return versions and machine as text by name."""
+    found = {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}"}
+    found["cores"] = str(os.cpu_count())
+    for name in ("torch", "numpy", "scipy", "optuna"):
+        if name in sys.modules:
+            found[name] = str(sys.modules[name].__version__)
+    if "torch" in sys.modules:
+        found["threads"] = str(sys.modules["torch"].get_num_threads())
+        found["accelerator"] = "cuda" if sys.modules["torch"].cuda.is_available() else "none"
+    return found
+
+
+def run_rule(item: Rule, context: Context) -> list[Result]:
+    """Run one check; whatever it does, there is a result.
+
+    Args:
+        item: the rule.
+        context: the evidence.
+
+    Returns:
+        One result, or one for each place where the rule fails.
+    """
+    began = time.perf_counter()
+    try:
+        with undisturbed():
+            outcome = item.check(context)
+    except NotApplicable as reason:
+        return [_result(item, "skip", Measurement("", "", True, str(reason)), began)]
+    except RisVerifiedError as error:
+        # A stage that refuses its own data is a finding about the pipeline, not about the check.
+        found = Measurement(type(error).__name__, "no error", False, str(error), where=error.where)
+        return [_result(item, "fail", found, began)]
+    except Exception as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
+        found = Measurement(type(error).__name__, "", False, f"the check could not finish: {error}")
+        return [_result(item, "error", found, began)]
+    found_all = [outcome] if isinstance(outcome, Measurement) else list(outcome)
+    if not found_all:
+        return [_result(item, "error", Measurement("", "", False, "the check measured nothing"), began)]
+    failed = [m for m in found_all if not m.passed]
+    if failed:
+        return [_result(item, "fail", m, began) for m in failed]
+    return [_result(item, "pass", max(found_all, key=tightness), began)]
+
+
+def _result(item: Rule, status: Literal["pass", "fail", "error", "skip"], m: Measurement, began: float) -> Result:
+    return Result(
+        item.id, item.title, status, item.severity, m.measured, m.bound, m.unit, m.message, m.where,
+        item.remedy if status in ("fail", "error") else "", time.perf_counter() - began,
+    )  # fmt: skip
+
+
+def audit(
+    pipeline: Pipeline | None,
+    profile: Profile = "quick",
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    source: Path | str | None = None,
+    data: Path | str | None = None,
+) -> Report:
+    """Measure a pipeline, its source and its data against the checklist.
+
+    Args:
+        pipeline: what to audit; None audits `source` only, as syntax trees, never imported.
+        profile: `quick` before every launch, `full` adds the drills that take minutes.
+        select: ids or beginnings of ids to run; none means all.
+        ignore: the same, left out.
+        source: folder of Python files; by default this package's own.
+        data: folder of stored scenes; by default scenes are drawn.
+
+    Returns:
+        A `Report`; its verdict is NO-GO when a blocker fails, a check crashes or nothing ran. Random
+        states, gradient mode and the pipeline's modules are left as they were.
+
+    Raises:
+        AuditError: unknown rule id or profile, or a folder that does not exist.
+    """
+    if profile not in ("quick", "full"):
+        raise AuditError(f"{profile!r} is no profile", where="profile", expected="quick or full")
+    for name, folder in (("source", source), ("data", data)):
+        if folder is not None and not Path(folder).is_dir():
+            raise AuditError("no such folder", where=f"{name} {folder}", expected="an existing folder")
+    began = time.perf_counter()
+    chosen = choose(select, ignore, profile, ("source",) if pipeline is None else ("pipeline", "source"))
+    context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None)
+    with undisturbed():
+        results = tuple(result for item in chosen for result in run_rule(item, context))
+    digest = "" if pipeline is None else pipeline.config.digest()
+    return Report(verdict(results), profile, digest, environment(), time.perf_counter() - began, results)
