@@ -67,5 +67,5 @@ def check_kinds(owner: Any, section: str) -> None:
             require(isinstance(value, bool), label, value, "true or false")
         elif kind in (int, float):
             _value(owner, section, item.name)
-        elif dataclasses.is_dataclass(kind):
-            require(isinstance(value, typing.cast(type, kind)), label, value, f"a {kind.__name__}")
+        elif isinstance(kind, type) and dataclasses.is_dataclass(kind):
+            require(isinstance(value, kind), label, value, f"a {kind.__name__}")

@@ -32,7 +32,7 @@ def names(cls: type[Any]) -> list[str]:
     """Return every dotted field name of a configuration class."""
     found: list[str] = []
     for item, kind in typing.get_type_hints(cls).items():
-        nested = names(kind) if dataclasses.is_dataclass(kind) else []
+        nested = names(kind) if isinstance(kind, type) and dataclasses.is_dataclass(kind) else []
         found += [f"{item}.{inner}" for inner in nested] or [item]
     return found
 
@@ -56,10 +56,10 @@ def _build(cls: type[Any], values: dict[str, Any], source: str, root: type[Any],
     arguments: dict[str, Any] = {}
     for key, value in values.items():
         kind = hints[key]
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             if not isinstance(value, dict):
                 raise ConfigError(f"{value!r} given", where=f"{source}: {at}{key}", expected="a table")
-            arguments[key] = _build(typing.cast(type, kind), value, source, root, f"{at}{key}.")
+            arguments[key] = _build(kind, value, source, root, f"{at}{key}.")
         else:
             arguments[key] = float(value) if kind is float and type(value) is int else value
     return cls(**arguments)

@@ -27,13 +27,14 @@ def _real(value: Angles) -> Tensor:
 def _broadcast(azimuth: Angles, elevation: Angles, range: Angles) -> tuple[Tensor, ...]:
     tensors = [_real(value) for value in (azimuth, elevation, range)]
     try:
-        return torch.broadcast_tensors(*tensors)
+        broadcast: tuple[Tensor, ...] = tuple(torch.broadcast_tensors(*tensors))
     except RuntimeError as error:
         raise ShapeError(
             "shapes " + ", ".join(str(list(t.shape)) for t in tensors),
             where="azimuth, elevation, range",
             expected="shapes that broadcast",
         ) from error
+    return broadcast
 
 
 def _excess(positions: Tensor, azimuth: Tensor, elevation: Tensor, range: Tensor) -> Tensor:
@@ -41,7 +42,8 @@ def _excess(positions: Tensor, azimuth: Tensor, elevation: Tensor, range: Tensor
     p = to_cartesian(azimuth, elevation, range)
     distance = (p[..., None, :] - positions).norm(dim=-1)
     square = positions.square().sum(-1)
-    return (square - 2 * p @ positions.T) / (distance + range[..., None])
+    excess: Tensor = (square - 2 * p @ positions.T) / (distance + range[..., None])
+    return excess
 
 
 def steering(array: ArrayConfig, azimuth: Angles, elevation: Angles, range: Angles) -> Tensor:

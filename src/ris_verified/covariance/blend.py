@@ -47,9 +47,10 @@ class BlendProof:
     def holds(self) -> Tensor:
         """`B` bool: both norm identities hold to rounding."""
         scale = self.norm_pred.square() + self.norm_samp.square()
-        first = (self.moved - self.beta * self.distance).abs() <= self.tolerance * scale.sqrt()
-        second = (self.norm_raw.square() - self.expected_square).abs() <= self.tolerance * scale
-        return first & second
+        first: Tensor = (self.moved - self.beta * self.distance).abs() <= self.tolerance * scale.sqrt()
+        second: Tensor = (self.norm_raw.square() - self.expected_square).abs() <= self.tolerance * scale
+        both: Tensor = first & second
+        return both
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,8 @@ def fisher_information(B_l: Tensor, D_l: Tensor, noise_variance: Tensor) -> Tens
     gram = gram + torch.diag_embed(absent.to(gram.dtype))
     cross = B_l.mH @ D_l
     schur = D_l.mH @ D_l - cross.mH @ torch.linalg.solve(gram, cross)
-    return 2 * schur.real.sum(1) / noise_variance[:, None, None]
+    J: Tensor = 2 * schur.real.sum(1) / noise_variance[:, None, None]
+    return J
 
 
 @shaped

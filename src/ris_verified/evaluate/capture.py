@@ -30,4 +30,5 @@ def subspace_capture(R: Tensor, ptr: Tensor, array: ArrayConfig) -> Tensor:
     used = torch.arange(ptr.shape[1], device=R.device) < present.sum(-1, keepdim=True)
     inside = ((a.conj() @ vectors).abs().square() * used[:, None]).sum(-1)
     share = inside / a.abs().square().sum(-1)
-    return (share * present).sum(-1) / present.sum(-1)
+    mean: Tensor = (share * present).sum(-1) / present.sum(-1)
+    return mean

@@ -30,7 +30,8 @@ def position_bound(ptr: Tensor, crb: Tensor) -> Tensor:
     variance = torch.diagonal(crb, dim1=-2, dim2=-1).unflatten(-1, (-1, 3))
     _, elevation, range = ptr.unbind(-1)
     lengths = torch.stack([range * elevation.cos(), range, torch.ones_like(range)], -1)
-    return (lengths.square() * variance).sum(-1).sqrt()
+    bound: Tensor = (lengths.square() * variance).sum(-1).sqrt()
+    return bound
 
 
 @dataclass(frozen=True)

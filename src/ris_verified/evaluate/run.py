@@ -58,8 +58,9 @@ def _chunk(pipeline: Pipeline, model: nn.Module, start: nn.Module, dataset: Scen
     batch, truth = pipeline.unpack(dataset.batch(index)), dataset.truth(index)
     found, R_blend, head_order = localised(pipeline, model, batch)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
+    azimuth, elevation, range = batch.ptr.double().unbind(-1)
     crb = cramer_rao_bound(
-        *batch.ptr.double().unbind(-1), from_ri(truth.symbols).to(torch.complex128), H_full, C,
+        azimuth, elevation, range, from_ri(truth.symbols).to(torch.complex128), H_full, C,
         truth.noise_variance.double(), cfg,
     )  # fmt: skip
     _, trained = pipeline.forward(model, batch)
@@ -81,11 +82,11 @@ def _joined(chunks: list[_Chunk]) -> _Chunk:
     def cat(pick: Callable[[_Chunk], Tensor]) -> Tensor:
         return torch.cat([pick(chunk) for chunk in chunks])
 
-    merged = {
-        name: Errors(**{f: cat(lambda c, n=name, f=f: vars(c.errors[n])[f]) for f in vars(chunks[0].errors[name])})
-        for name in chunks[0].errors
-    }
-    capture = {name: cat(lambda c, n=name: c.capture[n]) for name in chunks[0].capture}
+    def join(records: list[Errors]) -> Errors:
+        return Errors(**{name: torch.cat([vars(record)[name] for record in records]) for name in vars(records[0])})
+
+    merged = {name: join([chunk.errors[name] for chunk in chunks]) for name in chunks[0].errors}
+    capture = {name: torch.cat([chunk.capture[name] for chunk in chunks]) for name in chunks[0].capture}
     return _Chunk(
         merged, capture, cat(lambda c: c.head_order), cat(lambda c: c.residual_order),
         cat(lambda c: c.ptr), cat(lambda c: c.K), cat(lambda c: c.snr),

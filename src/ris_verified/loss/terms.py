@@ -119,6 +119,7 @@ def positions_error(angles: Tensor, ranges: Tensor, ptr: Tensor) -> tuple[Tensor
         knee = torch.where(chosen < HUBER**2, chosen / 2, 0)
         beyond = HUBER * (chosen.clamp_min(HUBER**2).sqrt() - HUBER / 2)
         huber = torch.where(chosen < HUBER**2, knee, beyond) / HUBER
-        return (huber * present).sum(-1) / present.sum(-1)
+        average: Tensor = (huber * present).sum(-1) / present.sum(-1)
+        return average
 
     return mean(chord), mean(bend)

@@ -27,7 +27,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `B x c x V x H` to the same shape."""
-        return x + self.body(x)
+        out: Tensor = x + self.body(x)
+        return out
 
 
 class Backbone(nn.Module):

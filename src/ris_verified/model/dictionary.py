@@ -67,4 +67,6 @@ class Dictionary(nn.Module):
         x, z = snapshots.real, snapshots.imag
         power = ((x @ real + z @ imag).square() + (z @ real - x @ imag).square()).sum(1)
         energy = (x.square() + z.square()).sum((1, 2)) * x.shape[-1]
-        return (power / energy.clamp_min(torch.finfo(power.dtype).tiny)[:, None]).unflatten(-1, self.shape)
+        share: Tensor = power / energy.clamp_min(torch.finfo(power.dtype).tiny)[:, None]
+        grid: Tensor = share.unflatten(-1, self.shape)
+        return grid

@@ -115,4 +115,5 @@ class Head(nn.Module):
         if self.residual is None:
             return None
         flat: Tensor = self.residual(slots)
-        return flat.float().unflatten(-1, (2, self.elements, 2))
+        shaped: Tensor = flat.float().unflatten(-1, (2, self.elements, 2))
+        return shaped

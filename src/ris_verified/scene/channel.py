@@ -31,7 +31,8 @@ def line_of_sight(array: ArrayConfig, scene: SceneConfig, azimuth: float, elevat
     antennas += scene.base_station_distance * direction
     elements = element_positions(array).numpy()
     distance = np.linalg.norm(antennas[:, None] - elements, axis=-1)
-    return np.exp(-1j * array.wavenumber * distance)
+    response: NDArray[np.complex128] = np.exp(-1j * array.wavenumber * distance)
+    return response
 
 
 def draw_channel(
@@ -58,4 +59,5 @@ def draw_channel(
     scattered = rng.standard_normal(shape).view(np.complex128)[..., 0] / np.sqrt(2)
     share = rician_factor / (rician_factor + 1)
     H = (np.sqrt(share) * direct + np.sqrt(1 - share) * scattered) / np.sqrt(array.elements)
-    return H.view(np.float64).astype(np.float16).astype(np.float64).view(np.complex128)
+    rounded: NDArray[np.complex128] = H.view(np.float64).astype(np.float16).astype(np.float64).view(np.complex128)
+    return rounded

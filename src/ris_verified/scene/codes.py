@@ -61,4 +61,5 @@ def draw_codes(array: ArrayConfig, scene: SceneConfig, rng: np.random.Generator)
 def code_values(index: NDArray[np.uint8], bits: int) -> NDArray[np.complex128]:
     """Return exp(2πj q/2^bits) for phase indices q of any shape."""
     table = np.exp(2j * np.pi * np.arange(1 << bits) / (1 << bits))
-    return table[index]
+    values: NDArray[np.complex128] = table[index]
+    return values

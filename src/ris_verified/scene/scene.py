@@ -68,7 +68,8 @@ def forward(H_full: Complex, codes: Complex, A: Complex, symbols: Complex) -> Co
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> Complex:
-    return rng.standard_normal((*shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
+    values: Complex = rng.standard_normal((*shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
+    return values
 
 
 def _draw_sources(cfg: Config, rng: np.random.Generator) -> tuple[Real, Real, Real, Real]:

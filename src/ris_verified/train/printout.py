@@ -36,7 +36,8 @@ def top_share(R: Tensor, count: int) -> Tensor:
         `B` real.
     """
     values = torch.linalg.eigvalsh(R.detach().to(torch.complex128))
-    return values[:, -count:].sum(-1) / values.sum(-1)
+    share: Tensor = values[:, -count:].sum(-1) / values.sum(-1)
+    return share
 
 
 @dataclass(frozen=True)

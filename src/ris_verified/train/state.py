@@ -35,7 +35,9 @@ class StepReport:
 
 
 def _ema(model: nn.Module, decay: float) -> AveragedModel:
-    def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+    def average(
+        averaged: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
+    ) -> None:
         # A young average follows faster, or a short run would keep its random start.
         weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
         torch._foreach_lerp_(averaged, current, weight)

@@ -75,8 +75,12 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     _count(state, skipped, train.nonfinite_limit)
     if not skipped:
         state.update_averages(train)
-    terms = {name: _weighted(results, lambda r, name=name: r.terms[name]) for name in results[0][1].terms}
+    terms = {name: _weighted(results, _term(name)) for name in results[0][1].terms}
     return StepReport(loss, terms, _weighted(results, lambda r: r.nmse), norm, rates, skipped)
+
+
+def _term(name: str) -> Callable[[LossResult], Tensor]:
+    return lambda result: result.terms[name]
 
 
 def _weighted(results: list[tuple[float, LossResult]], pick: Callable[[LossResult], Tensor]) -> Tensor:

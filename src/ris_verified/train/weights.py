@@ -53,7 +53,7 @@ def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
     """
     file = path / "weights.safetensors" if path.is_dir() else path
     try:
-        with safetensors.safe_open(str(file), framework="pt") as archive:  # type: ignore[no-untyped-call]
+        with safetensors.safe_open(str(file), framework="pt") as archive:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:

@@ -1,0 +1,114 @@
+"""Print training scenes per second and what share of a step each part takes.
+
+Run: python benchmarks/training_step.py [--preset quick|reference] [--steps 12]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+import ris_verified.covariance.blend as blend_stage
+import ris_verified.covariance.predicted as predicted_stage
+import ris_verified.covariance.sample as sample_stage
+from ris_verified.config import Config
+from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import draw_batch
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.state import TrainState, autocast_dtype
+
+CHECKS = [
+    (blend_stage, "check_covariance"),
+    (blend_stage, "check_isolated"),
+    (predicted_stage, "check_covariance"),
+    (sample_stage, "check_covariance"),
+    (sample_stage, "check_isolated"),
+]
+Seconds = dict[str, float]
+
+
+@contextmanager
+def _timed(seconds: Seconds, name: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - began
+
+
+def _time_contracts(seconds: Seconds) -> None:
+    for module, name in CHECKS:
+        check: Callable[..., None] = vars(module)[name]
+
+        def timed(*arguments: Any, check: Callable[..., None] = check) -> None:
+            with _timed(seconds, "contracts"):
+                check(*arguments)
+
+        setattr(module, name, timed)
+
+
+def _leaves(record: Any) -> Any:
+    return replace(record, **{f.name: vars(record)[f.name].detach().requires_grad_() for f in fields(record)})
+
+
+def _step(pipeline: Pipeline, state: TrainState, batch: Batch, seconds: Seconds) -> None:
+    cfg, dtype = pipeline.config, autocast_dtype(pipeline.config, batch.y.device)
+    with _timed(seconds, "model"), torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        outputs = state.model(batch.y, batch.H, batch.C, batch.H_full)
+    ends = _leaves(outputs)
+    with _timed(seconds, "covariance"):
+        blended = pipeline.covariances(ends, batch)
+    R = blended.R.detach().requires_grad_()
+    with _timed(seconds, "loss"):
+        pipeline.loss(ends, blended.R_pred, batch, cfg, R_blend=R).total.backward()
+    with _timed(seconds, "covariance"):
+        blended.R.backward(R.grad)
+    with _timed(seconds, "model"):
+        used = [f.name for f in fields(ends) if vars(ends)[f.name].grad is not None]
+        torch.autograd.backward([vars(outputs)[n] for n in used], [vars(ends)[n].grad for n in used])
+    with _timed(seconds, "optimiser and averages"):
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), cfg.train.clip_norm)
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.update_averages(cfg.train)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", default="quick")
+    parser.add_argument("--steps", type=int, default=12)
+    args = parser.parse_args()
+    pipeline = Pipeline.default(Config.load(args.preset))
+    size = pipeline.config.train.batch_size
+    batch = draw_batch(pipeline.config, size, 0)
+    state = TrainState.create(pipeline, total_steps=1000)
+    seconds: Seconds = defaultdict(float)
+    whole = []
+    for _ in range(args.steps):
+        began = time.perf_counter()
+        pipeline.train_step(state, batch, pipeline)
+        whole.append(time.perf_counter() - began)
+    _time_contracts(seconds)
+    _step(pipeline, state, batch, seconds)
+    seconds.clear()
+    for _ in range(args.steps):
+        _step(pipeline, state, batch, seconds)
+    # Contracts run inside the covariance stage; they are listed on their own.
+    seconds["covariance"] -= seconds["contracts"]
+    total = sum(seconds.values())
+    write = sys.stdout.write
+    write(f"preset {args.preset}, batch {size}, {torch.get_num_threads()} threads, medians of {args.steps} steps\n")
+    write(f"train_step: {size / sorted(whole)[len(whole) // 2]:.1f} scenes/s\n")
+    for name in ("model", "covariance", "loss", "optimiser and averages", "contracts"):
+        write(f"  {name:24s} {seconds[name] / args.steps * 1e3:8.1f} ms  {seconds[name] / total:6.1%}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""Section 05: where gradients flow and where they must not."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.names import clean
+from ris_verified.audit.syntax import SourceFile, called_name, functions, read_file
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ris_verified.data.batch import Batch
+    from ris_verified.model.output import ModelOutput
+
+BREAKS = {"detach", "detach_", "numpy", "item", "tolist", "no_grad", "inference_mode"}
+
+
+def _total(context: Context, outputs: ModelOutput, R_samp: Tensor, batch: Batch) -> Tensor:
+    pipeline, cfg = context.pipeline, context.config
+    R_pred = pipeline.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
+    blended = pipeline.blend(R_pred, R_samp, cfg)
+    return pipeline.loss(outputs, R_pred, batch, cfg, R_blend=blended.R, training=True).total
+
+
+@rule(
+    "RV0501",
+    "No gradient passes through R_samp",
+    law="∂loss/∂R_samp = 0 and ∂R_samp/∂y = 0; the gradient is that of a constant R_samp",
+    why="The network would learn to move the data instead of its prediction.",
+    how="R_samp is handed to the blend as a leaf that takes gradients, y to the sample covariance likewise; the gradient "
+    "in the factors is compared with that for a constant. Bound: 0 exactly, the same operations run.",
+    remedy="detach R_samp in the blend and compute it without a graph",
+)
+def sample_isolated(context: Context) -> Sequence[Measurement]:
+    """A severed graph gives None, and equal operations give equal bits."""
+    import torch
+
+    outputs, batch = context.leaves(), context.batch
+    y = batch.y.clone().requires_grad_()
+    traced = context.pipeline.sample_covariance(y, batch.H_full, batch.C, context.config)
+    constant = traced.detach()
+    leaf = constant.clone().requires_grad_()
+    factors = [outputs.cov_fact_angle, outputs.cov_fact_range]
+    total = _total(context, outputs, leaf, batch)
+    through = torch.autograd.grad(total, leaf, allow_unused=True, retain_graph=True)[0]
+    live = torch.autograd.grad(total, factors)
+    fixed = torch.autograd.grad(_total(context, outputs, constant, batch), factors)
+    apart = max(float((a - b).abs().max()) for a, b in zip(live, fixed, strict=True))
+    return [
+        at_most(0.0 if through is None else float(through.abs().max()), 0.0, "|∂loss/∂R_samp|", where="blend"),
+        equal(traced.requires_grad, False, "R_samp asks for a gradient in y", where="sample_covariance"),
+        at_most(apart, 0.0, "gradient against that for a constant R_samp", where="factors"),
+    ]
+
+
+@rule(
+    "RV0502",
+    "Gradient passes through R_pred, times 1 − β",
+    law="∂R_raw/∂t = (1 − β) ∂R_pred/∂t; the loss reaches both factors and the backbone",
+    why="A blend without gradient trains nothing, and a wrong factor changes every rate unseen.",
+    how="In float64, along a random direction t of both factors: autograd of ⟨W, R_raw⟩ and a central difference of "
+    "R_pred, h = eps^⅓; bound 1e3 h² of the slope's size (the third derivative of a normalised product is of order one "
+    "per unit of the factors). Then |∂loss/∂θ| > 0 in the backbone.",
+    remedy="blend as (1 − β) R_pred + β R_samp.detach() and keep the model's graph",
+)
+def predicted_live(context: Context) -> Sequence[Measurement]:
+    """Truncation h²|f'''|/6 and rounding eps/h are both of order h² = eps^⅔."""
+    import torch
+
+    pipeline, cfg = context.pipeline, context.config
+    generator = torch.Generator().manual_seed(context.seed)
+    names = ("cov_fact_angle", "cov_fact_range")
+    base = [vars(context.outputs)[n][:2].double() for n in names]
+    step = [torch.randn(f.shape, generator=generator, dtype=torch.float64) * f.abs().mean() for f in base]
+    R_samp = context.blend.R_samp[:2].to(torch.complex128)
+    W = torch.randn(R_samp.shape, generator=generator, dtype=torch.complex128)
+    h = torch.finfo(torch.float64).eps ** (1 / 3)
+
+    def predicted(t: Tensor | float) -> Tensor:
+        return pipeline.predicted_covariance(base[0] + t * step[0], base[1] + t * step[1], cfg)
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    raw = pipeline.blend(predicted(t), R_samp, cfg).R_raw
+    slope = torch.autograd.grad((W.conj() * raw).real.sum(), t, allow_unused=True)[0] if raw.requires_grad else None
+    difference = ((W.conj() * (predicted(h) - predicted(-h))).real.sum() / (2 * h)).item()
+    wanted = (1 - cfg.covariance.beta) * difference
+    measured = 0.0 if slope is None else slope.item()
+    size = float((predicted(h) - predicted(-h)).norm() / (2 * h) * W.norm())
+    found = [close(measured, wanted, 1e3 * h**2 * max(size, 1.0), "slope of ⟨W, R_raw⟩, autograd and difference")]
+    return found + _reaches(context)
+
+
+def _reaches(context: Context) -> list[Measurement]:
+    import torch
+
+    outputs, blended = context.pipeline.forward(context.model, context.batch)
+    loss = context.pipeline.loss(
+        outputs, blended.R_pred, context.batch, context.config, R_blend=blended.R, training=blended.R_pred.requires_grad
+    )
+    heads = [outputs.cov_fact_angle, outputs.cov_fact_range]
+    parameters = [p for g in context.groups if g["name"] == "backbone" for p in g["params"]]
+    targets = [v for v in (*heads, *parameters) if v.requires_grad]
+    given = torch.autograd.grad(loss.total, targets, allow_unused=True) if loss.total.requires_grad else ()
+    norms = {id(v): 0.0 if g is None else float(g.norm()) for v, g in zip(targets, given, strict=False)}
+    backbone = sum(norms.get(id(p), 0.0) for p in parameters)
+    tiny = torch.finfo(torch.float32).tiny
+    return [
+        at_least(norms.get(id(heads[0]), 0.0), tiny, "gradient of the loss in the factor", where="cov_fact_angle"),
+        at_least(norms.get(id(heads[1]), 0.0), tiny, "gradient of the loss in the factor", where="cov_fact_range"),
+        at_least(backbone, tiny, "gradient of the loss in the backbone", where="backbone"),
+    ]
+
+
+@rule(
+    "RV0503",
+    "The forward never leaves the graph",
+    law="no detach, no_grad, .data, .item or NumPy in `forward` or what it calls in its file",
+    why="One detach in the middle of the network freezes everything before it, and the loss still falls.",
+    how="Syntax trees of every class with a `forward` in the source, and of the pipeline's own modules wherever they "
+    "are defined, followed through methods and functions of the same file. Bound: none.",
+    remedy="stay in torch operations on live tensors",
+    needs="source",
+)
+def forward_in_graph(context: Context) -> Sequence[Measurement]:
+    """Bound 0 is exact: statements are counted."""
+    files = {file.name: (file, tree) for file, tree in context.tree.parsed}
+    files |= {f"{file.name} (model)": (file, file.tree) for file in _model_files(context) if file.tree is not None}
+    found = []
+    seen: set[tuple[str, int]] = set()
+    for file, tree in files.values():
+        for function in _forward_closure(tree):
+            for line, what in _leaves_graph(function):
+                if (file.name, line) not in seen:
+                    seen.add((file.name, line))
+                    message = f"{function.name} leaves the graph with {what}"
+                    found.append(Measurement(1.0, 0.0, False, message, where=file.at(line)))
+    return found or [clean(context, "no forward leaves the graph")]
+
+
+def _model_files(context: Context) -> list[SourceFile]:
+    if context.stages is None:
+        return []
+    paths = set()
+    for module in context.model.modules():
+        if not type(module).__module__.startswith("torch."):
+            path = inspect.getsourcefile(type(module))
+            paths |= {Path(path)} if path and Path(path).exists() else set()
+    return [read_file(path, path.parent) for path in paths if not path.is_relative_to(context.source)]
+
+
+def _forward_closure(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    by_name: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {f.name: f for f in functions(tree)}
+    todo = [f for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body
+            if isinstance(f, ast.FunctionDef) and f.name == "forward"]  # fmt: skip
+    if not any(_is_module(c) for c in ast.walk(tree) if isinstance(c, ast.ClassDef)):
+        return []
+    reached: dict[int, ast.FunctionDef | ast.AsyncFunctionDef] = {}
+    while todo:
+        function = todo.pop()
+        if id(function) in reached:
+            continue
+        reached[id(function)] = function
+        for node in ast.walk(function):
+            if isinstance(node, ast.Call) and called_name(node.func) in by_name:
+                todo.append(by_name[called_name(node.func)])
+    return list(reached.values())
+
+
+def _is_module(node: ast.ClassDef) -> bool:
+    names = {called_name(base) for base in node.bases}
+    return any(n == "forward" for n in (getattr(f, "name", "") for f in node.body)) and bool(names)
+
+
+def _leaves_graph(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[tuple[int, str]]:
+    found = []
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call) and called_name(node.func) in BREAKS:
+            found.append((node.lineno, called_name(node.func)))
+        elif isinstance(node, ast.Attribute) and node.attr == "data" and isinstance(node.ctx, ast.Load):
+            found.append((node.lineno, ".data"))
+    return found + [(function.lineno, "no_grad") for d in function.decorator_list if "no_grad" in ast.dump(d)]
+
+
+@rule(
+    "RV0504",
+    "Averages hold no graph, validation changes nothing",
+    law="EMA weights have no graph and updating them moves no live weight; validation leaves requires_grad and mode",
+    why="An average that shares storage or graph with the live weights trains, or leaks memory, unseen.",
+    how="One train step on the small model with EMA, then an update of the averages and a validation. Bound: 0 changes.",
+    remedy="average detached copies under no_grad; restore the mode after validation",
+)
+def averages_apart(context: Context) -> Sequence[Measurement]:
+    """Counts of tensors: no tolerance."""
+    import torch
+
+    from ris_verified.train.validate import validate
+
+    small = context.small
+    train = dataclasses.replace(small.config.train, ema_decay=small.config.train.ema_decay or 0.999)
+    pipeline = dataclasses.replace(small.pipeline, config=dataclasses.replace(small.config, train=train))
+    state = dataclasses.replace(small).state() if train == small.config.train else small.state()
+    pipeline.train_step(state, small.batch, pipeline)
+    if state.ema is None:
+        raise NotApplicable("the pipeline keeps no average")
+    live = [p.detach().clone() for p in state.model.parameters()]
+    asked = [p.requires_grad for p in state.model.parameters()]
+    state.update_averages(train)
+    validate(pipeline, state.model, [small.batch])
+    moved = sum(not torch.equal(a, b.detach()) for a, b in zip(live, state.model.parameters(), strict=True))
+    held = sum(p.grad_fn is not None for p in state.ema.parameters())
+    own = {p.data_ptr() for p in state.model.parameters()}
+    shared = sum(p.data_ptr() in own for p in state.ema.parameters())
+    return [
+        at_most(float(moved), 0.0, "live weights moved by averaging and validation", "tensors", "model"),
+        at_most(float(held + shared), 0.0, "averaged weights with a graph or shared storage", "tensors", "ema"),
+        equal([p.requires_grad for p in state.model.parameters()] == asked, True, "requires_grad is as before"),
+        equal(state.model.training, True, "training mode is as before validation"),
+    ]
+
+
+@rule(
+    "RV0505",
+    "The loss asks for a gradient in training only",
+    law="loss(R_hat without gradient) raises in training and not in evaluation",
+    why="A detached prediction trains for hours without learning; a check that also fires in validation stops the run.",
+    how="The loss is called with a constant R_hat in both modes.",
+    remedy="raise an InvariantError in training where R_hat.requires_grad is false",
+)
+def loss_asks(context: Context) -> Sequence[Measurement]:
+    """Raises or not: no tolerance."""
+    from ris_verified.errors import InvariantError
+
+    def call(training: bool) -> str:
+        b = context.blend
+        try:
+            context.pipeline.loss(context.outputs, b.R_pred, context.batch, context.config, R_blend=b.R, training=training)
+        except InvariantError:
+            return "raises"
+        return "returns"
+
+    return [
+        equal(call(training=True), "raises", "in training with a constant R_hat the loss", where="loss"),
+        equal(call(training=False), "returns", "in evaluation with a constant R_hat the loss", where="loss"),
+    ]
+
+
+@rule(
+    "RV0506",
+    "Logged values are detached",
+    law="no tensor of a step report or of the loss terms has a graph",
+    why="Every logged step would keep its whole graph: memory grows until the run dies.",
+    how="The report of one small train step and the terms of one loss are searched for graphs. Bound: 0.",
+    remedy="detach what is logged",
+)
+def logs_detached(context: Context) -> Sequence[Measurement]:
+    """Counts of tensors: no tolerance."""
+    small = context.small
+    report = small.pipeline.train_step(small.state(), small.batch, small.pipeline)
+    outputs, blended = small.pipeline.forward(small.model, small.batch)
+    result = small.pipeline.loss(
+        outputs, blended.R_pred, small.batch, small.config, R_blend=blended.R, training=True
+    )
+    logged = {"loss": report.loss, "nmse": report.nmse, "gradient_norm": report.gradient_norm, **report.terms}
+    logged |= {f"term {name}": value for name, value in result.terms.items()} | {"loss.nmse": result.nmse}
+    held = [name for name, value in logged.items() if value.requires_grad]
+    return [at_most(float(len(held)), 0.0, "logged values that hold a graph", "tensors", ", ".join(held))]

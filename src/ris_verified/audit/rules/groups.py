@@ -1,0 +1,107 @@
+"""Section 04: the optimiser's groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+
+MILLION = 1_000_000
+
+
+@rule(
+    "RV0401",
+    "Every parameter is in exactly one group",
+    law="the groups partition the parameters, and every parameter is trainable",
+    why="A parameter outside every group keeps its random start while everything around it learns.",
+    how="Identities of the model's parameters are counted in the groups. Bound: 0 missing, twice, foreign, frozen.",
+    remedy="put each parameter into one group and unfreeze it",
+)
+def partition(context: Context) -> Sequence[Measurement]:
+    """Counts of tensors: no tolerance."""
+    named = dict(context.model.named_parameters())
+    listed = [id(p) for group in context.groups for p in group["params"]]
+    own = {id(p): name for name, p in named.items()}
+    missing = [name for key, name in own.items() if key not in listed]
+    twice = [own.get(key, "?") for key in set(listed) if listed.count(key) > 1]
+    frozen = [name for name, p in named.items() if not p.requires_grad]
+    foreign = [key for key in listed if key not in own]
+    return [
+        at_most(float(len(missing)), 0.0, "parameters in no group", "tensors", ", ".join(missing[:3])),
+        at_most(float(len(twice)), 0.0, "parameters in two groups", "tensors", ", ".join(twice[:3])),
+        at_most(float(len(frozen)), 0.0, "frozen parameters", "tensors", ", ".join(frozen[:3])),
+        at_most(float(len(foreign)), 0.0, "parameters of another model", "tensors"),
+    ]
+
+
+@rule(
+    "RV0402",
+    "Backbone and head both hold more than a million parameters",
+    law="each group > 1 M; reference model: 8.3 M + 11.0 M = 19.3 M",
+    why="A head of a few thousand parameters cannot form two factors of 1440 numbers.",
+    how="Elements of each group are counted; for the reference configuration also to one decimal.",
+    remedy="restore the widths of the reference model",
+)
+def sizes(context: Context) -> Sequence[Measurement]:
+    """Integers; one decimal of a million is what the checklist states."""
+    counts = {g["name"]: sum(p.numel() for p in g["params"]) for g in context.groups}
+    found = [at_least(float(counts.get(n, 0)), MILLION + 1, f"parameters of {n}", where=n) for n in ("backbone", "head")]
+    if context.config.model == type(context.config.model)():
+        shown = tuple(round(counts.get(n, 0) / 1e6, 1) for n in ("backbone", "head"))
+        found.append(equal((*shown, round(sum(counts.values()) / 1e6, 1)), (8.3, 11.0, 19.3), "millions", "M"))
+    return found
+
+
+@rule(
+    "RV0403",
+    "The head learns four times as fast",
+    law="lr_head = 4 · lr_backbone before and after every scheduler step",
+    why="A scheduler that writes one rate into both groups undoes the ratio silently.",
+    how="Rates of the real optimiser are read before and after each of 12 scheduler steps. Bound: 4 within 8 eps of "
+    "float64 (a product and a quotient of rates).",
+    remedy="give each group its own base rate and schedule factors, not rates",
+)
+def ratio(context: Context) -> Sequence[Measurement]:
+    """Three roundings of float64 numbers of relative error 2⁻⁵³ each; 8 eps is generous."""
+    import torch
+
+    state = context.state(total_steps=12)
+    worst = 0.0
+    for _ in range(12):
+        rates = state.rates()
+        worst = max(worst, abs(rates["head"] / rates["backbone"] - 4.0), key=_nan_last)
+        with torch.no_grad():
+            state.optimizer.step()
+        state.scheduler.step()
+    return [at_most(worst, 4.0 * 8 * torch.finfo(torch.float64).eps, "|lr_head/lr_backbone − 4| at worst over 12 steps")]
+
+
+def _nan_last(value: float) -> float:
+    return float("inf") if value != value else value
+
+
+@rule(
+    "RV0404",
+    "After one step every parameter has moved",
+    law="every tensor of both groups has a finite gradient and changes in one step",
+    why="A branch that the loss does not reach looks trained and is not.",
+    how="One real train step on a copy; each tensor is compared with its value before. Bound: none unmoved.",
+    remedy="connect the tensor to the loss, or delete it",
+)
+def all_move(context: Context) -> Sequence[Measurement]:
+    """Counts of tensors: AdamW moves a tensor with any gradient by its rate, far above rounding."""
+    import torch
+
+    state = context.state()
+    before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
+    report = context.pipeline.train_step(state, context.batch, context.pipeline)
+    after = dict(state.model.named_parameters())
+    still = [name for name, p in after.items() if torch.equal(p.detach(), before[name])]
+    silent = [name for name, p in after.items() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+    return [
+        equal(report.skipped, False, "the step was taken"),
+        at_most(float(len(still)), 0.0, "tensors that did not move", "tensors", ", ".join(still[:3])),
+        at_most(float(len(silent)), 0.0, "tensors without a finite gradient", "tensors", ", ".join(silent[:3])),
+        close(sum(p.numel() for p in after.values()), sum(p.numel() for p in before.values()), 0, "parameters kept"),
+    ]

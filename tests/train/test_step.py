@@ -1,0 +1,165 @@
+"""One training step: groups, rates, clipping, guards, averages."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from ris_verified.config import Config
+from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import draw_batch
+from ris_verified.errors import TrainingError
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.schedule import curriculum_order, rate_factor
+from ris_verified.train.state import TrainState
+
+TINY = [
+    "array.horizontal=4", "array.vertical=3", "scene.antennas=5", "scene.snapshots=4", "scene.sources_max=3",
+    "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
+    "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4",
+    "model.dictionary_range=2", "model.dropout=0.0", "train.precision=float32", "train.batch_size=6",
+]  # fmt: skip
+
+
+def _pipeline(*overrides: str) -> Pipeline:
+    return Pipeline.default(Config.load(None, [*TINY, *overrides]))
+
+
+def _batch(pipeline: Pipeline, count: int = 6) -> Batch:
+    return draw_batch(pipeline.config, count, 7)
+
+
+def _flat(module: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in module.parameters()])
+
+
+class TrainStepContract:
+    """What every training step of a pipeline must do."""
+
+    pipeline = staticmethod(_pipeline)
+
+    def _start(self, *overrides, steps=10):
+        pipeline = self.pipeline(*overrides)
+        return pipeline, TrainState.create(pipeline, total_steps=steps), _batch(pipeline)
+
+    def test_one_call_is_one_optimiser_step_that_moves_every_parameter(self):
+        pipeline, state, batch = self._start()
+        before = [p.detach().clone() for p in state.model.parameters()]
+        report = pipeline.train_step(state, batch, pipeline)
+        assert not report.skipped and state.step == 1
+        assert math.isfinite(float(report.loss)) and float(report.gradient_norm) > 0
+        for old, (name, new) in zip(before, state.model.named_parameters(), strict=True):
+            assert not torch.equal(old, new), name
+
+    def test_head_learns_at_four_times_the_rate_before_and_after_every_step(self):
+        pipeline, state, batch = self._start("train.epochs=1")
+        for _ in range(6):
+            report = pipeline.train_step(state, batch, pipeline)
+            for rates in (report.learning_rates, state.rates()):
+                assert rates["head"] == pytest.approx(4 * rates["backbone"], rel=1e-12)
+
+    def test_reported_rates_are_those_of_a_dry_run_of_the_schedule(self):
+        pipeline, state, batch = self._start()
+        train = pipeline.config.train
+        for step in range(10):
+            report = pipeline.train_step(state, batch, pipeline)
+            expected = train.learning_rate * rate_factor(step, 10, train)
+            assert report.learning_rates["backbone"] == pytest.approx(expected, rel=1e-12)
+
+    def test_accumulation_gives_the_step_of_the_whole_batch(self):
+        weights = []
+        for parts in (1, 3):
+            pipeline, state, batch = self._start(f"train.accumulation={parts}", "train.ema_decay=0.0")
+            # Plain SGD shows the gradient itself; AdamW's first step shows only its sign.
+            state.optimizer = torch.optim.SGD(pipeline.parameter_groups(state.model, pipeline.config))
+            pipeline.train_step(state, batch, pipeline)
+            weights.append(_flat(state.model))
+        moved = (weights[0] - _flat(pipeline.build_model(pipeline.config))).abs().max()
+        assert (weights[0] - weights[1]).abs().max() <= 1000 * torch.finfo(torch.float32).eps * (1 + moved)
+
+    @pytest.mark.parametrize("where", ["loss", "gradient"])
+    def test_a_non_finite_number_touches_nothing_and_is_counted(self, where):
+        pipeline, state, batch = self._start("train.swa_share=0.9")
+        pipeline.train_step(state, batch, pipeline)
+        kept = [_flat(m) for m in (state.model, state.ema, state.swa)]
+        moments = copy.deepcopy(state.optimizer.state_dict()["state"])
+        if where == "loss":
+            bad = dataclasses.replace(batch, R_in=batch.R_in * torch.nan)
+            report = pipeline.train_step(state, bad, pipeline)
+        else:
+            hook = next(state.model.parameters()).register_hook(lambda g: g * torch.inf)
+            report = pipeline.train_step(state, batch, pipeline)
+            hook.remove()
+        assert report.skipped and state.skipped == 1
+        for old, module in zip(kept, (state.model, state.ema, state.swa), strict=True):
+            assert torch.equal(old, _flat(module))
+        for key, values in state.optimizer.state_dict()["state"].items():
+            assert all(torch.equal(values[name], moments[key][name]) for name in values)
+        assert not pipeline.train_step(state, batch, pipeline).skipped
+        assert state.consecutive == 0
+
+    def test_too_many_non_finite_steps_stop_the_run(self):
+        pipeline, state, batch = self._start("train.nonfinite_limit=2")
+        bad = dataclasses.replace(batch, R_in=batch.R_in * torch.nan)
+        for _ in range(2):
+            pipeline.train_step(state, bad, pipeline)
+        with pytest.raises(TrainingError, match="nonfinite_limit = 2"):
+            pipeline.train_step(state, bad, pipeline)
+
+    def test_averages_hold_no_graph_and_leave_the_live_weights_alone(self):
+        pipeline, state, batch = self._start("train.swa_share=0.9")
+        for _ in range(3):
+            pipeline.train_step(state, batch, pipeline)
+        live = _flat(state.model)
+        for average in (state.ema, state.swa):
+            assert all(p.grad_fn is None for p in average.parameters())
+            assert not torch.equal(_flat(average.module), live)
+        assert torch.equal(_flat(state.model), live)
+        assert all(p.requires_grad for p in state.model.parameters())
+
+    def test_a_step_repeats_exactly(self):
+        results = []
+        for _ in range(2):
+            pipeline, state, batch = self._start()
+            for _ in range(3):
+                pipeline.train_step(state, batch, pipeline)
+            results.append(_flat(state.model))
+        assert torch.equal(*results)
+
+    def test_a_small_set_can_be_memorised(self):
+        pipeline, state, batch = self._start("train.learning_rate=2e-3", "train.ema_decay=0.0", steps=150)
+        losses = [float(pipeline.train_step(state, batch, pipeline).loss) for _ in range(150)]
+        assert sum(losses[-5:]) / 5 < 0.75 * losses[0]
+
+
+class TestTrainStep(TrainStepContract):
+    pass
+
+
+def test_schedule_warms_up_then_falls_to_its_floor():
+    train = Config().train
+    factors = [rate_factor(step, 1000, train) for step in range(1000)]
+    warmup = round(train.warmup_share * 1000)
+    assert factors[warmup - 1] == 1.0
+    assert all(b > a for a, b in zip(factors[: warmup - 1], factors[1:warmup], strict=False))
+    assert all(b <= a for a, b in zip(factors[warmup:], factors[warmup + 1 :], strict=False))
+    assert 0.02 <= factors[-1] < 0.021
+
+
+def test_curriculum_shows_few_sources_first_and_fades():
+    train = dataclasses.replace(Config().train, curriculum_share=0.5, epochs=4)
+    generator = torch.Generator().manual_seed(0)
+    K = torch.randint(1, 6, (2000,), generator=generator)
+    order = torch.randperm(2000, generator=generator)
+    slopes = []
+    for epoch in range(4):
+        shown = curriculum_order(order, K, epoch, train)
+        assert torch.equal(shown.sort()[0], torch.arange(2000))
+        half = K[shown].double()
+        slopes.append(float(half[1000:].mean() - half[:1000].mean()))
+    assert slopes[0] > slopes[1] > 0.5
+    assert torch.equal(curriculum_order(order, K, 2, train), order)
