@@ -62,7 +62,8 @@ class ModelContract:
         probe = torch.randn(R.shape, dtype=R.dtype, generator=torch.Generator().manual_seed(0))
         ((R * probe).real.sum() + out.k_logits[:, 0].sum()).backward()
         for name, parameter in model.named_parameters():
-            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
             assert parameter.grad.abs().sum() > 0, name
 
     def test_same_seed_same_weights_and_the_global_generator_is_untouched(self):

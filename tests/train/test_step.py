@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
+from ris_verified.data.dataset import draw_batch
 
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
-from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import TrainingError
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.schedule import curriculum_order, rate_factor
@@ -50,8 +51,10 @@ class TrainStepContract:
         pipeline, state, batch = self._start()
         before = [p.detach().clone() for p in state.model.parameters()]
         report = pipeline.train_step(state, batch, pipeline)
-        assert not report.skipped and state.step == 1
-        assert math.isfinite(float(report.loss)) and float(report.gradient_norm) > 0
+        assert not report.skipped
+        assert state.step == 1
+        assert math.isfinite(float(report.loss))
+        assert float(report.gradient_norm) > 0
         for old, (name, new) in zip(before, state.model.named_parameters(), strict=True):
             assert not torch.equal(old, new), name
 
@@ -94,7 +97,8 @@ class TrainStepContract:
             hook = next(state.model.parameters()).register_hook(lambda g: g * torch.inf)
             report = pipeline.train_step(state, batch, pipeline)
             hook.remove()
-        assert report.skipped and state.skipped == 1
+        assert report.skipped
+        assert state.skipped == 1
         for old, module in zip(kept, (state.model, state.ema, state.swa), strict=True):
             assert torch.equal(old, _flat(module))
         for key, values in state.optimizer.state_dict()["state"].items():
@@ -145,7 +149,7 @@ def test_schedule_warms_up_then_falls_to_its_floor():
     factors = [rate_factor(step, 1000, train) for step in range(1000)]
     warmup = round(train.warmup_share * 1000)
     assert factors[warmup - 1] == 1.0
-    assert all(b > a for a, b in zip(factors[: warmup - 1], factors[1:warmup], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(factors))
     assert all(b <= a for a, b in zip(factors[warmup:], factors[warmup + 1 :], strict=False))
     assert 0.02 <= factors[-1] < 0.021
 

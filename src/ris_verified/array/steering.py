@@ -17,10 +17,7 @@ Angles = Tensor | NDArray[np.floating] | Sequence[float] | float
 
 
 def _real(value: Angles) -> Tensor:
-    if isinstance(value, Tensor):
-        tensor = value
-    else:
-        tensor = torch.as_tensor(np.asarray(value))
+    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     return tensor if tensor.is_floating_point() else tensor.double()
 
 

@@ -80,7 +80,8 @@ class Blend:
             P, S, raw = (R.to(torch.complex128) for R in (self.R_pred, self.R_samp, self.R_raw))
 
             def norm(R: Tensor) -> Tensor:
-                return torch.linalg.matrix_norm(R)
+                size: Tensor = torch.linalg.matrix_norm(R)
+                return size
 
             inner = (P.conj() * S).real.sum((-2, -1))
             b = self.beta

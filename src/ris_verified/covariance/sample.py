@@ -51,7 +51,7 @@ def least_squares_snapshots(
     if cfg.scene.symbols == "constant":
         stacked = (H_full[:, None] * C[:, :, None]).flatten(1, 2)
         return _ridge_solve(stacked, y.flatten(1), cfg.covariance.ridge)[:, None]
-    B, L, M = y.shape
+    _B, _L, _M = y.shape
     # c_l only rotates the columns of H, so for unit-modulus codes all l share one Gram matrix.
     square = C.abs().square()
     if bool((square - 1).abs().amax() < 8 * torch.finfo(square.dtype).eps):

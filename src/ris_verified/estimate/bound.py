@@ -25,8 +25,8 @@ def measured(H_full: Tensor, C: Tensor, field: Tensor, joint: bool) -> Tensor:
         `B x L x M x P` complex, or `B x 1 x LM x P`.
     """
     B, L, N = C.shape
-    coded = (C[..., None] * field[:, None]).transpose(1, 2).reshape(B, N, -1)
-    seen = (H_full @ coded).unflatten(-1, (L, field.shape[-1])).transpose(1, 2)
+    coded: Tensor = (C[..., None] * field[:, None]).transpose(1, 2).reshape(B, N, -1)
+    seen: Tensor = (H_full @ coded).unflatten(-1, (L, field.shape[-1])).transpose(1, 2)
     return seen.flatten(1, 2)[:, None] if joint else seen
 
 
@@ -65,7 +65,7 @@ def _bound(
     scale = s[:, :1, None] if joint else s[:, :, None]
     J = fisher_information(seen, slopes * scale, noise)
     gone = ~present.repeat_interleave(3, -1)
-    bound = torch.linalg.inv(J + torch.diag_embed(gone.to(J.dtype)))
+    bound: Tensor = torch.linalg.inv(J + torch.diag_embed(gone.to(J.dtype)))
     bound = (bound + bound.mT) / 2
     return bound.masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
 

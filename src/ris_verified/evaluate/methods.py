@@ -22,7 +22,9 @@ METHODS = {
 
 
 @torch.no_grad()
-def localised(pipeline: Pipeline, model: nn.Module, batch: Batch) -> tuple[dict[str, Peaks | Estimates], Tensor, Tensor]:
+def localised(
+    pipeline: Pipeline, model: nn.Module, batch: Batch
+) -> tuple[dict[str, Peaks | Estimates], Tensor, Tensor]:
     """Localise a batch in every way, with the true number of sources.
 
     Args:
@@ -48,5 +50,3 @@ def localised(pipeline: Pipeline, model: nn.Module, batch: Batch) -> tuple[dict[
     found |= {"music_R_blend": peaks, "newton": refined, "mle": pipeline.mle(refined, y, H_full, C, cfg)}
     found["classical"] = pipeline.mle(greedy_search(y, H_full, C, batch.K, cfg), y, H_full, C, cfg)
     return found, blended.R, outputs.k_logits.argmax(-1) + 1
-
-

@@ -95,7 +95,7 @@ def _joined(chunks: list[_Chunk]) -> _Chunk:
 
 def _order(guess: Tensor, joined: _Chunk, cfg_max: int) -> dict[str, Any]:
     right = (guess == joined.K).double()
-    by_K = {str(k): float(right[k == joined.K].mean()) for k in range(1, cfg_max + 1) if bool((joined.K == k).any())}
+    by_K = {str(k): float(right[k == joined.K].mean()) for k in range(1, cfg_max + 1) if bool((k == joined.K).any())}
     above = joined.snr >= 0
     return {
         "all": float(right.mean()),

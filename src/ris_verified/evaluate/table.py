@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+LEGEND = (
+    "{scenes} scenes, true K given to the search; RMSE over matched sources; error/bound is RMS of position error over "
+    "its Cramér–Rao bound in scenes where all sources are found (every error within 4 bounds), median is over all "
+    "matched sources; order is the share of scenes whose K the K head (a–e) or the residual criterion (–) gets right."
+)
 COLUMNS = ("azimuth °", "elevation °", "range m", "error/bound", "median", "all found", "order")
 
 
@@ -31,8 +36,8 @@ def learning_notes(figures: dict[str, Any]) -> list[str]:
     capture, methods = figures["subspace_capture"], figures["methods"]
     gain = capture["R_blend"] - capture["R_blend_untrained"]
     notes = [
-        f"Training moves the subspace capture of R_blend from {capture['R_blend_untrained']:.3f} (random weights on the "
-        f"same physics features) to {capture['R_blend']:.3f}; R_samp alone holds {capture['R_samp']:.3f}"
+        f"Training moves the subspace capture of R_blend from {capture['R_blend_untrained']:.3f} (random weights on "
+        f"the same physics features) to {capture['R_blend']:.3f}; R_samp alone holds {capture['R_samp']:.3f}"
         + (": learning helps." if gain > 0 else ": learning does not help.")
     ]
     if capture["R_pred"] > capture["R_blend"]:
@@ -61,9 +66,7 @@ def to_markdown(figures: dict[str, Any]) -> str:
     lines = [
         "# Evaluation on unseen scenes",
         "",
-        f"{figures['scenes']} scenes, true K given to the search; RMSE over matched sources; error/bound is RMS of position "
-        "error over its Cramér–Rao bound in scenes where all sources are found (every error within 4 bounds), median is over "
-        "all matched sources; order is the share of scenes whose K the K head (a–e) or the residual criterion (–) gets right.",
+        LEGEND.format(scenes=figures["scenes"]),
         "",
         *(f"- {note}" for note in learning_notes(figures)),
         f"- Order accuracy: K head {order['head']['all']:.0%}, residual criterion {order['residual']['all']:.0%}.",

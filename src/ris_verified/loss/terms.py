@@ -85,7 +85,8 @@ def eigengap(R: Tensor, R_true: Tensor, U: Tensor, kept: Tensor) -> Tensor:
         block = U.mH @ matrix @ U
         inside = trace(block)
         filled = (block + block.mH) / 2 + torch.diag_embed((~kept).to(block.dtype) * N)
-        return torch.linalg.eigvalsh(filled).amin(-1) - (trace(matrix) - inside) / (N - K)
+        smallest: Tensor = torch.linalg.eigvalsh(filled).amin(-1)
+        return smallest - (trace(matrix) - inside) / (N - K)
 
     return functional.relu(gap(R_true) - gap(R)) * K / N
 

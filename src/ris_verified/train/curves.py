@@ -33,7 +33,9 @@ def draw_curves(log: Path, picture: Path) -> None:
         rates.plot(x, [r["learning_rates"][name] for r in good], label=f"rate {name}")
     for name in ("capture", "order", "nmse"):
         quality.plot([e["step"] for e in epochs], [e["validation"][name] for e in epochs], "o-", label=name)
-    for axis, title in zip((total, terms, rates, quality), ("Loss", "Terms", "Learning rates", "Validation"), strict=True):
+    for axis, title in zip(
+        (total, terms, rates, quality), ("Loss", "Terms", "Learning rates", "Validation"), strict=True
+    ):
         axis.set(title=title, xlabel="step")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)

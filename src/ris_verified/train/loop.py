@@ -111,9 +111,7 @@ class _Run:
 
     def validated(self) -> dict[str, float]:
         order = torch.arange(len(self.validation))
-        return validate(
-            self.pipeline, self.state.best, self._batches(self.validation, order, VALIDATION_BATCH)
-        )
+        return validate(self.pipeline, self.state.best, self._batches(self.validation, order, VALIDATION_BATCH))
 
 
 def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None) -> TrainResult:
@@ -144,7 +142,9 @@ def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | Non
         record["validation"] = run.validated()
         history.append(record)
         run.log.epoch(record)
-        logger.info(epoch_line(epoch + 1, cfg.train.epochs, record["train"], record["validation"]["loss"], record["rate"]))
+        logger.info(
+            epoch_line(epoch + 1, cfg.train.epochs, record["train"], record["validation"]["loss"], record["rate"])
+        )
         if record["validation"]["capture"] > best:
             best, best_epoch = record["validation"]["capture"], epoch + 1
             save_model(run.state.best, cfg, weights)

@@ -83,8 +83,10 @@ class FirstEpoch:
             "Traces: " + ", ".join(f"{name} {value:.1f}" for name, value in self.traces.items()),
             "Norms: " + ", ".join(f"{name} {value:.1f}" for name, value in self.norms.items()),
             f"Blend: β = {self.beta:.3f}, ε = {self.loading:.3f}",
-            f"‖R_raw − R_pred‖ = {self.moved:.1f} = {self.beta:g} × {self.distance:.1f}; "
-            f"norm identities {'hold' if self.identities else 'BROKEN'}",
+            (
+                f"‖R_raw − R_pred‖ = {self.moved:.1f} = {self.beta:g} × {self.distance:.1f}; "
+                f"norm identities {'hold' if self.identities else 'BROKEN'}"
+            ),
             f"Share of the largest eigenvalues ≥ {self.top_share:.3f} (bound 1 − β = {1 - self.beta:.3f})",
         ]
 

@@ -30,9 +30,7 @@ def validate(pipeline: Pipeline, model: nn.Module, batches: Iterable[Batch]) -> 
     count = 0
     for batch in batches:
         outputs, blended = pipeline.forward(model, batch)
-        result = pipeline.loss(
-            outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=False
-        )
+        result = pipeline.loss(outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=False)
         capture = subspace_capture(blended.R, batch.ptr, pipeline.config.array)
         right = outputs.k_logits.argmax(-1) + 1 == batch.K
         sums["loss"] += float(result.total) * len(batch)

@@ -33,7 +33,12 @@ def save_model(model: nn.Module, cfg: Config, path: Path) -> None:
     Raises:
         StorageError: the file could not be written; an older one is intact.
     """
-    metadata = {"format": FORMAT, "config": cfg.to_toml(), "config_hash": cfg.digest(), "architecture": architecture(cfg)}
+    metadata = {
+        "format": FORMAT,
+        "config": cfg.to_toml(),
+        "config_hash": cfg.digest(),
+        "architecture": architecture(cfg),
+    }
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     atomic_write(path, save(tensors, metadata))
 

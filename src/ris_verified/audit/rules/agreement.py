@@ -1,1 +1,268 @@
-"""placeholder"""
+"""Sections 03 and 08: the hybrid proof, and training and inference doing the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ris_verified.covariance.blend import Blend
+
+LOADING = 1e-3
+
+
+def inference_blend(context: Context) -> Blend:
+    """Return the blend as inference makes it, without a graph."""
+    import torch
+
+    p, cfg, b, out = context.pipeline, context.config, context.batch, context.outputs
+    with torch.no_grad():
+        R_pred = p.predicted_covariance(out.cov_fact_angle, out.cov_fact_range, cfg)
+        R_samp = p.inference_sample_covariance(b.y, b.H_full, b.C, cfg)
+        return p.inference_blend(R_pred, R_samp, cfg)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Return the largest ‖a − b‖/‖b‖ over a batch; infinite for unequal shapes."""
+    if a.shape != b.shape:
+        return float("inf")
+    difference = (a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)
+    return float(difference.max())
+
+
+def _trace_error(R: Tensor) -> float:
+    import torch
+
+    N = R.shape[-1]
+    return float(((torch.diagonal(R, dim1=-2, dim2=-1).to(torch.complex128).sum(-1) - N).abs() / N).max())
+
+
+@rule(
+    "RV0301",
+    "Inference returns R_pred, R_samp and β",
+    law="the result object carries R_pred, R_samp (trace N) and β; the configuration is unchanged",
+    why="The original wrote them into the configuration, where the next batch overwrote them.",
+    how="The inference blend is searched for the three, traces measured to 1e-5 (checklist RV0801), the configuration's "
+    "digest compared before and after.",
+    remedy="return a Blend from inference and never write to the configuration",
+)
+def result_carries(context: Context) -> Sequence[Measurement]:
+    """1e-5 is the checklist's figure; the digest is exact."""
+    before = context.config.digest()
+    blended = inference_blend(context)
+    found = [equal(context.config.digest(), before, "configuration after inference", where="config")]
+    for name in ("R_pred", "R_samp"):
+        found.append(at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=name))
+    return [*found, close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")]
+
+
+@rule(
+    "RV0302",
+    "The proof block prints what holds",
+    law="the first epoch's lines are printed, state β and ε, and their identities hold",
+    why="A proof that prints constants proves nothing.",
+    how="The proof of the training blend: both identities within its own rounding bound for every scene; the printed "
+    "lines must hold the measured distances to one decimal.",
+    remedy="print figures measured on the tensors of the batch",
+)
+def proof_prints(context: Context) -> Sequence[Measurement]:
+    """The proof's own bound is 4 eps·N of ‖P‖² + ‖S‖²."""
+    from ris_verified.train.printout import first_epoch
+
+    proof = context.blend.proof
+    printed = "\n".join(first_epoch(context.state(), context.batch, context.blend, context.config).lines())
+    moved = f"{float(proof.moved.double().mean()):.1f}"
+    beta = f"{context.config.covariance.beta:.3f}"
+    return [
+        equal(bool(proof.holds.all()), True, "norm identities hold for every scene", where="blend.proof"),
+        equal(moved in printed, True, f"the print shows ‖R_raw − R_pred‖ = {moved}", where="first_epoch"),
+        equal(beta in printed, True, f"the print shows β = {beta}", where="first_epoch"),
+    ]
+
+
+@rule(
+    "RV0801",
+    "Every covariance has trace N",
+    law="|tr R − N|/N ≤ 1e-5 for R_pred, R_samp, R_blend in training and inference, and R_true in the data",
+    why="Blending matrices of different trace changes β.",
+    how="Traces summed in float64. Bound 1e-5 from the checklist; float32 rounding of N terms is below it.",
+    remedy="scale by N over the trace in the stage that makes the matrix",
+)
+def traces(context: Context) -> Sequence[Measurement]:
+    """The checklist's 1e-5 exceeds 144 roundings of 2⁻²⁴ each."""
+    train, infer = context.blend, inference_blend(context)
+    found = [at_most(_trace_error(context.batch.R_in), 1e-5, "|tr − N|/N", where="data R_true")]
+    for path, blended in (("training", train), ("inference", infer)):
+        for name in ("R_pred", "R_samp", "R"):
+            found.append(at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=f"{path} {name}"))
+    return found
+
+
+@rule(
+    "RV0802",
+    "Training and inference agree",
+    law="R_samp, R_blend and the steering vectors are the same to 1e-6",
+    why="A network trained on one blend is judged on another.",
+    how="Both paths on the same scenes and positions, relative Frobenius distance. Bound 1e-6 from the checklist.",
+    remedy="call the same function in both",
+)
+def paths_agree(context: Context) -> Sequence[Measurement]:
+    """Equal functions give equal bits; 1e-6 leaves room for another order of float32 sums."""
+    p = context.pipeline
+    place = view_grid(context)
+    train, infer = context.blend, inference_blend(context)
+    a, b = p.steering(context.config.array, *place), p.inference_steering(context.config.array, *place)
+    return [
+        at_most(relative(infer.R_samp, train.R_samp), 1e-6, "distance of the two", where="R_samp"),
+        at_most(relative(infer.R, train.R), 1e-6, "distance of the two", where="R_blend"),
+        at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
+    ]
+
+
+def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions over the field of view: 5 azimuths, 3 elevations, 3 ranges, float64, flat."""
+    import torch
+
+    s = context.config.scene
+    axes = [
+        torch.linspace(-0.9, 0.9, 5, dtype=torch.float64) * s.azimuth_max,
+        torch.linspace(-0.9, 0.9, 3, dtype=torch.float64) * s.elevation_max,
+        1 / torch.linspace(1 / s.range_max, 1 / s.range_min, 3, dtype=torch.float64),
+    ]
+    azimuth, elevation, range = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
+    return azimuth, elevation, range
+
+
+@rule(
+    "RV0803",
+    "The blend is the stated one",
+    law="R ∝ herm((1−β)P + βS)/tr + ε tr/N I, trace N, β as configured, ε = 1e-3",
+    why="ε = 1.0 turns the blend into an identity matrix with a little signal; swapped weights trust the wrong half.",
+    how="Both blends against the formula in float64, bound 8 eps·N relative; β as ⟨R_raw − P, S − P⟩/‖S − P‖² to the "
+    "same; ε from the smallest eigenvalue λ of R_blend as λ/(1 − λ) (R_raw is singular).",
+    remedy="blend as (1−β)R_pred + β R_samp.detach() with loading C_EPS = 1e-3 of tr/N",
+)
+def blend_formula(context: Context) -> Sequence[Measurement]:
+    """float32 sums of N terms; λ of a unit-scale matrix carries the matrix's absolute rounding."""
+    found = []
+    for name, blended in (("blend", context.blend), ("inference_blend", inference_blend(context))):
+        found += _blend_figures(context, name, blended)
+    return found
+
+
+def _blend_figures(context: Context, name: str, blended: Blend) -> list[Measurement]:
+    import torch
+
+    from ris_verified.contracts import tolerance
+
+    cfg, c128 = context.config.covariance, torch.complex128
+    P, S, raw, R = (vars(blended)[n].to(c128) for n in ("R_pred", "R_samp", "R_raw", "R"))
+    N = R.shape[-1]
+    bound = tolerance(blended.R.dtype, N, 8)
+    mixed = (1 - cfg.beta) * P + cfg.beta * S
+    mixed = (mixed + mixed.mH) / 2
+    mixed = mixed * (N / torch.diagonal(mixed, dim1=1, dim2=2).real.sum(-1))[:, None, None]
+    wanted = (mixed + cfg.loading * torch.eye(N, dtype=c128)) / (1 + cfg.loading)
+    apart = S - P
+    beta = (apart.conj() * (raw - P)).real.sum((1, 2)) / apart.abs().square().sum((1, 2))
+    smallest = torch.linalg.eigvalsh(R)[:, 0].mean().item()
+    epsilon = smallest / (1 - smallest) if smallest < 1 else float("inf")
+    return [
+        at_most(relative(R, wanted), bound, "distance from the formula, relative", where=name),
+        close(beta.mean().item(), cfg.beta, bound, "β measured on the blend", where=name),
+        close(epsilon, LOADING, bound, "ε measured as the smallest eigenvalue", where=name),
+    ]
+
+
+@rule(
+    "RV0804",
+    "One convention for positions",
+    law="a_n(p) of generator, heads, MUSIC and MLE equal exp(−jk(‖p − p_n‖ − r)) to 1e-6, in metres and radians",
+    why="Degrees for radians, or a sign, in one place gives a spectrum that peaks elsewhere.",
+    how="Both steering stages over the view against the closed form in NumPy float64; the scene's clean measurement is "
+    "explained by the closed form (residual of a least-squares fit), bound 1e-6 (checklist).",
+    remedy="import the one steering function everywhere",
+)
+def one_convention(context: Context) -> Sequence[Measurement]:
+    """1e-6 is the checklist's figure; the closed form itself is float64."""
+    import numpy as np
+    import torch
+
+    place = view_grid(context)
+    wanted = closed_form(context, *(v.numpy() for v in place))
+    found = []
+    for name in ("steering", "inference_steering"):
+        a = vars(context.pipeline)[name](context.config.array, *place)
+        found.append(at_most(relative(a, torch.from_numpy(wanted)), 1e-6, "distance from the closed form", where=name))
+    worst = 0.0
+    for scene in context.scenes:
+        A = closed_form(context, scene.azimuth, scene.elevation, scene.range).T
+        expected = (scene.codes * (scene.symbols @ A.T)) @ scene.H_full.T
+        worst = max(worst, float(np.linalg.norm(scene.y_clean - expected) / np.linalg.norm(expected)))
+    return [*found, at_most(worst, 1e-6, "clean measurement against the closed form", where="draw_scene")]
+
+
+def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return steering vectors `P x N` complex128 from the definition alone, in NumPy.
+
+    Args:
+        azimuth, elevation, range: `P` float64, radians and metres.
+    """
+    import numpy as np
+
+    array = context.config.array
+    d = array.spacing_wavelengths * array.wavelength
+    y = (np.arange(array.horizontal) - (array.horizontal - 1) / 2) * d
+    z = (np.arange(array.vertical) - (array.vertical - 1) / 2) * d
+    elements = np.array([(0.0, a, b) for b in z for a in y])
+    flat = np.cos(elevation)
+    p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
+    distance = np.linalg.norm(p[:, None] - elements, axis=-1)
+    a = np.exp(-2j * np.pi / array.wavelength * (distance - range[:, None]))
+    return a * (range[:, None] / distance) if array.amplitude == "spherical" else a
+
+
+@rule(
+    "RV0805",
+    "Validation computes its loss on the same R_blend",
+    law="the R_blend that the loss receives in validation is that of training",
+    why="A validation on R_pred alone improves while what is deployed does not.",
+    how="The loss stage is watched while a train step's forward and a validation run with equal weights; the matrices "
+    "that it received are compared. Bound 1e-6, as for RV0802; then the values of both.",
+    remedy="validate through Pipeline.forward and pass R_blend to the loss",
+)
+def validation_same(context: Context) -> Sequence[Measurement]:
+    """Same weights in evaluation mode, same operations: equal up to the order of float32 sums."""
+    import torch
+
+    from ris_verified.train.validate import validate
+
+    small = context.small
+    seen: list[Tensor | None] = []
+    modes: list[float] = []
+
+    def watched(outputs: Any, R_hat: Tensor, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True) -> Any:
+        seen.append(None if R_blend is None else R_blend.detach().clone())
+        result = small.pipeline.loss(outputs, R_hat, batch, cfg, R_blend=R_blend, training=training)
+        modes.append(float(result.total.detach()))
+        return result
+
+    pipeline = dataclasses.replace(small.pipeline, loss=watched)
+    validate(pipeline, small.model, [small.batch])
+    outputs, blended = small.pipeline.forward(small.model, small.batch)
+    with torch.enable_grad():
+        watched(outputs, blended.R_pred, small.batch, small.config, R_blend=blended.R, training=True)
+    if not seen or seen[0] is None or seen[-1] is None:
+        return [equal(seen[:1], "a matrix", "R_blend given to the loss in validation", where="validate")]
+    bound = 1e-6 * max(1.0, abs(modes[-1]))
+    return [
+        at_most(relative(seen[0], seen[-1]), 1e-6, "R_blend in validation against training", where="validate"),
+        close(modes[0], modes[-1], bound, "loss in validation against training", where="loss"),
+    ]
+

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
@@ -204,15 +203,13 @@ def averages_apart(context: Context) -> Sequence[Measurement]:
     from ris_verified.train.validate import validate
 
     small = context.small
-    train = dataclasses.replace(small.config.train, ema_decay=small.config.train.ema_decay or 0.999)
-    pipeline = dataclasses.replace(small.pipeline, config=dataclasses.replace(small.config, train=train))
-    state = dataclasses.replace(small).state() if train == small.config.train else small.state()
+    pipeline, state = small.pipeline, small.state()
     pipeline.train_step(state, small.batch, pipeline)
     if state.ema is None:
         raise NotApplicable("the pipeline keeps no average")
     live = [p.detach().clone() for p in state.model.parameters()]
     asked = [p.requires_grad for p in state.model.parameters()]
-    state.update_averages(train)
+    state.update_averages(small.config.train)
     validate(pipeline, state.model, [small.batch])
     moved = sum(not torch.equal(a, b.detach()) for a, b in zip(live, state.model.parameters(), strict=True))
     held = sum(p.grad_fn is not None for p in state.ema.parameters())

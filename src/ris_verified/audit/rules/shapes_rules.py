@@ -1,1 +1,274 @@
-"""placeholder"""
+"""Section 07: shapes, packing and the laws of the covariances."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+
+
+def numerical_rank(R: object, dtype: object = None) -> int:
+    """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
+
+    Args:
+        R: `B x N x N` complex, Hermitian; decomposed in complex128.
+        dtype: the precision that R was computed in, by default its own.
+    """
+    import torch
+
+    from ris_verified.contracts import tolerance
+
+    if not isinstance(R, torch.Tensor):
+        raise NotApplicable("no tensor")
+    values = torch.linalg.eigvalsh(R.detach().to(torch.complex128))
+    floor = values[:, -1:] * tolerance(dtype if isinstance(dtype, torch.dtype) else R.dtype, R.shape[-1])
+    return int((values > floor).sum(-1).max())
+
+
+@rule(
+    "RV0701",
+    "The factors are [B, N·K_MAX·2], real",
+    law="cov_fact_angle, cov_fact_range ∈ ℝ^(B × N·K_MAX·2)",
+    why="A factor of another layout still multiplies to something Hermitian.",
+    how="Shape and dtype of the model's outputs on drawn scenes.",
+    remedy="flatten element, source, (re, im) in that order",
+)
+def factor_shapes(context: Context) -> Sequence[Measurement]:
+    """Integers: no tolerance."""
+    cfg = context.config
+    wanted = [len(context.batch), cfg.array.elements * cfg.scene.sources_max * 2]
+    found = []
+    for name in ("cov_fact_angle", "cov_fact_range"):
+        factor = vars(context.outputs)[name]
+        found.append(equal(list(factor.shape), wanted, "shape", where=name))
+        found.append(equal(factor.is_floating_point(), True, "real floating point", where=name))
+    return found
+
+
+@rule(
+    "RV0702",
+    "Shapes and dtypes of the batch",
+    law="y, H [B, L, M, 2], H_full [B, M, N, 2], C [B, L, N, 2], float32; H = H_full c_l",
+    why="L = M at the reference sizes: a transposed y passes every shape check there and nowhere else.",
+    how="Shapes and dtypes at the reference sizes and on the small panel with L ≠ M ≠ N; H against H_full c_l, bound "
+    "8 eps·N of its largest entry.",
+    remedy="stack snapshots first, antennas second",
+)
+def batch_shapes(context: Context) -> Sequence[Measurement]:
+    """A sum of N float32 products has relative error at most eps·N."""
+    import torch
+
+    found = []
+    for name, place in (("reference", context), ("small", context.small)):
+        cfg, batch = place.config, place.batch
+        B, L, M, N = len(batch), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
+        wanted = {"y": [B, L, M, 2], "H": [B, L, M, 2], "H_full": [B, M, N, 2], "C": [B, L, N, 2]}
+        for field, shape in wanted.items():
+            value = vars(batch)[field]
+            found.append(equal(list(value.shape), shape, f"shape at the {name} sizes", where=field))
+            found.append(equal(value.dtype, torch.float32, f"dtype at the {name} sizes", where=field))
+    if not all(m.passed for m in found):
+        return found
+    H, C, H_full = (torch.view_as_complex(vars(context.batch)[n].double()) for n in ("H", "C", "H_full"))
+    error = float((H - C @ H_full.mT).abs().max() / H.abs().max())
+    bound = 8 * torch.finfo(torch.float32).eps * H_full.shape[-1]
+    return [*found, at_most(error, bound, "H against H_full c_l", where="H")]
+
+
+@rule(
+    "RV0703",
+    "One interleaving of real and imaginary parts",
+    law="from_ri(to_ri(z)) = z exactly; data, factors and covariance use the same order",
+    why="Real parts first and imaginary parts after gives the same shape and another matrix.",
+    how="Round trip on random numbers; y and H_full of the batch against the scene's complex arrays; R_pred from "
+    "factors packed as [N, K_MAX, (re, im)] against A Aᴴ computed here, bound 8 eps·N of trace N.",
+    remedy="use to_ri and from_ri everywhere",
+)
+def interleaving(context: Context) -> Sequence[Measurement]:
+    """Packing moves bits: bound 0 after rounding to float32; the product has N-term sums."""
+    import numpy as np
+    import torch
+
+    from ris_verified.shapes import from_ri, to_ri
+
+    cfg, scene, batch = context.config, context.scenes[0], context.batch
+    generator = torch.Generator().manual_seed(context.seed)
+    N, K = cfg.array.elements, cfg.scene.sources_max
+    z = torch.randn(2, N, K, generator=generator, dtype=torch.complex64)
+    found = [equal(torch.equal(from_ri(to_ri(z)), z), True, "round trip is exact", where="to_ri")]
+    for name in ("y", "H_full"):
+        wanted = np.stack([vars(scene)[name].real, vars(scene)[name].imag], -1).astype(np.float32)
+        error = float(np.abs(vars(batch)[name][0].numpy() - wanted).max())
+        found.append(at_most(error, 0.0, "batch against the scene's (re, im) pairs", where=name))
+    if cfg.covariance.factor_mode != "product":
+        return found
+    ones = torch.ones_like(z)
+    packed = [torch.stack([f.real, f.imag], -1).reshape(2, -1) for f in (z, ones)]
+    R = context.pipeline.predicted_covariance(packed[0], packed[1], cfg)
+    wanted_R = z @ z.mH
+    wanted_R = wanted_R * (N / torch.diagonal(wanted_R, dim1=1, dim2=2).real.sum(-1))[:, None, None]
+    error = float((R - wanted_R).abs().max() / wanted_R.abs().max())
+    bound = 8 * torch.finfo(torch.float32).eps * N
+    return [*found, at_most(error, bound, "R_pred of known factors", where="predicted_covariance")]
+
+
+@rule(
+    "RV0704",
+    "R_pred is Hermitian, positive, of rank ≤ K_MAX and trace N",
+    law="R = Rᴴ ⪰ 0, rank R ≤ K_MAX, tr R = N, and a source is told from its mirror image",
+    why="A real symmetric R_pred gives a source and its mirror image the same matrix.",
+    how="R_pred of the model's factors: largest entry of R − Rᴴ and smallest eigenvalue, bound 8 eps·N of trace N; rank "
+    "above 4 eps·N. Mirror: for a one-source factor, the correlation of R_pred with the steering vector of (−φ, −θ) is "
+    "below that with (φ, θ).",
+    remedy='use factor_mode = "product" with complex factors',
+)
+def predicted_laws(context: Context) -> Sequence[Measurement]:
+    """An N-term float32 sum has relative error eps·N; eigenvalues move by at most the error's norm."""
+    import torch
+
+    from ris_verified.contracts import tolerance
+
+    R, cfg = context.blend.R_pred, context.config
+    N, K = cfg.array.elements, cfg.scene.sources_max
+    bound = tolerance(R.dtype, N, 8)
+    smallest = float(torch.linalg.eigvalsh(R.to(torch.complex128))[:, 0].min())
+    trace = torch.diagonal(R, dim1=1, dim2=2).real.double().sum(-1)
+    rank_limit = 2 * K if cfg.covariance.factor_mode == "sum" else K
+    return [
+        equal(list(R.shape), [len(context.batch), N, N], "shape", where="R_pred"),
+        equal(R.is_complex(), True, "complex", where="R_pred"),
+        at_most(float((R - R.mH).abs().max()), bound * N / K, "largest entry of R − Rᴴ", where="R_pred"),
+        at_least(smallest, -bound * N, "smallest eigenvalue", where="R_pred"),
+        at_most(float(numerical_rank(R)), float(rank_limit), "rank", where="R_pred"),
+        at_most(float(((trace - N).abs() / N).max()), 1e-5, "|tr − N|/N", where="R_pred"),
+        _mirror(context),
+    ]
+
+
+def _mirror(context: Context) -> Measurement:
+    import torch
+
+    cfg = context.config
+    place = torch.tensor([[0.4, 0.2, 2.0], [-0.4, -0.2, 2.0]], dtype=torch.float64)
+    a = context.pipeline.steering(cfg.array, *place.unbind(-1))
+    factor = torch.zeros(1, cfg.array.elements, cfg.scene.sources_max, dtype=torch.complex128)
+    factor[0, :, 0] = a[0]
+    ones = torch.ones_like(factor)
+    flat = [torch.stack([f.real, f.imag], -1).reshape(1, -1) for f in (factor, ones)]
+    R = context.pipeline.predicted_covariance(flat[0], flat[1], cfg)[0]
+    power = ((a.conj() @ R) * a).sum(-1).real
+    message = f'power at the mirror image over power at the source (factor_mode = "{cfg.covariance.factor_mode}")'
+    return at_most(float(power[1] / power[0]), 0.5, message, where="R_pred")
+
+
+@rule(
+    "RV0705",
+    "R_samp is the ridge solution's covariance",
+    law="x̂ = (ΦᴴΦ + αI)⁻¹Φᴴy, α = ridge·(tr G/N + 1e-12), centred; R_samp ∝ X̂ᵀX̂*, rank ≤ L − 1, trace N",
+    why="A conjugate on the wrong side still gives a Hermitian positive matrix: of the mirrored scene.",
+    how="R_samp against the N × N normal equations solved here in float64 by another path. Bound: cond·eps·N with "
+    "cond ≤ N/ridge + 1 for float32 input of trace N; rank above 4 eps·N at most L − 1.",
+    remedy="R_samp = Σ x̂_l x̂_lᴴ, conjugate on the second factor, snapshots centred, complex64",
+)
+def sample_laws(context: Context) -> Sequence[Measurement]:
+    """λmax(G)/α ≤ tr G/(ridge tr G/N) = N/ridge bounds the condition number of G + αI."""
+    import torch
+
+    from ris_verified.contracts import tolerance
+
+    cfg, R = context.config, context.blend.R_samp
+    wanted = torch.stack([_ridge_by_normal_equations(context, i) for i in range(2)])
+    N = cfg.array.elements
+    eps = torch.finfo(R.dtype).eps
+    bound = min(0.05, (N / cfg.covariance.ridge + 1) * eps * 8)
+    error = float((R[:2] - wanted).norm() / wanted.norm())
+    limit = cfg.scene.snapshots - (1 if cfg.covariance.centre else 0)
+    trace = torch.diagonal(R, dim1=1, dim2=2).real.double().sum(-1)
+    return [
+        equal(R.dtype, torch.complex64, "dtype", where="R_samp"),
+        at_most(error, bound, "distance from the normal equations, relative", where="R_samp"),
+        at_most(float((R - R.mH).abs().max()), tolerance(R.dtype, N, 8) * N, "largest entry of R − Rᴴ", where="R_samp"),
+        at_most(float(numerical_rank(R)), float(limit), "rank", where="R_samp"),
+        at_most(float(((trace - N).abs() / N).max()), 1e-5, "|tr − N|/N", where="R_samp"),
+    ]
+
+
+def _ridge_by_normal_equations(context: Context, index: int) -> object:
+    import torch
+
+    cfg, scene = context.config, context.scenes[index]
+    H, y = torch.from_numpy(scene.H_full), torch.from_numpy(scene.y)
+    N, rows = cfg.array.elements, []
+    joint = cfg.scene.symbols == "constant"
+    parts = [H * torch.from_numpy(code) for code in scene.codes]
+    systems = [(torch.cat(parts), y.flatten())] if joint else list(zip(parts, y, strict=True))
+    for Phi, measured in systems:
+        gram = Phi.mH @ Phi
+        alpha = cfg.covariance.ridge * (torch.diagonal(gram).real.sum() / N + 1e-12)
+        rows.append(torch.linalg.solve(gram + alpha * torch.eye(N, dtype=gram.dtype), Phi.mH @ measured))
+    X = torch.stack(rows)
+    if cfg.covariance.centre and not joint:
+        X = X - X.mean(0)
+    R = X.mT @ X.conj()
+    return R * (N / torch.diagonal(R).real.sum())
+
+
+@rule(
+    "RV0706",
+    "Centring leaves the signal",
+    law="Σ‖x_l − x̄‖²/Σ‖x_l‖² is near (L − 1)/L for varying symbols, and centring is off for constant ones",
+    why="Mean-centring removes a pilot that does not vary: R_samp is then noise only.",
+    how="Share of clean signal energy that centring leaves in the drawn scenes. Bound: 1/2, as the mean over eight scenes "
+    "of L ≥ 6 zero-mean symbols is above 0.8.",
+    remedy="set covariance.centre = false and use the joint least squares, or vary the symbols",
+)
+def centring(context: Context) -> Sequence[Measurement]:
+    """Mean (L − 1)/L with spread of order 1/L√8: one half is many spreads below."""
+    import numpy as np
+
+    cfg = context.config
+    if not cfg.covariance.centre:
+        raise NotApplicable("centring is off")
+    if cfg.scene.symbols == "constant" and context.pipeline.sample_covariance is context.pipeline.inference_sample_covariance:
+        raise NotApplicable("symbols are constant by declaration: the joint least squares does not centre")
+    shares = []
+    for scene in context.scenes:
+        x = scene.symbols
+        shares.append(1 - len(x) * np.sum(np.abs(x.mean(0)) ** 2) / np.sum(np.abs(x) ** 2))
+    return [at_least(float(np.mean(shares)), 0.5, "share of symbol energy that centring leaves", where="draw_scene")]
+
+
+@rule(
+    "RV0707",
+    "Shape contracts are on at every stage boundary",
+    law="a wrong shape raises one ShapeError that names got and expected",
+    why="Broadcasting turns a wrong shape into a wrong number.",
+    how="Each covariance stage is called with one wrong axis; the error must be a ShapeError with both shapes.",
+    remedy="put the stage behind `ris_verified.shapes.shaped`",
+)
+def contracts_on(context: Context) -> Sequence[Measurement]:
+    """Raises or not: no tolerance."""
+    from ris_verified.errors import ShapeError
+
+    p, cfg, b, out = context.pipeline, context.config, context.batch, context.outputs
+    R = context.blend
+    calls = {
+        "predicted_covariance": lambda: p.predicted_covariance(out.cov_fact_angle[:, :-2], out.cov_fact_range, cfg),
+        "sample_covariance": lambda: p.sample_covariance(b.y[:, :-1], b.H_full, b.C, cfg),
+        "inference_sample_covariance": lambda: p.inference_sample_covariance(b.y, b.H_full[..., :-1, :], b.C, cfg),
+        "blend": lambda: p.blend(R.R_pred[:, :-1, :-1], R.R_samp, cfg),
+        "inference_blend": lambda: p.inference_blend(R.R_pred[:1], R.R_samp[:2], cfg),
+    }
+    found = []
+    for name, call in calls.items():
+        try:
+            call()
+            found.append(equal("accepted", "ShapeError", "a wrong shape", where=name))
+        except ShapeError as error:
+            found.append(equal(bool(error.expected), True, "the error names what was expected", where=name))
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            found.append(equal(type(error).__name__, "ShapeError", "a wrong shape raises", where=name))
+    config_contracts = dataclasses.asdict(cfg).get("contracts")
+    return [*found, equal(config_contracts, True, "config.contracts", where="config")]
