@@ -114,6 +114,15 @@ def load(cls: type[Config], path: str | Path | None, overrides: Sequence[str]) -
     return config
 
 
+def loads(cls: type[Config], text: str, source: str) -> Config:
+    """See `Config.loads`."""
+    try:
+        config: Config = _build(cls, tomllib.loads(text), source, cls, "")
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", where=source) from error
+    return config
+
+
 def digest(config: Config) -> str:
     """See `Config.digest`."""
     text = json.dumps(dataclasses.asdict(config), sort_keys=True, allow_nan=False)

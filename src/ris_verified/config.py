@@ -302,6 +302,17 @@ class Config:
 
         return load(cls, path, overrides)
 
+    @classmethod
+    def loads(cls, text: str, source: str = "text") -> Config:
+        """Read a configuration from TOML text; `source` names it in errors.
+
+        Raises:
+            ConfigError: not TOML, unknown key, wrong value.
+        """
+        from ris_verified._config_load import loads
+
+        return loads(cls, text, source)
+
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON form, the first 16 hexadecimal digits."""
         from ris_verified._config_load import digest

@@ -75,6 +75,11 @@ class Context:
         return [*drawn, self.pipeline.draw_scene(full, KEY, self.seed, SCENES)]
 
     @cached_property
+    def many(self) -> list[Scene]:
+        """64 further scenes, for averages."""
+        return self.draw(64, key=3)
+
+    @cached_property
     def batch(self) -> Batch:
         """The eight scenes as a batch."""
         return self.as_batch(self.scenes)

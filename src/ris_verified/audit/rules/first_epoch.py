@@ -57,7 +57,7 @@ def shapes_line(context: Context) -> Sequence[Measurement]:
     import torch
 
     require_reference(context)
-    batch = context.as_batch(context.draw(BATCH, key=3))
+    batch = context.as_batch(context.many)
     with torch.no_grad():
         _, blended = context.pipeline.forward(context.model, batch)
     square = [BATCH, 144, 144]

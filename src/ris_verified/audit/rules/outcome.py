@@ -1,1 +1,268 @@
-"""placeholder"""
+"""Section O: absolute oracles and what the outcome must obey."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.agreement import closed_form, relative
+from ris_verified.audit.rules.losses import all_weights
+from ris_verified.audit.rules.names import clean, require_source
+from ris_verified.audit.syntax import called_name
+
+BROAD = {"Exception", "BaseException"}
+
+
+@rule(
+    "RV1601",
+    "Declared parameters are those of what was drawn",
+    law="element centroid 0 and spacing d; steering of one off-axis source; SNR, κ, E|h|², powers, view, code rank",
+    why="Two paths that share a fault agree with each other.",
+    how="Closed forms and moments of drawn scenes: SNR from y − y_clean over 64 scenes, bound 0.5 dB (checklist); "
+    "Var|h|²/E²|h|² = (1 + 2κ)/(1 + κ)² at κ = 3, bound 5 standard errors; code rank along each panel axis ≥ 4.",
+    remedy="correct the stage named in the message",
+)
+def oracles(context: Context) -> Sequence[Measurement]:
+    """Bounds: rounding k·eps·N for closed forms, five standard errors for moments."""
+    return [*_geometry(context), *_drawn(context), _rician(context)]
+
+
+def _geometry(context: Context) -> list[Measurement]:
+    import numpy as np
+    import torch
+
+    array = context.config.array
+    p = context.pipeline.element_positions(array).double()
+    eps, d = torch.finfo(torch.float64).eps, array.spacing_wavelengths * array.wavelength
+    place = (np.array([0.6]), np.array([-0.3]), np.array([1.7]))
+    wanted = torch.from_numpy(closed_form(context, *place))
+    found = [at_most(float(p.mean(0).abs().max()) / d, 8 * eps * len(p), "distance of the centroid from the origin", "spacings",
+                     "element_positions")]  # fmt: skip
+    if array.horizontal > 1:
+        found.append(close(float((p[1] - p[0]).norm()), d, 8 * eps * len(p) * d, "spacing of neighbours", "m", "element_positions"))
+    for name in ("steering", "inference_steering"):
+        a = vars(context.pipeline)[name](array, *(torch.from_numpy(v) for v in place))
+        bound = 8 * eps * array.wavenumber * 10 * len(p)
+        found.append(at_most(relative(a, wanted), bound, "source at φ = 0.6, θ = −0.3, r = 1.7 m", where=name))
+    return found
+
+
+def _drawn(context: Context) -> list[Measurement]:
+    import numpy as np
+
+    scenes, s = context.many, context.config.scene
+    gaps, energy, azimuths, elevations, ranges = [], [], [], [], []
+    for scene in scenes:
+        noise = np.mean(np.abs(scene.y - scene.y_clean) ** 2)
+        gaps.append(10 * np.log10(np.mean(np.abs(scene.y_clean) ** 2) / noise) - scene.snr_db)
+        energy += list(np.mean(np.abs(scene.symbols) ** 2, 0) / scene.powers)
+        azimuths += list(np.abs(scene.azimuth))
+        elevations += list(np.abs(scene.elevation))
+        ranges += list(scene.range)
+    shape = (-1, context.config.array.vertical, context.config.array.horizontal)
+    codes = np.concatenate([scene.codes for scene in scenes[:4]]).reshape(shape)
+    lines = {"horizontal": codes.reshape(-1, shape[2]), "vertical": codes.transpose(0, 2, 1).reshape(-1, shape[1])}
+    H_power = np.mean([np.mean(np.abs(scene.H_full) ** 2) for scene in scenes]) * context.config.array.elements
+    error = 5 / np.sqrt(len(energy) * (s.snapshots if s.symbols == "varying" else 1))
+    found = [
+        at_most(abs(float(np.mean(gaps))), 0.5, "measured SNR minus stated SNR, mean of 64 scenes", "dB", "draw_scene"),
+        close(float(np.mean(energy)), 1.0, float(error), "symbol power over stated power", where="draw_scene"),
+        close(float(H_power), 1.0, 0.05, "N E|h|²", where="draw_scene"),
+        at_most(float(np.abs(np.abs(codes) - 1).max()), 1e-15 * 64, "modulus of the codes minus one", where="draw_scene"),
+    ]
+    found += [at_least(float(np.linalg.matrix_rank(m)), float(min(4, m.shape[1])), f"code rank, {n} axis") for n, m in lines.items()]
+    for name, values, top in (("azimuth", azimuths, s.azimuth_max), ("elevation", elevations, s.elevation_max),
+                              ("range", ranges, s.range_max)):  # fmt: skip
+        found.append(at_most(float(max(values)), top, f"largest {name} drawn", where="draw_scene"))
+        found.append(at_least(float(max(values)), 0.8 * top, f"largest {name} drawn fills the view", where="draw_scene"))
+    return found
+
+
+def _rician(context: Context) -> Measurement:
+    import numpy as np
+
+    kappa = 3.0
+    scene = dataclasses.replace(context.config.scene, rician_factor_min=kappa, rician_factor_max=kappa)
+    fixed = dataclasses.replace(context.config, scene=scene)
+    power = np.concatenate([(np.abs(s.H_full) ** 2).ravel() for s in context.draw(6, fixed, key=5)])
+    spread = float(np.var(power) / np.mean(power) ** 2)
+    return close(spread, (1 + 2 * kappa) / (1 + kappa) ** 2, 5 * 1.5 / np.sqrt(power.size), "Var|h|²/E²|h|² at κ = 3", where="draw_scene")
+
+
+@rule(
+    "RV1604",
+    "Every loss term moves when its cause moves and only then",
+    law="k_logits move `order` only, angles `angle` only, ranges `range` only, R the covariance terms only",
+    why="A term that reads the wrong output trains the wrong head.",
+    how="Each output of the model is disturbed alone; the set of terms that change is compared with the declared one.",
+    remedy="let the term read its own output",
+)
+def terms_and_causes(context: Context) -> Sequence[Measurement]:
+    """Equal inputs give equal bits, so any change counts."""
+    import torch
+
+    config, b, out = all_weights(context.config), context.blend, context.outputs
+
+    def terms(outputs: Any, R: Any) -> dict[str, float]:
+        result = context.pipeline.loss(outputs, b.R_pred, context.batch, config, R_blend=R, training=False)
+        return {name: float(value) for name, value in result.terms.items()}
+
+    base = terms(out, b.R)
+    ramp = torch.linspace(0.5, 1.5, out.k_logits.shape[1])
+    causes = {
+        "k_logits": (dataclasses.replace(out, k_logits=out.k_logits + ramp), b.R, {"order"}),
+        "angles": (dataclasses.replace(out, angles=out.angles + 0.05 * ramp[:, None]), b.R, {"angle"}),
+        "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + 0.3 * ramp)), b.R, {"range"}),
+        "R_blend": (out, b.R_samp, {"covariance", "alignment", "eigengap"}),
+    }
+    found = []
+    for cause, (outputs, R, wanted) in causes.items():
+        moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
+        found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
+    return found
+
+
+@rule(
+    "RV1605",
+    "What is saved reloads to the same output",
+    law="load(save(model)) gives the same bits; the averaged weights are what is saved",
+    why="Validating the average and saving the live weights loses the score that was reported.",
+    how="The small model after three steps: its validated weights (`state.best`) saved, loaded and run on the same batch.",
+    remedy="save `state.best`, with every buffer that the output depends on",
+)
+def reloads(context: Context) -> Sequence[Measurement]:
+    """Equal weights and operations give equal bits."""
+    import torch
+
+    from ris_verified.train.weights import load_model, save_model
+
+    small = context.small
+    state = small.state()
+    for _ in range(3):
+        small.pipeline.train_step(state, small.batch, small.pipeline)
+    b = small.batch
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        save_model(state.best, small.config, Path(folder) / "weights.safetensors")
+        loaded = load_model(Path(folder) / "weights.safetensors", small.pipeline)
+        was = state.best.eval()(b.y, b.H, b.C, b.H_full)
+        now = loaded.eval()(b.y, b.H, b.C, b.H_full)
+    found = []
+    for name, value in vars(was).items():
+        found.append(at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name))
+    return found
+
+
+@rule(
+    "RV1606",
+    "One optimiser step a batch, at the scheduled rate",
+    law="steps = batches, whatever the accumulation; the rates used are those of a dry run of the schedule",
+    why="A scheduler stepped a micro-batch, or twice, ends the schedule early.",
+    how="Six train steps of the small model with accumulation 1 and 2: optimiser steps are counted by a hook and the rates "
+    "inside it compared with a state whose scheduler alone is stepped. Bound: equal.",
+    remedy="step optimiser and scheduler once a batch",
+)
+def one_step(context: Context) -> Sequence[Measurement]:
+    """The same float64 products in the same order: equal."""
+    found = []
+    for parts in (1, 2):
+        small = context.small
+        train = dataclasses.replace(small.config.train, accumulation=parts)
+        pipeline = dataclasses.replace(small.pipeline, config=dataclasses.replace(small.config, train=train))
+        place = Context(pipeline, context.profile, context.source, None, context.seed)
+        state, dry = place.state(total_steps=6), place.state(total_steps=6)
+        used: list[float] = []
+        state.optimizer.register_step_post_hook(lambda o, *_, used=used: used.append(float(o.param_groups[0]["lr"])))
+        planned = []
+        for _ in range(6):
+            pipeline.train_step(state, place.batch, pipeline)
+            planned.append(float(dry.optimizer.param_groups[0]["lr"]))
+            dry.optimizer.step()
+            dry.scheduler.step()
+        found.append(equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step"))
+        found.append(equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step"))
+    return found
+
+
+@rule(
+    "RV1607",
+    "No swallowed exception, no zero for a failure",
+    law="no broad handler that drops the exception; no handler that returns or assigns a number",
+    why="`except Exception: loss = 0.0` is the best trial of every study.",
+    how="Syntax trees: bare and broad handlers that neither raise nor use the exception; handlers of any type that put a "
+    "number or None in place of the result; suppress(Exception); nan_to_num that writes zero. Bound: none.",
+    remedy="handle the exceptions that are expected, record them, and mark the result as missing",
+    needs="source",
+)
+def swallowed(context: Context) -> Sequence[Measurement]:
+    """Bound 0 is exact: handlers are counted."""
+    require_source(context)
+    found = [
+        Measurement(1.0, 0.0, False, message, where=file.at(line))
+        for file, tree in context.tree.parsed
+        for line, message in _swallowing(tree)
+    ]
+    return found or [clean(context, "no exception is swallowed")]
+
+
+def _swallowing(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            broad = node.type is None or any(called_name(n) in BROAD for n in ast.walk(node.type) if isinstance(n, ast.expr))
+            uses = any(isinstance(n, ast.Raise) or (isinstance(n, ast.Name) and n.id == node.name) for s in node.body for n in ast.walk(s))
+            if broad and not uses:
+                yield node.lineno, "a broad handler drops its exception"
+            elif any(_number_for_failure(s) for s in node.body):
+                yield node.lineno, "a number stands in for a failure"
+        elif isinstance(node, ast.Call) and called_name(node.func) == "suppress":
+            if any(called_name(a) in BROAD for a in node.args):
+                yield node.lineno, "suppress hides every exception"
+        elif isinstance(node, ast.Call) and called_name(node.func) == "nan_to_num":
+            given = [k.value for k in node.keywords if k.arg == "nan"]
+            if not given or (isinstance(given[0], ast.Constant) and given[0].value == 0):
+                yield node.lineno, "nan_to_num writes zero for a missing value"
+
+
+def _number_for_failure(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Return | ast.Assign) else None
+    if isinstance(value, ast.UnaryOp):
+        value = value.operand
+    number = isinstance(value, ast.Constant) and isinstance(value.value, int | float)
+    return number and not isinstance(value.value, bool)  # type: ignore[union-attr]
+
+
+@rule(
+    "RV1609",
+    "No scene in two splits",
+    law="content hashes of training, validation and test scenes are disjoint and without repeats",
+    why="A validation on training scenes rewards memory.",
+    how="SHA-256 of y of every stored scene with --data, else of 64 scenes drawn for each split. Bound: none shared.",
+    remedy="draw each split with its own key",
+)
+def splits_disjoint(context: Context) -> Sequence[Measurement]:
+    """Hashes are compared: no tolerance."""
+    hashes = {name: list(_hashes(context, split, name)) for split, name in enumerate(("train", "validation", "test"))}
+    every = [h for split in hashes.values() for h in split]
+    text = ", ".join(f"{len(v)} {k}" for k, v in hashes.items())
+    return [at_most(float(len(every) - len(set(every))), 0.0, f"repeated scenes among {text}", "scenes", "splits")]
+
+
+def _hashes(context: Context, split: int, name: str) -> Iterator[str]:
+    if context.data is None:
+        for index in range(64):
+            yield hashlib.sha256(context.pipeline.draw_scene(context.config, split, index).y.tobytes()).hexdigest()
+        return
+    import torch
+
+    from ris_verified.data.dataset import SceneDataset
+
+    dataset = SceneDataset(context.data, name)
+    for index in torch.arange(len(dataset)).split(512):
+        for row in dataset.batch(index).y:
+            yield hashlib.sha256(row.numpy().tobytes()).hexdigest()

@@ -1,1 +1,136 @@
-"""placeholder"""
+"""Section R: what could still go wrong, drilled."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
+
+if TYPE_CHECKING:
+    from ris_verified.pipeline import Pipeline
+    from ris_verified.train.state import TrainState
+
+
+def _values(state: TrainState) -> list[Any]:
+    averaged = [] if state.ema is None else list(state.ema.parameters())
+    moments = [v for s in state.optimizer.state.values() for v in s.values() if hasattr(v, "clone")]
+    return [v.detach().clone() for v in (*state.model.parameters(), *averaged, *moments)]
+
+
+def _changed(before: list[Any], after: list[Any]) -> int:
+    import torch
+
+    if len(before) != len(after):
+        return abs(len(before) - len(after))
+    return sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def poisoned(pipeline: Pipeline, where: str) -> Pipeline:
+    """Return a pipeline whose loss is NaN, or finite with a NaN gradient.
+
+    Args:
+        where: `loss` or `gradient`.
+    """
+
+    def loss(outputs: Any, R_hat: Any, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True) -> Any:
+        result = pipeline.loss(outputs, R_hat, batch, cfg, R_blend=R_blend, training=training)
+        if where == "loss":
+            return dataclasses.replace(result, total=result.total * float("nan"))
+        # √ has slope 1/(2√0) at zero: zero times infinity is NaN in the gradient only.
+        broken = (outputs.cov_fact_angle.sum() * 0).abs().sqrt()
+        return dataclasses.replace(result, total=result.total + broken)
+
+    return dataclasses.replace(pipeline, loss=loss)
+
+
+@rule(
+    "RV1401",
+    "Missing data is one clear error",
+    law="a missing folder or shard raises one error with file, expectation and what to run",
+    why="A loader that returns nothing trains for no step and saves the random start.",
+    how="The data set is opened on an empty folder; the error must be a DataError that names the folder and a remedy.",
+    remedy="raise a DataError with where, expected and remedy",
+)
+def missing_data(context: Context) -> Sequence[Measurement]:
+    """Raises or not: no tolerance."""
+    from ris_verified.data.dataset import SceneDataset
+    from ris_verified.errors import DataError
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("empty", "absent"):
+            place = Path(folder) / name
+            if name == "empty":
+                place.mkdir()
+        return [_opens(SceneDataset, DataError, Path(folder) / name) for name in ("empty", "absent")]
+
+
+def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement:
+    try:
+        dataset(folder, "train")
+    except expected as error:
+        text = str(error)
+        held = folder.name in text and bool(vars(error).get("remedy"))
+        return equal(held, True, f"the error on an {folder.name} folder names it and says what to run", where="SceneDataset")
+    return equal("opened", "DataError", f"an {folder.name} folder", where="SceneDataset")
+
+
+@rule(
+    "RV1403",
+    "A non-finite step changes nothing and is counted",
+    law="loss or gradient not finite ⟹ weights, moments and averages keep their bits; counted; a limit stops the run",
+    why="Clipping, the step and the EMA each spread one NaN to every weight.",
+    how="On the small model, after one good step: the loss made NaN, then only the gradient; every tensor of model, EMA "
+    "and optimiser is compared bit for bit. Then nonfinite_limit + 1 such steps must raise. Bound: 0 changed.",
+    remedy="test loss and gradient norm before clipping, stepping and averaging; count and stop",
+)
+def nan_drill(context: Context) -> Sequence[Measurement]:
+    """Bits are compared: no tolerance."""
+    from ris_verified.errors import TrainingError
+
+    found = []
+    small = context.small
+    for where in ("loss", "gradient"):
+        state = small.state()
+        small.pipeline.train_step(state, small.batch, small.pipeline)
+        before, skipped = _values(state), state.skipped
+        bad = poisoned(small.pipeline, where)
+        report = small.pipeline.train_step(state, small.batch, bad)
+        found.append(at_most(float(_changed(before, _values(state))), 0.0, "tensors changed by a NaN", "tensors", where))
+        found.append(equal(report.skipped, True, f"a NaN {where} is reported as skipped", where=where))
+        found.append(equal(state.skipped - skipped, 1, f"a NaN {where} is counted", where=where))
+    limited = dataclasses.replace(small.config, train=dataclasses.replace(small.config.train, nonfinite_limit=2))
+    bad = dataclasses.replace(poisoned(small.pipeline, "loss"), config=limited)
+    state, steps = small.state(), 0
+    try:
+        for steps in range(1, 6):
+            bad.train_step(state, small.batch, bad)
+        outcome = "went on"
+    except TrainingError:
+        outcome = f"stopped at step {steps}"
+    return [*found, equal(outcome, "stopped at step 3", "a run of NaN with a limit of 2", where="train_step")]
+
+
+@rule(
+    "RV1405",
+    "The loss falls on a short run",
+    law="mean loss of the last quarter of 40 steps on one batch < mean of the first quarter",
+    why="A run that does not fall in a minute will not fall in a week.",
+    how="40 steps of the small model on 8 scenes with warm-up; bound: 0.9 of the start, as one batch is easy to fit.",
+    remedy="check learning rates, sign of the loss and the blocked gradient",
+)
+def loss_falls(context: Context) -> Sequence[Measurement]:
+    """The noise of dropout-free steps on one batch is far below a tenth."""
+    small = context.small
+    state = small.state(total_steps=40)
+    losses = [float(small.pipeline.train_step(state, small.batch, small.pipeline).loss) for _ in range(40)]
+    start, end = sum(losses[:10]) / 10, sum(losses[-10:]) / 10
+    return [
+        at_most(end, start, "mean loss of the last ten steps", where="train_step"),
+        at_least(start - end, 0.0, "fall of the loss", where="train_step"),
+        at_most(end / start if start > 0 else float("nan"), 0.97, "share of the first loss that is left"),
+    ]

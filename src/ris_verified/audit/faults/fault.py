@@ -1,0 +1,68 @@
+"""What a planted fault is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ris_verified.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A slip in one stage of a pipeline.
+
+    Args:
+        name: of the fault.
+        rule: the rule that must fail on it.
+        story: how it comes about.
+        plant: makes the faulty pipeline from a sound one.
+    """
+
+    name: str
+    rule: str
+    story: str
+    plant: Callable[[Pipeline], Pipeline]
+
+
+@dataclass(frozen=True)
+class SourceFault:
+    """A slip in source code.
+
+    Args:
+        name, rule, story: as for `Fault`.
+        files: text of each file of a small source tree.
+    """
+
+    name: str
+    rule: str
+    story: str
+    files: Mapping[str, str]
+
+    def write(self, folder: Path) -> None:
+        """Write the tree into a folder."""
+        for name, text in self.files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class DataFault:
+    """Damage to a folder of stored scenes.
+
+    Args:
+        name, rule, story: as for `Fault`.
+        damage: changes a sound folder.
+    """
+
+    name: str
+    rule: str
+    story: str
+    damage: Callable[[Path], None]
+
+
+AnyFault = Fault | SourceFault | DataFault

@@ -1,0 +1,98 @@
+"""The graph of module-level imports and its cycles."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from ris_verified.audit.syntax import Tree
+
+
+def module_names(tree: Tree) -> dict[str, str]:
+    """Return the file of each module by its dotted name, as seen from inside the folder."""
+    found = {}
+    for file in tree.files:
+        parts = list(PurePosixPath(file.name).with_suffix("").parts)
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file.name
+    return found
+
+
+def cycles(tree: Tree) -> list[list[str]]:
+    """Return the groups of modules that import each other, each in order of a walk through it."""
+    known = module_names(tree)
+    graph: dict[str, set[str]] = {name: set() for name in known}
+    by_file = {file: name for name, file in known.items()}
+    for file, module in tree.parsed:
+        here = by_file[file.name]
+        is_package = file.name.endswith("__init__.py")
+        for target in _imports(module, here, is_package, tree.folder.name):
+            found = _resolve(target, known)
+            if found is not None and found != here:
+                graph[here].add(found)
+    return [sorted(group) for group in _components(graph) if len(group) > 1]
+
+
+def _resolve(target: str, known: dict[str, str]) -> str | None:
+    while target:
+        if target in known:
+            return target
+        target = target.rpartition(".")[0]
+    return None
+
+
+def _imports(tree: ast.Module, here: str, is_package: bool, root: str) -> Iterator[str]:
+    for node in _executed(tree.body):
+        if isinstance(node, ast.Import):
+            yield from (_below(alias.name, root) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = here.split(".") if here else []
+                keep = len(parts) - node.level + (1 if is_package else 0)
+                base = ".".join([*parts[: max(keep, 0)], *([base] if base else [])])
+            else:
+                base = _below(base, root)
+            yield from (f"{base}.{alias.name}".strip(".") for alias in node.names)
+
+
+def _below(name: str, root: str) -> str:
+    return name.removeprefix(f"{root}.") if name.startswith(f"{root}.") else name
+
+
+def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for node in body:
+        if isinstance(node, ast.If):
+            if "TYPE_CHECKING" not in ast.dump(node.test):
+                yield from _executed(node.body)
+            yield from _executed(node.orelse)
+        elif isinstance(node, ast.Try):
+            yield from _executed([*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody])
+        elif isinstance(node, ast.ClassDef | ast.With):
+            yield from _executed(node.body)
+        else:
+            yield node
+
+
+def _components(graph: dict[str, set[str]]) -> list[set[str]]:
+    # A module is in a cycle with all that it reaches and that reach it.
+    reach = {name: _reachable(graph, name) for name in graph}
+    seen: set[str] = set()
+    groups = []
+    for name in graph:
+        if name not in seen:
+            group = {other for other in reach[name] if name in reach[other]} | {name}
+            seen |= group
+            groups.append(group)
+    return groups
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    todo = list(graph[start])
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += graph[name]
+    return found

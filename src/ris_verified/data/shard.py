@@ -1,0 +1,105 @@
+"""One shard: scenes drawn, stacked and stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from ris_verified.config import Config
+from ris_verified.data.manifest import SPLITS, Shard, checksum, data_digest
+from ris_verified.files import atomic_write
+from ris_verified.scene.scene import Scene, draw_scene
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def _ri(z: NDArray[np.complex128], dtype: type) -> NDArray[Any]:
+    return np.stack([z.real, z.imag], -1).astype(dtype)
+
+
+def stacked(scenes: list[Scene], cfg: Config) -> Arrays:
+    """Return the stored form of scenes: what R_true and the rest are built from.
+
+    Args:
+        scenes: S of them.
+        cfg: reads `scene.sources_max`.
+
+    Returns:
+        y `S x L x M x 2` float32, H_full `S x M x N x 2` float16 (exact, see `draw_channel`), codes
+        `S x L x N` uint8 phase indices, sources `S x K_MAX x 4` float64 (azimuth, elevation, range,
+        power; NaN beyond K), symbols `S x L x K_MAX x 2` float32, noise_variance, snr_db and
+        rician_factor `S` float64, K `S` int64.
+    """
+    S, most = len(scenes), cfg.scene.sources_max
+    sources = np.full((S, most, 4), np.nan)
+    symbols = np.zeros((S, cfg.scene.snapshots, most, 2), np.float32)
+    for i, scene in enumerate(scenes):
+        K = scene.azimuth.size
+        sources[i, :K] = np.stack([scene.azimuth, scene.elevation, scene.range, scene.powers], -1)
+        symbols[i, :, :K] = _ri(scene.symbols, np.float32)
+    return {
+        "y": np.stack([_ri(s.y, np.float32) for s in scenes]),
+        "H_full": np.stack([_ri(s.H_full, np.float16) for s in scenes]),
+        "codes": np.stack([s.code_index for s in scenes]),
+        "sources": sources,
+        "symbols": symbols,
+        "noise_variance": np.array([s.noise_variance for s in scenes]),
+        "snr_db": np.array([s.snr_db for s in scenes]),
+        "rician_factor": np.array([s.rician_factor for s in scenes]),
+        "K": np.array([s.azimuth.size for s in scenes], np.int64),
+    }
+
+
+def _sidecar(folder: Path, shard: Shard) -> Path:
+    return folder / f"{shard.file}.json"
+
+
+def write_shard(cfg: Config, folder: Path, shard: Shard) -> Shard:
+    """Draw the scenes of one shard and store them; the bytes depend on configuration and index only.
+
+    The checksum is written beside the shard after it is in place, so a shard with a checksum is whole.
+
+    Args:
+        cfg: configuration.
+        folder: where to.
+        shard: which.
+
+    Returns:
+        The shard with checksum and size.
+
+    Raises:
+        StorageError: the disk is full or not writable.
+    """
+    code = SPLITS[shard.split]
+    scenes = [draw_scene(cfg, code, index) for index in range(shard.first, shard.first + shard.scenes)]
+    metadata = {"format": "ris-verified-shard/1", "digest": data_digest(cfg), "split": shard.split}
+    content = save(stacked(scenes, cfg), metadata)
+    atomic_write(folder / shard.file, content)
+    done = Shard(shard.split, shard.first, shard.scenes, hashlib.sha256(content).hexdigest(), len(content))
+    record = {"digest": data_digest(cfg), "sha256": done.sha256, "bytes": done.bytes}
+    atomic_write(_sidecar(folder, shard), json.dumps(record).encode())
+    return done
+
+
+def finished_shard(cfg: Config, folder: Path, shard: Shard) -> Shard | None:
+    """Return a shard that an earlier run completed, or None where it must be drawn (again).
+
+    Args:
+        cfg: configuration; a shard of another one does not count.
+        folder: the data.
+        shard: which.
+    """
+    path, sidecar = folder / shard.file, _sidecar(folder, shard)
+    try:
+        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        size, digest, sha256 = record["bytes"], record["digest"], record["sha256"]
+        whole = path.stat().st_size == size and digest == data_digest(cfg) and checksum(path) == sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Shard(shard.split, shard.first, shard.scenes, sha256, size) if whole else None
