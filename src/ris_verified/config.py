@@ -213,6 +213,9 @@ class EstimateConfig:
     grid_azimuth: int = 64
     grid_elevation: int = 32
     grid_range: int = 8
+    search_azimuth: int = 32
+    search_elevation: int = 16
+    search_range: int = 6
     newton_nearfield: bool = True
     newton_iterations: int = 10
     newton_step: float = 1.0
@@ -224,8 +227,8 @@ class EstimateConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self, "estimate")
-        at_least(self, "estimate", 4, "grid_azimuth", "grid_elevation")
-        at_least(self, "estimate", 1, "grid_range", "newton_iterations", "mle_iterations")
+        at_least(self, "estimate", 4, "grid_azimuth", "grid_elevation", "search_azimuth", "search_elevation")
+        at_least(self, "estimate", 1, "grid_range", "search_range", "newton_iterations", "mle_iterations")
         at_least(self, "estimate", 0, "mle_sweeps")
         between(self, "estimate", "newton_step", 0.01, 1.0)
         one_of(self, "estimate", "order_criterion", ("bic", "aicc", "model"))

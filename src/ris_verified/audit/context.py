@@ -86,7 +86,7 @@ class Context:
 
     def as_batch(self, scenes: list[Scene]) -> Batch:
         """Return scenes as the pipeline would unpack them."""
-        from ris_verified.data.batch import scenes_to_batch
+        from ris_verified.data.dataset import scenes_to_batch
 
         return self.pipeline.unpack(scenes_to_batch(scenes, self.config), "cpu")
 
@@ -100,22 +100,22 @@ class Context:
         return copy.deepcopy(self.pipeline.build_model(self.config)).cpu().eval()
 
     @cached_property
-    def evaluated(self) -> tuple[ModelOutput, Blend]:
-        """Output and blend of the batch, without a graph."""
+    def outputs(self) -> ModelOutput:
+        """The model's output on the batch, without a graph."""
+        import torch
+
+        b = self.batch
+        with torch.no_grad():
+            outputs: ModelOutput = self.model(b.y, b.H, b.C, b.H_full)
+        return outputs
+
+    @cached_property
+    def blend(self) -> Blend:
+        """The blend of the batch, without a graph."""
         import torch
 
         with torch.no_grad():
-            return self.pipeline.forward(self.model, self.batch)
-
-    @property
-    def outputs(self) -> ModelOutput:
-        """The model's output on the batch, without a graph."""
-        return self.evaluated[0]
-
-    @property
-    def blend(self) -> Blend:
-        """The blend of the batch, without a graph."""
-        return self.evaluated[1]
+            return self.pipeline.covariances(self.outputs, self.batch)
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:

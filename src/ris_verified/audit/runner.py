@@ -7,6 +7,7 @@ import platform
 import random
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,7 +109,9 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
     """
     began = time.perf_counter()
     try:
-        with undisturbed():
+        with undisturbed(), warnings.catch_warnings():
+            # Drills provoke what libraries warn of, such as a schedule that goes on without a step.
+            warnings.simplefilter("ignore")
             outcome = item.check(context)
     except NotApplicable as reason:
         return [_result(item, "skip", Measurement("", "", True, str(reason)), began)]

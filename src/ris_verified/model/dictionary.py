@@ -7,15 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ris_verified.array.grid import view_grid
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
 
 LOBE = 0.5
-
-
-def axis_midpoints(low: float, high: float, count: int) -> Tensor:
-    """Return the centres of `count` equal cells of [low, high], float64."""
-    return low + (high - low) * (torch.arange(count, dtype=torch.float64) + 0.5) / count
 
 
 class Dictionary(nn.Module):
@@ -39,18 +35,15 @@ class Dictionary(nn.Module):
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         m, s = cfg.model, cfg.scene
-        top = math.sin(s.azimuth_max), math.sin(s.elevation_max)
-        azimuth = axis_midpoints(-top[0], top[0], m.dictionary_azimuth).asin()
-        elevation = axis_midpoints(-top[1], top[1], m.dictionary_elevation).asin()
-        inverse = axis_midpoints(1 / s.range_max, 1 / s.range_min, m.dictionary_range)
         self.shape = (m.dictionary_range, m.dictionary_elevation, m.dictionary_azimuth)
-        grid = torch.meshgrid(inverse, elevation, azimuth, indexing="ij")
-        u, theta, phi = (axis.flatten() for axis in grid)
-        a = steering(cfg.array, phi, theta, 1 / u).to(torch.complex64)
-        step = (2 * top[0] / self.shape[2], 2 * top[1] / self.shape[1], float(u[-1] - u[0]) / self.shape[0])
+        coordinates = view_grid(s, self.shape)
+        azimuth, elevation, inverse = coordinates.unbind(-1)
+        a = steering(cfg.array, azimuth, elevation, 1 / inverse).to(torch.complex64)
+        span = (2 * math.sin(s.azimuth_max), 2 * math.sin(s.elevation_max), 1 / s.range_min - 1 / s.range_max)
+        step = [length / count for length, count in zip(span, reversed(self.shape), strict=True)]
         correlation = (a.conj() @ a.T).abs() / a.shape[-1]
         self.register_buffer("atoms", torch.cat([a.real, a.imag]).T.contiguous(), persistent=False)
-        self.register_buffer("coordinates", torch.stack([phi, theta, u], -1).float(), persistent=False)
+        self.register_buffer("coordinates", coordinates.float(), persistent=False)
         self.register_buffer("lobe", correlation > LOBE, persistent=False)
         self.register_buffer("cell", torch.tensor(step), persistent=False)
 

@@ -13,6 +13,7 @@ from ris_verified.array.steering import fresnel_steering, steering
 from ris_verified.audit.faults.fault import Fault
 from ris_verified.data.batch import FIELDS, Batch
 from ris_verified.pipeline import Pipeline
+from ris_verified.scene.codes import code_values
 from ris_verified.scene.scene import Scene, forward
 
 Changed = Callable[[Scene, Any], Scene]
@@ -72,9 +73,10 @@ def _no_line_of_sight(scene: Scene, cfg: Any) -> Scene:
 
 
 def _flat_codes(scene: Scene, cfg: Any) -> Scene:
-    grid = scene.codes.reshape(-1, cfg.array.vertical, cfg.array.horizontal)
-    codes = np.ascontiguousarray(np.broadcast_to(grid[:, :1], grid.shape)).reshape(scene.codes.shape)
-    return remeasured(scene, codes=codes, A=_exact(scene, cfg))
+    grid = scene.code_index.reshape(-1, cfg.array.vertical, cfg.array.horizontal)
+    index = np.ascontiguousarray(np.broadcast_to(grid[:, :1], grid.shape)).reshape(scene.codes.shape)
+    codes = code_values(index, cfg.scene.code_bits)
+    return remeasured(scene, code_index=index, codes=codes, A=_exact(scene, cfg))
 
 
 def _pilots(scene: Scene, cfg: Any) -> Scene:

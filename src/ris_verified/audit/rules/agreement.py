@@ -255,9 +255,10 @@ def validation_same(context: Context) -> Sequence[Measurement]:
 
     pipeline = dataclasses.replace(small.pipeline, loss=watched)
     validate(pipeline, small.model, [small.batch])
-    outputs, blended = small.pipeline.forward(small.model, small.batch)
+    with torch.no_grad():
+        outputs, blended = small.pipeline.forward(small.model, small.batch)
     with torch.enable_grad():
-        watched(outputs, blended.R_pred, small.batch, small.config, R_blend=blended.R, training=True)
+        watched(outputs, blended.R_pred.clone().requires_grad_(), small.batch, small.config, R_blend=blended.R, training=True)
     if not seen or seen[0] is None or seen[-1] is None:
         return [equal(seen[:1], "a matrix", "R_blend given to the loss in validation", where="validate")]
     bound = 1e-6 * max(1.0, abs(modes[-1]))

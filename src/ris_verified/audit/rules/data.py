@@ -1,1 +1,273 @@
-"""placeholder"""
+"""Section 10: stored or drawn scenes."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.context import KEY, Context
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+
+if TYPE_CHECKING:
+    from ris_verified.data.batch import Batch
+    from ris_verified.data.dataset import SceneDataset
+
+CHECKED = 256
+
+
+def damage_file(kind: str) -> Callable[[Path], str]:
+    """Return a function that damages one shard of a folder and returns the shard's name.
+
+    Args:
+        kind: `flipped bit`, `truncated`, `missing` or `foreign`.
+    """
+
+    def damage(folder: Path) -> str:
+        shard = sorted(folder.glob("*.safetensors"))[0]
+        content = bytearray(shard.read_bytes())
+        if kind == "flipped bit":
+            content[len(content) // 2] ^= 1
+            shard.write_bytes(bytes(content))
+        elif kind == "truncated":
+            shard.write_bytes(bytes(content[:-7]))
+        elif kind == "missing":
+            shard.unlink()
+        else:
+            shard = folder / "train-9999999.safetensors"
+            shard.write_bytes(bytes(content))
+        return shard.name
+
+    return damage
+
+
+DAMAGE = ("flipped bit", "truncated", "missing", "foreign")
+
+
+def tiny_data(context: Context, folder: Path) -> None:
+    """Generate a data folder of six scenes at the small size."""
+    from ris_verified.data.generate import generate
+
+    sizes = dataclasses.replace(
+        context.small.config.data, train_scenes=4, validation_scenes=1, test_scenes=1, shard_scenes=2, workers=1
+    )
+    generate(dataclasses.replace(context.small.config, data=sizes), folder)
+
+
+@rule(
+    "RV1001",
+    "Shards are whole, and damage is named",
+    law="every shard of the manifest is there with its checksum; flipped bit, truncation, absence and strangers are named",
+    why="A loader that skips what it cannot read trains on less than it says.",
+    how="With --data the folder is verified. Always: six scenes are generated, found sound, damaged in four ways, and "
+    "each time the damaged shard must be the one that is named.",
+    remedy="run `ris-verified generate` again; whole shards are kept",
+)
+def shards_whole(context: Context) -> Sequence[Measurement]:
+    """Checksums are compared: no tolerance."""
+    from ris_verified.data.manifest import verify
+
+    found = []
+    if context.data is not None:
+        problems = verify(context.data)
+        where = problems[0] if problems else context.data.name
+        found.append(at_most(float(len(problems)), 0.0, "problems of the data folder", "shards", where))
+    for kind in DAMAGE:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            tiny_data(context, folder)
+            found.append(equal(verify(folder), [], "problems of a folder just written", where="verify"))
+            shard = damage_file(kind)(folder)
+            named = [problem for problem in verify(folder) if shard in problem]
+            found.append(equal(len(named), 1, f"sentences that name the shard: {kind}", where="verify"))
+    return found
+
+
+def _datasets(context: Context) -> list[SceneDataset]:
+    from ris_verified.data.dataset import SceneDataset
+
+    if context.data is None:
+        raise NotApplicable("no --data folder")
+    return [SceneDataset(context.data, split) for split in ("train", "validation", "test")]
+
+
+def checked_batch(context: Context) -> Batch:
+    """Return up to 256 stored training scenes, or the drawn ones."""
+    import torch
+
+    if context.data is None:
+        return context.batch
+    dataset = _datasets(context)[0]
+    return context.pipeline.unpack(dataset.batch(torch.arange(min(CHECKED, len(dataset)))), "cpu")
+
+
+@rule(
+    "RV1002",
+    "Stored form and R_true",
+    law="to_ri stacks (re, im) on the last axis; H_full [M, N, 2], C [L, N, 2]; R_true ∝ A P Aᴴ with trace N",
+    why="R_true of other positions or powers than stored ones is a target that cannot be reached.",
+    how="Shapes of stored or drawn scenes; R_true against A P Aᴴ of the stated positions (equal powers where powers are "
+    "not stored), bound 8 eps·N of trace N in float32 plus the rounding of positions, k r eps.",
+    remedy="build R_true from the stored positions and powers",
+)
+def stored_form(context: Context) -> Sequence[Measurement]:
+    """Positions in float32 turn phases by at most k·r·eps on each element."""
+    import torch
+
+    from ris_verified.shapes import to_ri
+
+    z = torch.tensor([[1 + 2j, 3 - 4j]])
+    batch, cfg = checked_batch(context), context.config
+    N, M, L = cfg.array.elements, cfg.scene.antennas, cfg.scene.snapshots
+    found = [
+        equal(to_ri(z).tolist(), [[[1.0, 2.0], [3.0, -4.0]]], "to_ri of 1+2j, 3−4j", where="to_ri"),
+        equal(list(batch.H_full.shape[1:]), [M, N, 2], "shape of a scene", where="H_full"),
+        equal(list(batch.C.shape[1:]), [L, N, 2], "shape of a scene", where="C"),
+    ]
+    if cfg.scene.power_spread_db or not all(m.passed for m in found):
+        return found
+    present = torch.isfinite(batch.ptr).all(-1)
+    place = torch.where(present[..., None], batch.ptr, 1.0).double()
+    A = context.pipeline.steering(cfg.array, *place.unbind(-1)).mT * present[:, None]
+    R = A @ A.mH
+    R = R * (N / torch.diagonal(R, dim1=1, dim2=2).real.sum(-1))[:, None, None]
+    eps = torch.finfo(torch.float32).eps
+    bound = 8 * eps * (N + cfg.array.wavenumber * cfg.scene.range_max)
+    error = float(((batch.R_in - R).flatten(1).norm(dim=1) / N).max())
+    return [*found, at_most(error, bound, "R_true against A P Aᴴ of the positions, relative", where="R_in")]
+
+
+@rule(
+    "RV1003",
+    "Tuple and dict unpack to the same eight",
+    law="unpack((y, H, C, ptr, K, R_in, snr, H_full)) = unpack({…}) = unpack(Batch)",
+    why="A loader that changes its order swaps tensors of equal shape without an error.",
+    how="The drawn batch is unpacked from a tuple, a dict and a Batch; fields are compared bit for bit, devices by type.",
+    remedy="unpack by name; let tuples follow FIELDS",
+)
+def unpacks(context: Context) -> Sequence[Measurement]:
+    """Bits are compared: no tolerance."""
+    import torch
+
+    from ris_verified.data.batch import FIELDS
+
+    fields = {name: vars(context.batch)[name] for name in FIELDS}
+    found = []
+    for kind, given in (("tuple", tuple(fields.values())), ("dict", fields)):
+        made = context.pipeline.unpack(given, "cpu")
+        for name in FIELDS:
+            value = vars(made)[name]
+            same = value.shape == fields[name].shape and torch.equal(torch.nan_to_num(value, nan=-7.0), _filled(fields[name]))
+            found.append(equal(same, True, f"{name} unpacked from a {kind}", where=name))
+            found.append(equal(value.device.type, "cpu", f"device of {name}", where=name))
+    return found
+
+
+def _filled(value: Any) -> Any:
+    import torch
+
+    return torch.nan_to_num(value, nan=-7.0)
+
+
+@rule(
+    "RV1004",
+    "Measurements follow from the stored scene",
+    law="y_l = H diag(c_l) A s_l + n_l, E|n|² = σ², SNR = mean|Φ_l x_l|²/σ²",
+    why="Labels of another scene than the measurement's cannot be learnt, only memorised.",
+    how="Each scene's residual y − Φ A s over its stated σ²: mean ratio 1 within five standard errors; the measured SNR "
+    "against the stated one, mean difference within 0.5 dB (checklist).",
+    remedy="store what the measurement was made with",
+)
+def follows(context: Context) -> Sequence[Measurement]:
+    """|n|²/σ² is exponential: its mean over n entries has standard error 1/√n."""
+    import numpy as np
+
+    ratios, gaps = [], []
+    for y, clean, variance, snr_db in _measurements(context):
+        ratios.append(np.mean(np.abs(y - clean) ** 2) / variance)
+        gaps.append(10 * np.log10(np.mean(np.abs(clean) ** 2) / np.mean(np.abs(y - clean) ** 2)) - snr_db)
+    cfg = context.config.scene
+    error = 5 / np.sqrt(len(ratios) * cfg.antennas * cfg.snapshots)
+    return [
+        close(float(np.mean(ratios)), 1.0, float(error), f"residual over stated σ², {len(ratios)} scenes", where="y"),
+        at_most(abs(float(np.mean(gaps))), 0.5, "measured minus stated SNR, mean", "dB", "snr"),
+    ]
+
+
+def _measurements(context: Context) -> list[tuple[Any, Any, float, float]]:
+    import numpy as np
+    import torch
+
+    from ris_verified.audit.rules.agreement import closed_form
+    from ris_verified.shapes import from_ri
+
+    rows = []
+    if context.data is None:
+        for s in context.scenes + context.many:
+            A = closed_form(context, s.azimuth, s.elevation, s.range).T
+            rows.append((s.y, (s.codes * (s.symbols @ A.T)) @ s.H_full.T, s.noise_variance, s.snr_db))
+        return rows
+    dataset = _datasets(context)[0]
+    index = torch.arange(min(CHECKED, len(dataset)))
+    batch, truth = dataset.batch(index), dataset.truth(index)
+    y, H, C, symbols = (from_ri(v.double()).numpy() for v in (batch.y, batch.H_full, batch.C, truth.symbols))
+    for i, K in enumerate(batch.K.tolist()):
+        place = truth.ptr[i, :K].numpy()
+        A = closed_form(context, *place.T).T
+        clean = (C[i] * (symbols[i, :, :K] @ A.T)) @ H[i].T
+        rows.append((y[i], np.asarray(clean), float(truth.noise_variance[i]), float(batch.snr[i])))
+    return rows
+
+
+@rule(
+    "RV1005",
+    "Scenes repeat by seed and avoid every grid",
+    law="draw(cfg, key) twice gives equal bytes; other keys other scenes; positions lie off the search grids",
+    why="Sources on the grid make the search look exact; unseeded scenes make a result unrepeatable.",
+    how="One scene is drawn twice and with another key; the share of drawn positions that are whole multiples of a degree "
+    "or 10 cm, and the smallest distance to the model's dictionary, are measured. Bounds: equal bytes; none on a grid.",
+    remedy="draw from default_rng([seed, *key]), uniformly and continuously",
+)
+def repeatable(context: Context) -> Sequence[Measurement]:
+    """A continuous position is within 1e-9 of a grid with probability below 1e-6 for 64 scenes."""
+    import numpy as np
+
+    draw, cfg = context.pipeline.draw_scene, context.config
+    first, again, other = draw(cfg, KEY, 1), draw(cfg, KEY, 1), draw(cfg, KEY, 2)
+    angles = np.degrees(np.concatenate([np.r_[s.azimuth, s.elevation] for s in context.many]))
+    ranges = np.concatenate([s.range for s in context.many]) * 10
+    on_grid = sum(int((np.abs(v - np.round(v)) < 1e-9).sum()) for v in (angles, ranges))
+    return [
+        equal(first.y.tobytes() == again.y.tobytes(), True, "the same key gives the same bytes", where="draw_scene"),
+        equal(first.y.tobytes() == other.y.tobytes(), False, "another key gives the same bytes", where="draw_scene"),
+        at_most(float(on_grid), 0.0, "coordinates on a grid of degrees or decimetres", where="draw_scene"),
+        at_least(float(np.unique(angles).size), float(angles.size), "distinct angles drawn", where="draw_scene"),
+    ]
+
+
+@rule(
+    "RV1006",
+    "The inputs determine the answer",
+    law="the network's output depends on H_full beyond H c_l: ∂factors/∂H_full ≠ 0 with y, H, C fixed",
+    why="H_l = H c_l has M numbers a snapshot and does not determine the M × N channel: without it no network can localise.",
+    how="H_full is exchanged between scenes while y, H and C stay; relative change of the factors. Then y likewise. Bound: "
+    "a thousand roundings, 1e3 eps.",
+    remedy="feed H_full, or features made from it, to the network",
+)
+def inputs_matter(context: Context) -> Sequence[Measurement]:
+    """A network that does not read an input repeats its output to the bit."""
+    import torch
+
+    b, model = context.batch, context.model
+    bound = 1e3 * torch.finfo(torch.float32).eps
+    found = []
+    with torch.no_grad():
+        base = model(b.y, b.H, b.C, b.H_full).cov_fact_angle
+        for name in ("H_full", "y"):
+            given = [vars(b)[n].roll(1, 0) if n == name else vars(b)[n] for n in ("y", "H", "C", "H_full")]
+            other = model(*given).cov_fact_angle
+            change = float((other - base).norm() / base.norm())
+            found.append(at_least(change, bound, "change of the factors with this input alone", where=name))
+    return found

@@ -6,10 +6,11 @@ import ast
 import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ris_verified._config_load import HISTORICAL
 from ris_verified.audit.binding import unbound_names
-from ris_verified.audit.config_names import ANY, Schema, nearest, read_schema, reads
+from ris_verified.audit.config_names import ANY, CONFIG_NAME, Schema, nearest, read_schema, reads
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, NotApplicable, equal, rule
 from ris_verified.audit.syntax import SourceFile, called_name, functions, read_tree
@@ -189,8 +190,9 @@ def _named_values(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
         yield from zip((a.arg for a in function.args.kwonlyargs), function.args.kw_defaults, strict=True)
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and called_name(node.func) in ("getattr", "get") and len(node.args) >= 2:
+            owner = node.func.value if isinstance(node.func, ast.Attribute) else node.args[0]
             key, default = node.args[-2:]
-            if isinstance(key, ast.Constant) and isinstance(key.value, str):
+            if CONFIG_NAME.search(called_name(owner)) and isinstance(key, ast.Constant) and isinstance(key.value, str):
                 yield key.value, default
 
 
@@ -230,15 +232,25 @@ def _unbound(file: SourceFile, tree: ast.Module) -> list[tuple[int, str, str]]:
 def odd_sizes(context: Context) -> Sequence[Measurement]:
     """Shapes are integers: no tolerance."""
     small, found = context.small, []
-    config, pipeline = small.config, small.pipeline
-    N, K_MAX = config.array.elements, config.scene.sources_max
+    config, K_MAX = small.config, small.config.scene.sources_max
     for B, K in ((1, 1), (3, K_MAX)):
         scene = dataclasses.replace(config.scene, sources_min=K, sources_max=K)
         fixed = dataclasses.replace(config, scene=scene)
-        batch = small.as_batch(small.draw(B, fixed, key=2))
-        outputs, blended = pipeline.forward(small.model, batch)
-        result = pipeline.loss(outputs, blended.R_pred, batch, config, R_blend=blended.R, training=False)
-        found.append(equal(list(blended.R.shape), [B, N, N], f"shape of R_blend for K = {K}", where=f"B = {B}"))
-        finite = abs(float(result.total)) < float("inf")
-        found.append(equal(finite, True, f"the loss is finite for K = {K}", where=f"B = {B}"))
+        try:
+            found += _small_forward(small, small.draw(B, fixed, key=2), f"B = {B}, K = {K}")
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            found.append(Measurement(type(error).__name__, "no error", False, str(error), where=f"B = {B}, K = {K}"))
     return found
+
+
+def _small_forward(small: Context, scenes: list[Any], where: str) -> list[Measurement]:
+    pipeline, config = small.pipeline, small.config
+    batch = small.as_batch(scenes)
+    outputs, blended = pipeline.forward(small.model, batch)
+    result = pipeline.loss(outputs, blended.R_pred, batch, config, R_blend=blended.R, training=False)
+    shape = [len(scenes), config.array.elements, config.array.elements]
+    finite = abs(float(result.total.detach())) < float("inf")
+    return [
+        equal(list(blended.R.shape), shape, "shape of R_blend", where=where),
+        equal(finite, True, "the loss is finite", where=where),
+    ]

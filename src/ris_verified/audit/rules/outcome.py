@@ -101,7 +101,7 @@ def _rician(context: Context) -> Measurement:
     "Every loss term moves when its cause moves and only then",
     law="k_logits move `order` only, angles `angle` only, ranges `range` only, R the covariance terms only",
     why="A term that reads the wrong output trains the wrong head.",
-    how="Each output of the model is disturbed alone; the set of terms that change is compared with the declared one.",
+    how="Each output of the model is disturbed alone, positions by too little to change the assignment; the set of terms that change is compared with the declared one.",
     remedy="let the term read its own output",
 )
 def terms_and_causes(context: Context) -> Sequence[Measurement]:
@@ -118,8 +118,8 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     ramp = torch.linspace(0.5, 1.5, out.k_logits.shape[1])
     causes = {
         "k_logits": (dataclasses.replace(out, k_logits=out.k_logits + ramp), b.R, {"order"}),
-        "angles": (dataclasses.replace(out, angles=out.angles + 0.05 * ramp[:, None]), b.R, {"angle"}),
-        "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + 0.3 * ramp)), b.R, {"range"}),
+        "angles": (dataclasses.replace(out, angles=out.angles + 1e-4 * ramp[:, None]), b.R, {"angle"}),
+        "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + 1e-3 * ramp)), b.R, {"range"}),
         "R_blend": (out, b.R_samp, {"covariance", "alignment", "eigengap"}),
     }
     found = []

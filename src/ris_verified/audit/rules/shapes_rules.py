@@ -9,6 +9,9 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 
 
+FAR = 100.0  # metres: there the mirror image's steering vector is the complex conjugate
+
+
 def numerical_rank(R: object, dtype: object = None) -> int:
     """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
 
@@ -151,7 +154,7 @@ def _mirror(context: Context) -> Measurement:
     import torch
 
     cfg = context.config
-    place = torch.tensor([[0.4, 0.2, 2.0], [-0.4, -0.2, 2.0]], dtype=torch.float64)
+    place = torch.tensor([[0.4, 0.2, FAR], [-0.4, -0.2, FAR]], dtype=torch.float64)
     a = context.pipeline.steering(cfg.array, *place.unbind(-1))
     factor = torch.zeros(1, cfg.array.elements, cfg.scene.sources_max, dtype=torch.complex128)
     factor[0, :, 0] = a[0]

@@ -1,0 +1,135 @@
+"""From measurements to positions: the public entry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ris_verified.config import Config
+from ris_verified.errors import InputError, ShapeError
+from ris_verified.estimate.order import choose
+from ris_verified.estimate.result import Estimates, Peaks
+from ris_verified.estimate.search import greedy_search, nested_search
+from ris_verified.shapes import as_complex, describe, require_finite, to_ri
+
+if TYPE_CHECKING:
+    from ris_verified.covariance.blend import Blend
+    from ris_verified.pipeline import Pipeline
+
+Array = Tensor | NDArray[np.generic]
+
+
+def localize(
+    y: Array,
+    H_full: Array,
+    C: Array,
+    cfg: Config,
+    order: int | Tensor | None = None,
+    model: nn.Module | None = None,
+    pipeline: Pipeline | None = None,
+) -> Estimates:
+    """Find every source's azimuth, elevation and range, with the covariance of the estimate.
+
+    Without a model: greedy matched-field search, order by the residual criterion, NF-MLE. With a
+    model: spectrum of R_blend, near-field Newton and NF-MLE as `cfg.estimate` has them on; the order
+    comes from the residuals, or from the K head where `estimate.order_criterion = "model"`.
+
+    Args:
+        y: `B x L x M` complex, or with a last axis of 2; one scene without B is accepted.
+        H_full: `B x M x N` complex, or with a last axis of 2.
+        C: `B x L x N` complex, or with a last axis of 2.
+        cfg: configuration; its array and scene sizes must be those of the measurement.
+        order: number of sources, one or `B`, where it is known.
+        model: trained weights, from `load_model`.
+        pipeline: whose inference stages to run; the library's own by default.
+
+    Returns:
+        `Estimates`, `B x K_MAX`, NaN beyond the order.
+
+    Raises:
+        ShapeError: the axes do not agree with each other or with the configuration.
+        NonFiniteError: NaN or infinity; names argument and batch index.
+        InputError: `order` is not between 1 and K_MAX, or asks for the K head without a model.
+    """
+    from ris_verified.pipeline import Pipeline
+
+    stages = pipeline or Pipeline.default(cfg)
+    data = _checked(y, H_full, C, cfg)
+    K = _known(order, len(data[0]), cfg)
+    if model is None:
+        if cfg.estimate.order_criterion == "model":
+            raise InputError("needs a model", where="estimate.order_criterion", expected="bic or aicc, or a model")
+        return stages.mle(_searched(data, K, cfg)[1], *data, cfg)
+    blended, head = _covariances(stages, model, data, cfg)
+    if K is None:
+        K = head if cfg.estimate.order_criterion == "model" else stages.order(*data, cfg)
+    R = blended.R.to(data[0].dtype)
+    peaks = stages.spectrum(R, K, cfg)
+    if cfg.estimate.newton_nearfield:
+        peaks = stages.newton(R, K, peaks, cfg)
+    if not cfg.estimate.mle:
+        unrefined = replace(cfg, estimate=replace(cfg.estimate, mle_snr_threshold_db=float("inf")))
+        return replace(stages.mle(peaks, *data, unrefined), blend=blended)
+    return replace(stages.mle(peaks, *data, cfg), blend=blended)
+
+
+def _searched(data: tuple[Tensor, ...], K: Tensor | None, cfg: Config) -> tuple[Tensor, Peaks]:
+    if K is not None:
+        return K, greedy_search(*data, K, cfg)
+    return choose(nested_search(*data, cfg), cfg)
+
+
+@torch.no_grad()
+def _covariances(
+    stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], cfg: Config
+) -> tuple[Blend, Tensor]:
+    y, H_full, C = (to_ri(value).float() for value in data)
+    H = to_ri(torch.einsum("bmn,bln->blm", data[1], data[2])).float()
+    was_training = model.training
+    model.eval()
+    outputs = model(y, H, C, H_full)
+    model.train(was_training)
+    R_pred = stages.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
+    R_samp = stages.inference_sample_covariance(y, H_full, C, cfg)
+    return stages.inference_blend(R_pred, R_samp, cfg), outputs.k_logits.argmax(-1) + 1
+
+
+def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
+    given = {"y": (y, "B L M"), "H_full": (H_full, "B M N"), "C": (C, "B L N")}
+    tensors = {name: value if isinstance(value, Tensor) else _tensor(value, name) for name, (value, _) in given.items()}
+    if all(t.ndim == (2 if t.is_complex() else 3) for t in tensors.values()):
+        tensors = {name: t[None] for name, t in tensors.items()}
+    done = {name: as_complex(t, name, given[name][1]).to(torch.complex128) for name, t in tensors.items()}
+    B, L, M, N = len(done["y"]), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
+    for name, shape in {"y": (B, L, M), "H_full": (B, M, N), "C": (B, L, N)}.items():
+        if tuple(done[name].shape) != shape:
+            raise ShapeError(
+                describe(done[name]),
+                where=name,
+                expected=f"{given[name][1].replace(' ', ' x ')} = {list(shape)}",
+                remedy="set scene.snapshots, scene.antennas and array.horizontal/vertical to the measurement's sizes",
+            )
+        require_finite(done[name], name)
+    return done["y"], done["H_full"], done["C"]
+
+
+def _tensor(value: NDArray[np.generic], name: str) -> Tensor:
+    array = np.asarray(value)
+    if array.dtype.kind not in "fc":
+        raise ShapeError(f"dtype {array.dtype}", where=name, expected="real or complex floating point numbers")
+    return torch.from_numpy(np.array(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64))
+
+
+def _known(order: int | Tensor | None, B: int, cfg: Config) -> Tensor | None:
+    if order is None:
+        return None
+    K = torch.as_tensor(order)
+    most = cfg.scene.sources_max
+    if K.is_floating_point() or K.ndim > 1 or (K.ndim and len(K) != B) or int(K.min()) < 1 or int(K.max()) > most:
+        raise InputError(f"{order!r}", where="order", expected=f"one integer or {B}, between 1 and {most}")
+    return K.expand(B).long()

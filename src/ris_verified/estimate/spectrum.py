@@ -1,0 +1,88 @@
+"""The 2.5-D MUSIC spectrum of a covariance and its peaks."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Complex, Int
+from torch import Tensor
+
+from ris_verified.config import Config
+from ris_verified.estimate.grid import spectrum_grid
+from ris_verified.estimate.projection import to_peaks
+from ris_verified.estimate.result import Peaks
+from ris_verified.shapes import shaped
+
+LOBE = 0.5
+
+
+def signal_subspace(R: Tensor, K: Tensor, most: int) -> Tensor:
+    """Return the eigenvectors of the K largest eigenvalues, `B x N x most`, zero columns beyond K.
+
+    Args:
+        R: `B x N x N` complex, Hermitian.
+        K: `B` int64.
+        most: number of columns.
+    """
+    vectors = torch.linalg.eigh(R)[1].flip(-1)[..., :most]
+    return vectors * (torch.arange(most, device=R.device) < K[:, None])[:, None]
+
+
+@shaped
+def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, "B"], cfg: Config) -> Tensor:
+    """Return the MUSIC spectrum 1/(1 − ‖U_Kᴴ a‖²/N) on the grid of `estimate.grid_*`.
+
+    Args:
+        R: `B x N x N` complex, Hermitian.
+        K: `B` int64, number of sources.
+        cfg: reads `array`, `scene` and `estimate`.
+
+    Returns:
+        `B x R x V x H` real: range planes, elevations, azimuths.
+
+    Raises:
+        ShapeError: the axes do not agree.
+
+    Source: Schmidt, "Multiple emitter location and signal parameter estimation", IEEE Trans.
+    Antennas Propag. 34 (1986).
+    """
+    e = cfg.estimate
+    inside = _inside(R, K, cfg)
+    floor = torch.finfo(inside.dtype).eps
+    value: Tensor = 1 / (1 - inside).clamp_min(floor)
+    return value.reshape(len(R), e.grid_range, e.grid_elevation, e.grid_azimuth)
+
+
+def _inside(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
+    _, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
+    U = signal_subspace(R, K, cfg.scene.sources_max)
+    power: Tensor = (atoms.conj() @ U).abs().square().sum(-1) / atoms.abs().square().sum(-1)
+    return power
+
+
+@shaped
+def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, "B"], cfg: Config) -> Peaks:
+    """Return the K strongest grid points of the MUSIC spectrum in distinct main lobes.
+
+    After each choice every point whose steering vector correlates with the chosen one by more than
+    1/2 is left out, so the slopes and the range ridge of one source are not taken for another.
+
+    Args:
+        R: `B x N x N` complex, Hermitian.
+        K: `B` int64, how many to find.
+        cfg: reads `array`, `scene` and `estimate`.
+
+    Returns:
+        `Peaks`, NaN beyond K.
+
+    Raises:
+        ShapeError: the axes do not agree.
+    """
+    parameters, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
+    left, N = _inside(R, K, cfg), R.shape[-1]
+    found = []
+    for k in range(cfg.scene.sources_max):
+        index = left.argmax(-1)
+        correlation = (atoms[index].conj() @ atoms.T).abs() / N
+        left = left.masked_fill(correlation > LOBE, -1.0)
+        found.append(torch.where((k < K)[:, None], parameters[index], torch.nan))
+    return to_peaks(torch.stack(found, 1))
