@@ -9,7 +9,7 @@ import importlib.resources
 import json
 import tomllib
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,8 +105,20 @@ def _override(tree: dict[str, Any], text: str) -> None:
 
 def load(cls: type[Config], path: str | Path | None, overrides: Sequence[str]) -> Config:
     """See `Config.load`."""
-    tree = _read(path)
-    config: Config = _build(cls, tree, str(path), cls, "")
+    return _with_overrides(cls, _read(path), str(path), overrides)
+
+
+def loads(cls: type[Config], text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """See `Config.loads`."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"not valid TOML: {error}", where=source) from error
+    return _with_overrides(cls, tree, source, overrides)
+
+
+def _with_overrides(cls: type[Config], tree: dict[str, Any], source: str, overrides: Sequence[str]) -> Config:
+    config: Config = _build(cls, tree, source, cls, "")
     if overrides:
         for text in overrides:
             _override(tree, text)
@@ -114,13 +126,20 @@ def load(cls: type[Config], path: str | Path | None, overrides: Sequence[str]) -
     return config
 
 
-def loads(cls: type[Config], text: str, source: str) -> Config:
-    """See `Config.loads`."""
-    try:
-        config: Config = _build(cls, tomllib.loads(text), source, cls, "")
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"not valid TOML: {error}", where=source) from error
-    return config
+def replaced(config: Config, values: Mapping[str, Any]) -> Config:
+    """See `Config.replaced`."""
+    cls = type(config)
+    known = set(names(cls))
+    sections: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name not in known:
+            raise _unknown(cls, name, "replaced")
+        section, _, leaf = name.rpartition(".")
+        sections.setdefault(section, {})[leaf] = value
+    top = sections.pop("", {})
+    # A section changes as a whole, so that values which only fit each other are accepted.
+    inner = {section: dataclasses.replace(vars(config)[section], **given) for section, given in sections.items()}
+    return dataclasses.replace(config, **top, **inner)
 
 
 def digest(config: Config) -> str:

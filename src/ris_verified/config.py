@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ris_verified._config_check import at_least, between, check_kinds, one_of, ordered, require
 
@@ -223,7 +223,7 @@ class EstimateConfig:
     mle_iterations: int = 20
     mle_sweeps: int = 2
     mle_snr_threshold_db: float = -10.0
-    order_criterion: Literal["bic", "aicc", "model"] = "bic"
+    order_criterion: Literal["bic", "aicc", "model"] = "aicc"
 
     def __post_init__(self) -> None:
         check_kinds(self, "estimate")
@@ -306,15 +306,28 @@ class Config:
         return load(cls, path, overrides)
 
     @classmethod
-    def loads(cls, text: str, source: str = "text") -> Config:
-        """Read a configuration from TOML text; `source` names it in errors.
+    def loads(cls, text: str, source: str = "text", overrides: Sequence[str] = ()) -> Config:
+        """Read a configuration from TOML text, with overrides as in `load`; `source` names it in errors.
 
         Raises:
             ConfigError: not TOML, unknown key, wrong value.
         """
         from ris_verified._config_load import loads
 
-        return loads(cls, text, source)
+        return loads(cls, text, source, overrides)
+
+    def replaced(self, values: Mapping[str, Any]) -> Config:
+        """Return a copy with some dotted fields changed.
+
+        Args:
+            values: value by dotted name, such as `{"train.epochs": 3}`.
+
+        Raises:
+            ConfigError: unknown name or wrong value.
+        """
+        from ris_verified._config_load import replaced
+
+        return replaced(self, values)
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical JSON form, the first 16 hexadecimal digits."""

@@ -149,8 +149,8 @@ def test_schedule_warms_up_then_falls_to_its_floor():
     factors = [rate_factor(step, 1000, train) for step in range(1000)]
     warmup = round(train.warmup_share * 1000)
     assert factors[warmup - 1] == 1.0
-    assert all(b > a for a, b in itertools.pairwise(factors))
-    assert all(b <= a for a, b in zip(factors[warmup:], factors[warmup + 1 :], strict=False))
+    assert all(b > a for a, b in itertools.pairwise(factors[:warmup]))
+    assert all(b <= a for a, b in itertools.pairwise(factors[warmup:]))
     assert 0.02 <= factors[-1] < 0.021
 
 

@@ -53,9 +53,10 @@ def _undefined(tree: ast.Module, text: str, name: str) -> Iterator[Finding]:
     missing -= known | MODULE_NAMES
     scopes = _local_scopes(tree)
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and node.id in missing and isinstance(node.ctx, ast.Load):
-            if not any(low <= node.lineno <= high and node.id in names for low, high, names in scopes):
-                yield node.lineno, node.id, "is not defined"
+        if not isinstance(node, ast.Name) or node.id not in missing or not isinstance(node.ctx, ast.Load):
+            continue
+        if not any(low <= node.lineno <= high and node.id in names for low, high, names in scopes):
+            yield node.lineno, node.id, "is not defined"
 
 
 def _local_scopes(tree: ast.Module) -> list[tuple[int, int, set[str]]]:
@@ -66,10 +67,8 @@ def _local_scopes(tree: ast.Module) -> list[tuple[int, int, set[str]]]:
         inner = {n.name for n in ast.walk(f) if isinstance(n, ast.FunctionDef | ast.ClassDef) and n is not f}
         arguments = {a.arg for n in ast.walk(f) if isinstance(n, ast.arguments) for a in _arguments(n)}
         scopes.append((f.lineno, f.end_lineno or f.lineno, stored | inner | arguments | _imported(f)))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Lambda):
-            scopes.append((node.lineno, node.end_lineno or node.lineno, {a.arg for a in _arguments(node.args)}))
-    return scopes
+    lambdas = [node for node in ast.walk(tree) if isinstance(node, ast.Lambda)]
+    return scopes + [(n.lineno, n.end_lineno or n.lineno, {a.arg for a in _arguments(n.args)}) for n in lambdas]
 
 
 def _arguments(args: ast.arguments) -> list[ast.arg]:
@@ -231,9 +230,13 @@ class _Flow:
     def _with(self, node: ast.With, state: State) -> State:
         before = state
         for item in node.items:
-            state = self.bind(self.use(item.context_expr, state), _targets(item.optional_vars) if item.optional_vars else ())
+            state = self.bind(
+                self.use(item.context_expr, state), _targets(item.optional_vars) if item.optional_vars else ()
+            )
         end = self.block(node.body, state)
-        swallows = any("suppress" in ast.dump(i.context_expr) or "raises" in ast.dump(i.context_expr) for i in node.items)
+        swallows = any(
+            "suppress" in ast.dump(i.context_expr) or "raises" in ast.dump(i.context_expr) for i in node.items
+        )
         return _merge([before, end]) if swallows else end
 
     _asyncwith = _with
@@ -255,5 +258,7 @@ class _Flow:
         for case in node.cases:
             names = {n.name for n in ast.walk(case.pattern) if isinstance(n, ast.MatchAs | ast.MatchStar) and n.name}
             ends.append(self.block(case.body, self.bind(state, names)))
-        catch_all = any(isinstance(c.pattern, ast.MatchAs) and c.pattern.pattern is None and not c.guard for c in node.cases)
+        catch_all = any(
+            isinstance(c.pattern, ast.MatchAs) and c.pattern.pattern is None and not c.guard for c in node.cases
+        )
         return _merge(ends if catch_all else [*ends, state])

@@ -166,7 +166,7 @@ class _Reader(ast.NodeVisitor):
         self.generic_visit(node)
         self.scopes.pop()
 
-    visit_FunctionDef = visit_AsyncFunctionDef = _enter  # noqa: N815 - names of ast.NodeVisitor
+    visit_FunctionDef = visit_AsyncFunctionDef = _enter
 
     def visit_Assign(self, node: ast.Assign) -> None:
         """Follow `s = cfg.scene` and `m, s = cfg.model, cfg.scene`."""

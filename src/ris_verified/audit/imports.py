@@ -67,7 +67,9 @@ def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
                 yield from _executed(node.body)
             yield from _executed(node.orelse)
         elif isinstance(node, ast.Try):
-            yield from _executed([*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody])
+            yield from _executed(
+                [*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody]
+            )
         elif isinstance(node, ast.ClassDef | ast.With):
             yield from _executed(node.body)
         else:

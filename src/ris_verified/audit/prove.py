@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.faults import faults
 from ris_verified.audit.faults.fault import AnyFault, Fault, SourceFault
+from ris_verified.audit.faults.sources import SOUND
 from ris_verified.audit.result import Result
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
@@ -71,7 +72,7 @@ def _contexts(fault: AnyFault, pipeline: Pipeline, clean: Context, folder: Path)
         fault.write(folder)
         empty = folder.parent / "sound"
         empty.mkdir()
-        (empty / "config.py").write_text(_SOUND, encoding="utf-8")
+        SourceFault("sound", fault.rule, "", SOUND).write(empty)
         return Context(None, "full", empty), Context(None, "full", folder)
     from ris_verified.data.generate import generate
 
@@ -82,18 +83,6 @@ def _contexts(fault: AnyFault, pipeline: Pipeline, clean: Context, folder: Path)
     shutil.copytree(sound, folder)
     fault.damage(folder)
     return Context(small, "full", PACKAGE, sound), Context(small, "full", PACKAGE, folder)
-
-
-_SOUND = """
-from dataclasses import dataclass
-
-@dataclass
-class TrainConfig:
-    HYBRID_COV_BETA: float = 0.3
-
-def blend(cfg, P, S):
-    return (1 - cfg.HYBRID_COV_BETA) * P + cfg.HYBRID_COV_BETA * S
-"""
 
 
 def _status(results: Sequence[Result]) -> str:
@@ -128,9 +117,7 @@ def prove_one(fault: AnyFault, pipeline: Pipeline, clean: Context, known: dict[s
     by = ((predicted.id,) if status == "fail" else ()) + tuple(item.id for item in others)
     worst = next((r for r in results if r.status == status), results[0])
     evidence = f"{worst.message} [{worst.measured}, bound {worst.bound}]"
-    return Kill(
-        fault.name, fault.rule, fault.story, before, status, by, evidence, time.perf_counter() - began
-    )
+    return Kill(fault.name, fault.rule, fault.story, before, status, by, evidence, time.perf_counter() - began)
 
 
 def _neighbours(predicted: Rule, fault: AnyFault) -> list[Rule]:
@@ -138,7 +125,10 @@ def _neighbours(predicted: Rule, fault: AnyFault) -> list[Rule]:
     return [
         item
         for item in rules().values()
-        if item.section == predicted.section and item is not predicted and item.needs == wanted and item.profile == "quick"
+        if item.section == predicted.section
+        and item is not predicted
+        and item.needs == wanted
+        and item.profile == "quick"
     ]
 
 
@@ -168,5 +158,3 @@ def kill_table(kills: Sequence[Kill]) -> str:
     lines = ["  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows]
     killed = sum(kill.killed for kill in kills)
     return "\n".join([*lines, "", f"{killed} of {len(kills)} faults killed by the predicted rule"]) + "\n"
-
-

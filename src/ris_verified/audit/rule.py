@@ -15,7 +15,7 @@ Profile = Literal["quick", "full"]
 Needs = Literal["pipeline", "source"]
 
 
-class NotApplicable(Exception):  # noqa: N818 - a reason to skip, not an error
+class NotApplicable(Exception):
     """Raised by a check that has nothing to measure here; the text says why."""
 
 

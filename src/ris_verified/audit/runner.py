@@ -72,14 +72,14 @@ def undisturbed() -> Iterator[None]:
     import numpy as np
     import torch
 
-    state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - saved, not drawn from
+    state, numpy_state = random.getstate(), np.random.get_state()
     gradient, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
     try:
         with torch.random.fork_rng():
             yield
     finally:
         random.setstate(state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         torch.set_grad_enabled(gradient)
         torch.set_default_dtype(dtype)
 

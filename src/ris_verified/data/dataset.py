@@ -198,6 +198,7 @@ class BatchLoader:
                     return ready.put(item, timeout=0.1)
                 except queue.Full:
                     continue
+            return None
 
         def fill() -> None:
             try:

@@ -85,9 +85,7 @@ def _searched(data: tuple[Tensor, ...], K: Tensor | None, cfg: Config) -> tuple[
 
 
 @torch.no_grad()
-def _covariances(
-    stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], cfg: Config
-) -> tuple[Blend, Tensor]:
+def _covariances(stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], cfg: Config) -> tuple[Blend, Tensor]:
     y, H_full, C = (to_ri(value).float() for value in data)
     H = to_ri(torch.einsum("bmn,bln->blm", data[1], data[2])).float()
     was_training = model.training

@@ -28,7 +28,7 @@ def signal_subspace(R: Tensor, K: Tensor, most: int) -> Tensor:
 
 
 @shaped
-def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, "B"], cfg: Config) -> Tensor:
+def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Tensor:
     """Return the MUSIC spectrum 1/(1 − ‖U_Kᴴ a‖²/N) on the grid of `estimate.grid_*`.
 
     Args:
@@ -60,7 +60,7 @@ def _inside(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
 
 
 @shaped
-def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, "B"], cfg: Config) -> Peaks:
+def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Peaks:
     """Return the K strongest grid points of the MUSIC spectrum in distinct main lobes.
 
     After each choice every point whose steering vector correlates with the chosen one by more than

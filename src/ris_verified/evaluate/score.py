@@ -5,8 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import SceneDataset
+from ris_verified.estimate.result import Peaks
 from ris_verified.pipeline import Pipeline
+from ris_verified.shapes import from_ri
 
 CAP = 1.0
 
@@ -15,7 +18,8 @@ CAP = 1.0
 def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDataset, scenes: int) -> float:
     """Return the mean over true sources of min(position error, 1 m); a missed source counts 1 m.
 
-    The search is MUSIC on R_blend with near-field Newton where it is on, K from the K head.
+    The search is MUSIC on R_blend with near-field Newton and NF-MLE where they are on, K from the K
+    head: everything that a study samples can move the score.
 
     Args:
         pipeline: its inference stages are used.
@@ -39,6 +43,8 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDatas
         peaks = pipeline.spectrum(R, K, cfg)
         if cfg.estimate.newton_nearfield:
             peaks = pipeline.newton(R, K, peaks, cfg)
+        if cfg.estimate.mle:
+            peaks = _refined(pipeline, peaks, batch)
         pairs = pipeline.match(peaks.azimuth, peaks.elevation, peaks.range, batch.ptr)
         present = torch.isfinite(batch.ptr).all(-1)
         error = torch.nan_to_num(pairs.distance, nan=CAP).clamp_max(CAP)
@@ -46,3 +52,9 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDatas
         sources += int(present.sum())
     model.train(was_training)
     return total / max(sources, 1)
+
+
+def _refined(pipeline: Pipeline, peaks: Peaks, batch: Batch) -> Peaks:
+    y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
+    found = pipeline.mle(peaks, y, H_full, C, pipeline.config)
+    return Peaks(found.azimuth, found.elevation, found.range)

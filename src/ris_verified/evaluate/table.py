@@ -17,9 +17,10 @@ def _text(value: float | None, form: str, scale: float = 1.0) -> str:
     return "–" if value is None else format(value * scale, form)
 
 
-def _row(label: str, figures: dict[str, Any], order: float | None) -> str:
+def _cells(label: str, figures: dict[str, Any], order: float | None) -> list[str]:
     degrees = 180 / math.pi
-    cells = [
+    return [
+        label,
         _text(figures.get("azimuth_rmse"), ".2f", degrees),
         _text(figures.get("elevation_rmse"), ".2f", degrees),
         _text(figures.get("range_rmse"), ".2f"),
@@ -28,7 +29,19 @@ def _row(label: str, figures: dict[str, Any], order: float | None) -> str:
         _text(figures.get("found"), ".0%"),
         _text(order, ".0%"),
     ]
-    return f"| {label} | " + " | ".join(cells) + " |"
+
+
+def method_rows(figures: dict[str, Any]) -> list[list[str]]:
+    """Return the table over all scenes, a row a method, cells as in `COLUMNS` behind the label."""
+    order = figures["order_accuracy"]
+    return [
+        _cells(label, figures["methods"][name], order["residual" if name == "classical" else "head"]["all"])
+        for name, label in figures["labels"].items()
+    ]
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def learning_notes(figures: dict[str, Any]) -> list[str]:
@@ -73,9 +86,7 @@ def to_markdown(figures: dict[str, Any]) -> str:
         "",
         head,
     ]
-    for name, label in figures["labels"].items():
-        guess = order["residual" if name == "classical" else "head"]["all"]
-        lines.append(_row(label, figures["methods"][name], guess))
+    lines += [_line(row) for row in method_rows(figures)]
     for cell in figures["cells"]:
         low, high = cell["snr_db"]
         scenes = next(iter(cell["methods"].values()))["scenes"]
@@ -84,5 +95,5 @@ def to_markdown(figures: dict[str, Any]) -> str:
             helped = cell["methods"]["mle"]["found"] >= cell["methods"]["classical"]["found"]
             mark = " (learning does not help here)" if name == "mle" and not helped else ""
             guess = cell["order_residual" if name == "classical" else "order_head"]
-            lines.append(_row(label + mark, cell["methods"][name], guess))
+            lines.append(_line(_cells(label + mark, cell["methods"][name], guess)))
     return "\n".join(lines) + "\n"

@@ -85,7 +85,10 @@ def eigengap(R: Tensor, R_true: Tensor, U: Tensor, kept: Tensor) -> Tensor:
         block = U.mH @ matrix @ U
         inside = trace(block)
         filled = (block + block.mH) / 2 + torch.diag_embed((~kept).to(block.dtype) * N)
-        smallest: Tensor = torch.linalg.eigvalsh(filled).amin(-1)
+        # eigvalsh raises on NaN; the caller must see a NaN loss instead and skip the step.
+        finite = torch.isfinite(torch.view_as_real(filled)).all(-1).all(-1).all(-1)
+        safe = torch.where(finite[:, None, None], filled, torch.zeros_like(filled))
+        smallest = torch.where(finite, torch.linalg.eigvalsh(safe).amin(-1), torch.nan)
         return smallest - (trace(matrix) - inside) / (N - K)
 
     return functional.relu(gap(R_true) - gap(R)) * K / N

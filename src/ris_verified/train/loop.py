@@ -54,10 +54,10 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _epoch_order(dataset: SceneDataset, pipeline: Pipeline, epoch: int) -> Tensor:
+def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: int) -> Tensor:
     cfg = pipeline.config
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
-    order = torch.randperm(len(dataset), generator=generator)
+    order = torch.randperm(scenes, generator=generator)
     return curriculum_order(order, dataset.source_counts(), epoch, cfg.train)
 
 
@@ -68,8 +68,10 @@ class _Run:
         self.device = default_device()
         self.training = SceneDataset(data, "train")
         self.validation = SceneDataset(data, "validation")
-        self.batch = min(cfg.train.batch_size * cfg.train.accumulation, len(self.training))
-        self.steps = -(-len(self.training) // self.batch)
+        # A trial of a study uses the first scenes of a larger folder.
+        self.scenes = min(cfg.data.train_scenes, len(self.training))
+        self.batch = min(cfg.train.batch_size * cfg.train.accumulation, self.scenes)
+        self.steps = -(-self.scenes // self.batch)
         self.state = TrainState.create(pipeline, total_steps=self.steps * cfg.train.epochs, device=self.device)
         out.mkdir(parents=True, exist_ok=True)
         self.log = TrainingLog(out / "log.jsonl")
@@ -82,7 +84,7 @@ class _Run:
     def epoch(self, epoch: int) -> dict[str, Any]:
         cfg, state = self.pipeline.config, self.state
         state.model.train()
-        order = _epoch_order(self.training, self.pipeline, epoch)
+        order = _epoch_order(self.training, self.scenes, self.pipeline, epoch)
         total, began = torch.zeros((), device=self.device), time.perf_counter()
         counted = 0
         for batch in self._batches(self.training, order, self.batch):
@@ -110,7 +112,7 @@ class _Run:
             logger.info(line)
 
     def validated(self) -> dict[str, float]:
-        order = torch.arange(len(self.validation))
+        order = torch.arange(min(self.pipeline.config.data.validation_scenes, len(self.validation)))
         return validate(self.pipeline, self.state.best, self._batches(self.validation, order, VALIDATION_BATCH))
 
 
@@ -152,5 +154,5 @@ def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | Non
     draw_curves(run.log.path, out / "curves.png")
     model = pipeline.build_model(cfg).to(run.device)
     model.load_state_dict(kept)
-    rate = len(run.training) * cfg.train.epochs / run.seconds
+    rate = run.scenes * cfg.train.epochs / run.seconds
     return TrainResult(model.eval(), weights, history, best_epoch, run.state.skipped, rate)

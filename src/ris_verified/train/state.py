@@ -103,7 +103,7 @@ class TrainState:
         """Fold the live weights into EMA and, near the end, SWA."""
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        if self.swa is not None and self.step >= (1 - train.swa_share) * self.total_steps:
+        if self.swa is not None and self.step + 1 >= (1 - train.swa_share) * self.total_steps:
             self.swa.update_parameters(self.model)
 
 

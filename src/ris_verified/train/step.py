@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ris_verified.config import TrainConfig
 from ris_verified.data.batch import Batch
 from ris_verified.errors import TrainingError
 from ris_verified.loss.total import LossResult
@@ -14,7 +15,7 @@ from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import StepReport, TrainState, autocast_dtype
 
 
-def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResult:
+def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResult | None:
     """Run the pipeline's forward under autocast and its loss on R_blend in full precision.
 
     Args:
@@ -23,16 +24,26 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
         batch: on the model's device.
 
     Returns:
-        The `LossResult`, with its graph.
+        The `LossResult` with its graph, or None where an input, an output or the loss is not finite.
     """
+    if not _finite(batch.y, batch.H_full, batch.C):
+        return None
     device = batch.y.device
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = state.model(batch.y, batch.H, batch.C, batch.H_full)
+    # Contracts would raise on NaN factors; a diverged step is skipped and counted instead.
+    if not _finite(outputs.cov_fact_angle, outputs.cov_fact_range):
+        return None
     blended = pipeline.covariances(outputs, batch)
-    return pipeline.loss(
+    result = pipeline.loss(
         outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=state.model.training
     )
+    return result if _finite(result.total) else None
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
 
 
 def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepReport:
@@ -52,31 +63,49 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     Raises:
         TrainingError: more than `train.nonfinite_limit` steps in a row were skipped.
     """
-    train = pipeline.config.train
     rates = state.rates()
     state.optimizer.zero_grad(set_to_none=True)
-    parts = batch.split(min(train.accumulation, len(batch)))
-    results = []
-    for part in parts:
-        result = batch_loss(pipeline, state, part)
-        share = len(part) / len(batch)
-        if bool(torch.isfinite(result.total)):
-            (result.total * share).backward()
-        results.append((share, result))
-    loss = _weighted(results, lambda result: result.total.detach())
-    parameters = [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-    skipped = not bool(torch.isfinite(loss) & torch.isfinite(norm))
+    results = _accumulate(state, batch, pipeline)
+    skipped, norm = results is None, torch.tensor(torch.nan)
+    if results is not None:
+        norm = _gradient_norm(state)
+        skipped = not bool(torch.isfinite(norm))
     if not skipped:
-        torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, norm)
-        state.optimizer.step()
+        _update(state, norm, pipeline.config.train)
     state.step += 1
     state.scheduler.step()
-    _count(state, skipped, train.nonfinite_limit)
-    if not skipped:
-        state.update_averages(train)
+    _count(state, skipped, pipeline.config.train.nonfinite_limit)
+    if results is None:
+        return StepReport(norm, {}, norm, norm, rates, skipped)
     terms = {name: _weighted(results, _term(name)) for name in results[0][1].terms}
+    loss = _weighted(results, lambda result: result.total.detach())
     return StepReport(loss, terms, _weighted(results, lambda r: r.nmse), norm, rates, skipped)
+
+
+def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tuple[float, LossResult]] | None:
+    results = []
+    for part in batch.split(min(pipeline.config.train.accumulation, len(batch))):
+        result = batch_loss(pipeline, state, part)
+        if result is None:
+            return None
+        share = len(part) / len(batch)
+        (result.total * share).backward()
+        results.append((share, result))
+    return results
+
+
+def _gradients(state: TrainState) -> list[nn.Parameter]:
+    return [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
+def _gradient_norm(state: TrainState) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in _gradients(state) if p.grad is not None])
+
+
+def _update(state: TrainState, norm: Tensor, train: TrainConfig) -> None:
+    torch.nn.utils.clip_grads_with_norm_(_gradients(state), train.clip_norm, norm)
+    state.optimizer.step()
+    state.update_averages(train)
 
 
 def _term(name: str) -> Callable[[LossResult], Tensor]:

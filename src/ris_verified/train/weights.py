@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
 from safetensors.torch import save
-from torch import nn
+from torch import Tensor, nn
 
 from ris_verified.config import Config
 from ris_verified.errors import DataError
@@ -43,6 +44,37 @@ def save_model(model: nn.Module, cfg: Config, path: Path) -> None:
     atomic_write(path, save(tensors, metadata))
 
 
+def _read(path: Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+    file = path / "weights.safetensors" if path.is_dir() else path
+    try:
+        with safetensors.safe_open(str(file), framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            return file, metadata, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"cannot be read: {error}", where=str(file), expected="weights written by `ris-verified train`"
+        ) from error
+
+
+def stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Return the configuration that weights were trained with.
+
+    Args:
+        path: the file, or the folder that holds `weights.safetensors`.
+        overrides: as in `Config.load`.
+
+    Raises:
+        DataError: no such file, or not a weights file.
+        ConfigError: a wrong override.
+    """
+    file, metadata, _ = _read(path)
+    if metadata.get("format") != FORMAT or "config" not in metadata:
+        raise DataError(
+            f"holds {metadata.get('format', 'no known format')}", where=str(file), expected=f"{FORMAT} with its config"
+        )
+    return Config.loads(metadata["config"], str(file), overrides)
+
+
 def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
     """Build the pipeline's model and load weights into it; runs no code from the file.
 
@@ -56,15 +88,7 @@ def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
     Raises:
         DataError: no such file, not a weights file, or of another architecture.
     """
-    file = path / "weights.safetensors" if path.is_dir() else path
-    try:
-        with safetensors.safe_open(str(file), framework="pt") as archive:
-            metadata = archive.metadata() or {}
-            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError) as error:
-        raise DataError(
-            f"cannot be read: {error}", where=str(file), expected="weights written by `ris-verified train`"
-        ) from error
+    file, metadata, tensors = _read(path)
     if metadata.get("format") != FORMAT or metadata.get("architecture") != architecture(pipeline.config):
         raise DataError(
             f"holds {metadata.get('format', 'no known format')} of configuration {metadata.get('config_hash')}",

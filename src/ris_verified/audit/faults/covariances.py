@@ -27,8 +27,8 @@ def _sampling(pipeline: Pipeline, change: Any, both: bool = True) -> Pipeline:
         changed: Tensor = change(pipeline.sample_covariance, y, H_full, C, cfg)
         return changed
 
-    extra = {"sample_covariance": sample} if both else {}
-    return dataclasses.replace(pipeline, inference_sample_covariance=sample, **extra)
+    changed = dataclasses.replace(pipeline, inference_sample_covariance=sample)
+    return dataclasses.replace(changed, sample_covariance=sample) if both else changed
 
 
 def _other(cfg: Any, **changes: Any) -> Any:
@@ -124,12 +124,13 @@ def _source_major(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, predicted_covariance=predicted)
 
 
-def _blending(pipeline: Pipeline, change: Any, paths: tuple[str, ...] = ("blend", "inference_blend")) -> Pipeline:
+def _blending(pipeline: Pipeline, change: Any, both: bool = True) -> Pipeline:
     def blend(R_pred: Tensor, R_samp: Tensor, cfg: Any) -> Blend:
         changed: Blend = change(pipeline.blend, R_pred, R_samp, cfg)
         return changed
 
-    return dataclasses.replace(pipeline, **dict.fromkeys(paths, blend))
+    changed = dataclasses.replace(pipeline, inference_blend=blend)
+    return dataclasses.replace(changed, blend=blend) if both else changed
 
 
 def _swapped(f: Any, P: Tensor, S: Tensor, cfg: Any) -> Any:
@@ -180,11 +181,12 @@ FAULTS = (
     Fault("raw_after_loading", "RV1305", "the norm is taken after loading", lambda p: _blending(p, _loaded_raw)),
     Fault("proof_of_another_matrix", "RV0302", "R_raw is the loaded matrix", lambda p: _blending(p, _loaded_raw)),
     Fault("sample_ignored", "RV1305", "the prediction is blended with itself", lambda p: _blending(p, _alone)),
-    Fault("norms_of_another_blend", "RV1306", "the sample reported is not the one blended", lambda p: _blending(p, _other_sample)),
+    Fault("norms_of_another_blend", "RV1306", "the sample reported is not the one blended",
+          lambda p: _blending(p, _other_sample)),
     Fault("equal_weights_at_inference", "RV0802", "inference blends half and half",
-          lambda p: _blending(p, lambda f, P, S, c: f(P, S, _other(c, beta=0.5)), ("inference_blend",))),
+          lambda p: _blending(p, lambda f, P, S, c: f(P, S, _other(c, beta=0.5)), both=False)),
     Fault("result_without_beta", "RV0301", "inference reports β = 0",
-          lambda p: _blending(p, lambda f, P, S, c: dataclasses.replace(f(P, S, c), beta=0.0), ("inference_blend",))),
+          lambda p: _blending(p, lambda f, P, S, c: dataclasses.replace(f(P, S, c), beta=0.0), both=False)),
     Fault("prediction_detached", "RV0502", "both halves are detached",
           lambda p: _blending(p, lambda f, P, S, c: f(P.detach(), S, c))),
 )  # fmt: skip

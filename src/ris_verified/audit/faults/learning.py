@@ -1,4 +1,4 @@
-"""Slips in model, groups, loss and training step."""
+"""Slips in model, groups and loss."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from ris_verified.audit.faults.fault import Fault
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.state import StepReport
-from ris_verified.train.step import batch_loss
 
 
 def modelling(change: Callable[[nn.Module, Any], nn.Module | None]) -> Callable[[Pipeline], Pipeline]:
@@ -34,7 +32,9 @@ def _frozen(model: nn.Module, cfg: Any) -> None:
 
 
 def _unused(model: nn.Module, cfg: Any) -> None:
-    next(iter(m for n, m in model.named_children() if n == "head")).register_parameter("unused", nn.Parameter(torch.ones(3)))
+    next(iter(m for n, m in model.named_children() if n == "head")).register_parameter(
+        "unused", nn.Parameter(torch.ones(3))
+    )
 
 
 def _cut(model: nn.Module, cfg: Any) -> None:
@@ -105,7 +105,9 @@ def losing(change: Callable[..., Any]) -> Callable[[Pipeline], Pipeline]:
     """Return a plant that wraps the loss; `change` gets the loss and its arguments."""
 
     def plant(pipeline: Pipeline) -> Pipeline:
-        def loss(outputs: Any, R_hat: Tensor, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True) -> Any:
+        def loss(
+            outputs: Any, R_hat: Tensor, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True
+        ) -> Any:
             return change(pipeline.loss, outputs, R_hat, batch, cfg, R_blend, training)
 
         return dataclasses.replace(pipeline, loss=loss)
@@ -166,7 +168,9 @@ def _eigenvectors(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: bo
 
 
 def _wrong_output(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: bool) -> Any:
-    mixed = dataclasses.replace(o, k_logits=o.k_logits + o.ranges.mean(-1, keepdim=True) * torch.arange(o.k_logits.shape[1]))
+    mixed = dataclasses.replace(
+        o, k_logits=o.k_logits + o.ranges.mean(-1, keepdim=True) * torch.arange(o.k_logits.shape[1])
+    )
     return f(mixed, R, b, cfg, R_blend=blend, training=t)
 
 
@@ -186,67 +190,6 @@ def _always_asks(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: boo
 def _uphill(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: bool) -> Any:
     made = f(o, R, b, cfg, R_blend=blend, training=t)
     return dataclasses.replace(made, total=2 * made.total.detach() - made.total)
-
-
-def _stepping(change: Callable[..., StepReport]) -> Callable[[Pipeline], Pipeline]:
-    def plant(pipeline: Pipeline) -> Pipeline:
-        def step(state: Any, batch: Any, pipe: Any) -> StepReport:
-            return change(pipeline.train_step, state, batch, pipe)
-
-        return dataclasses.replace(pipeline, train_step=step)
-
-    return plant
-
-
-def _unguarded(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    rates = state.rates()
-    state.optimizer.zero_grad()
-    result = batch_loss(pipe, state, batch)
-    result.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), pipe.config.train.clip_norm)
-    state.optimizer.step()
-    state.step += 1
-    state.scheduler.step()
-    state.update_averages(pipe.config.train)
-    return StepReport(result.total.detach(), result.terms, result.nmse, norm, rates, False)
-
-
-def _twice(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    f(state, batch, pipe)
-    second: StepReport = f(state, batch, pipe)
-    return second
-
-
-def _micro_steps(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    whole = dataclasses.replace(pipe.config, train=dataclasses.replace(pipe.config.train, accumulation=1))
-    reports = [f(state, part, dataclasses.replace(pipe, config=whole)) for part in batch.split(pipe.config.train.accumulation)]
-    last: StepReport = reports[-1]
-    return last
-
-
-def _schedule_twice(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    report: StepReport = f(state, batch, pipe)
-    state.scheduler.step()
-    return report
-
-
-def _rate_after(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    return dataclasses.replace(f(state, batch, pipe), learning_rates=state.rates())
-
-
-def _no_step(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    state.optimizer.zero_grad()
-    result = batch_loss(pipe, state, batch)
-    result.total.backward()
-    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), pipe.config.train.clip_norm)
-    return StepReport(result.total.detach(), result.terms, result.nmse, norm, state.rates(), False)
-
-
-def _shared_average(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
-    report: StepReport = f(state, batch, pipe)
-    for averaged, live in zip(state.ema.module.parameters(), state.model.parameters(), strict=True):
-        averaged.data = live.data
-    return report
 
 
 FAULTS = (
@@ -275,13 +218,6 @@ FAULTS = (
     Fault("loss_never_asks", "RV0505", "the check was removed", losing(_never_asks)),
     Fault("loss_always_asks", "RV0505", "validation raises", losing(_always_asks)),
     Fault("uphill", "RV1405", "the sign of the loss", losing(_uphill)),
-    Fault("unguarded_step", "RV1403", "clipping spreads a NaN", _stepping(_unguarded)),
-    Fault("two_steps_a_batch", "RV1606", "a retry that always runs", _stepping(_twice)),
-    Fault("step_a_micro_batch", "RV1606", "accumulation steps every part", _stepping(_micro_steps)),
-    Fault("schedule_twice", "RV1606", "the trainer steps the schedule too", _stepping(_schedule_twice)),
-    Fault("rate_of_the_next_step", "RV1308", "rates are read after the schedule", _stepping(_rate_after)),
-    Fault("no_optimiser_step", "RV1201", "backward and no step", _stepping(_no_step)),
-    Fault("average_shares_storage", "RV0504", "the average is a view", _stepping(_shared_average)),
     Fault("rate_of_zero", "RV1203", "the schedule multiplies by a millionth",
           _grouping(lambda g, c: [{**x, "lr": 1e-6 * x["lr"]} for x in g])),
 )  # fmt: skip

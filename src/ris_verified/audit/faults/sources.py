@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ris_verified.audit.faults.fault import SourceFault
 
-_CONFIG = '''
+_CONFIG = """
 from dataclasses import dataclass
 
 @dataclass
@@ -18,9 +18,9 @@ cfg = TrainConfig()
 
 def used(cfg):
     return cfg.HYBRID_COV_BETA, cfg.NF_MLE_TIKHONOV_LAMBDA, cfg.C_EPS, cfg.EPOCHS
-'''
+"""
 
-_BRANCH = '''
+_BRANCH = """
 def run(batch, hybrid):
     if hybrid:
         B_final = batch.shape[0]
@@ -28,15 +28,15 @@ def run(batch, hybrid):
     else:
         R = batch * 2
     return R.reshape(B_final, -1)
-'''
+"""
 
-_UNDEFINED = '''
+_UNDEFINED = """
 def angles(cov):
     A_r = cov.real
     return A_c + A_r
-'''
+"""
 
-_FORWARD = '''
+_FORWARD = """
 from torch import nn
 
 class Net(nn.Module):
@@ -49,40 +49,64 @@ class Net(nn.Module):
 
     def _finish(self, x):
         return self.head(x.detach())
-'''
+"""
 
-_NUMPY = '''
+_NUMPY = """
 import torch
 from torch import nn
 
 class Net(nn.Module):
     def forward(self, x):
         return torch.from_numpy(x.cpu().numpy()).sum()
-'''
+"""
 
-_SWALLOW = '''
+_SWALLOW = """
 def objective(trial, train):
     try:
         return train(trial)
     except Exception:
         pass
     return float("inf")
-'''
+"""
 
-_ZERO = '''
+_ZERO = """
 def rmse(errors):
     try:
         return sum(errors) / len(errors)
     except ZeroDivisionError:
         return 0.0
-'''
+"""
 
-_NAN = '''
+_NAN = """
 import torch
 
 def score(loss):
     return torch.nan_to_num(loss)
-'''
+"""
+
+_STUDY = """
+import argparse
+from audit import audit
+
+def main(pipeline, study):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--n_trials", type=int)
+    parser.add_argument("--epochs_per_trial", type=int)
+    parser.add_argument("--space")
+    args = parser.parse_args()
+    if audit(pipeline).verdict == "GO":
+        study.optimize(args.n_trials)
+"""
+
+_MODEL = """
+from torch import nn
+
+class Net(nn.Module):
+    def forward(self, x):
+        return x * 2
+"""
+
+SOUND = {"config.py": _CONFIG, "model.py": _MODEL, "hpo/__main__.py": _STUDY}
 
 FAULTS = (
     SourceFault("hybrid_beta", "RV0101", "a default for ever: the name is HYBRID_COV_BETA",
@@ -105,6 +129,10 @@ FAULTS = (
                 {"model.py": "from loss import term\n\ndef net():\n    return term\n",
                  "loss.py": "import model\n\ndef term():\n    return model\n"}),
     SourceFault("syntax_error", "RV1101", "a merge left a conflict mark", {"train.py": "x = 1\n<<<<<<< HEAD\n"}),
+    SourceFault("option_renamed", "RV1501", "the option follows another style guide",
+                {"hpo/__main__.py": _STUDY.replace('"--n_trials"', '"--trials"')}),
+    SourceFault("study_without_gate", "RV1501", "the study starts whatever the audit says",
+                {"hpo/__main__.py": _STUDY.replace('if audit(pipeline).verdict == "GO":', "if args.n_trials:")}),
     SourceFault("exception_swallowed", "RV1607", "a failed trial looks like a bad one", {"hpo.py": _SWALLOW}),
     SourceFault("zero_for_failure", "RV1607", "no estimate means no error", {"metric.py": _ZERO}),
     SourceFault("nan_to_zero", "RV1607", "a diverged trial has the best loss", {"hpo.py": _NAN}),

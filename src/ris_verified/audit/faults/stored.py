@@ -6,8 +6,8 @@ import copy
 import dataclasses
 from pathlib import Path
 
+from ris_verified.audit.damage import DAMAGE, damage_file
 from ris_verified.audit.faults.fault import DataFault, Fault
-from ris_verified.audit.rules.data import DAMAGE, damage_file
 from ris_verified.pipeline import Pipeline
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import closed_form, relative, view_grid
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 
 if TYPE_CHECKING:
@@ -28,14 +29,6 @@ def inference_blend(context: Context) -> Blend:
         return p.inference_blend(R_pred, R_samp, cfg)
 
 
-def relative(a: Tensor, b: Tensor) -> float:
-    """Return the largest ‖a − b‖/‖b‖ over a batch; infinite for unequal shapes."""
-    if a.shape != b.shape:
-        return float("inf")
-    difference = (a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)
-    return float(difference.max())
-
-
 def _trace_error(R: Tensor) -> float:
     import torch
 
@@ -48,8 +41,8 @@ def _trace_error(R: Tensor) -> float:
     "Inference returns R_pred, R_samp and β",
     law="the result object carries R_pred, R_samp (trace N) and β; the configuration is unchanged",
     why="The original wrote them into the configuration, where the next batch overwrote them.",
-    how="The inference blend is searched for the three, traces measured to 1e-5 (checklist RV0801), the configuration's "
-    "digest compared before and after.",
+    how="The inference blend is searched for the three, traces measured to 1e-5 (checklist RV0801), the "
+    "configuration's digest compared before and after.",
     remedy="return a Blend from inference and never write to the configuration",
 )
 def result_carries(context: Context) -> Sequence[Measurement]:
@@ -57,8 +50,8 @@ def result_carries(context: Context) -> Sequence[Measurement]:
     before = context.config.digest()
     blended = inference_blend(context)
     found = [equal(context.config.digest(), before, "configuration after inference", where="config")]
-    for name in ("R_pred", "R_samp"):
-        found.append(at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=name))
+    pairs = {"R_pred": blended.R_pred, "R_samp": blended.R_samp}
+    found += [at_most(_trace_error(R), 1e-5, "|tr − N|/N", where=name) for name, R in pairs.items()]
     return [*found, close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")]
 
 
@@ -99,8 +92,8 @@ def traces(context: Context) -> Sequence[Measurement]:
     train, infer = context.blend, inference_blend(context)
     found = [at_most(_trace_error(context.batch.R_in), 1e-5, "|tr − N|/N", where="data R_true")]
     for path, blended in (("training", train), ("inference", infer)):
-        for name in ("R_pred", "R_samp", "R"):
-            found.append(at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=f"{path} {name}"))
+        pairs = {"R_pred": blended.R_pred, "R_samp": blended.R_samp, "R_blend": blended.R}
+        found += [at_most(_trace_error(R), 1e-5, "|tr − N|/N", where=f"{path} {name}") for name, R in pairs.items()]
     return found
 
 
@@ -123,20 +116,6 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
         at_most(relative(infer.R, train.R), 1e-6, "distance of the two", where="R_blend"),
         at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
     ]
-
-
-def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
-    """Return positions over the field of view: 5 azimuths, 3 elevations, 3 ranges, float64, flat."""
-    import torch
-
-    s = context.config.scene
-    axes = [
-        torch.linspace(-0.9, 0.9, 5, dtype=torch.float64) * s.azimuth_max,
-        torch.linspace(-0.9, 0.9, 3, dtype=torch.float64) * s.elevation_max,
-        1 / torch.linspace(1 / s.range_max, 1 / s.range_min, 3, dtype=torch.float64),
-    ]
-    azimuth, elevation, range = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
-    return azimuth, elevation, range
 
 
 @rule(
@@ -208,26 +187,6 @@ def one_convention(context: Context) -> Sequence[Measurement]:
     return [*found, at_most(worst, 1e-6, "clean measurement against the closed form", where="draw_scene")]
 
 
-def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:
-    """Return steering vectors `P x N` complex128 from the definition alone, in NumPy.
-
-    Args:
-        azimuth, elevation, range: `P` float64, radians and metres.
-    """
-    import numpy as np
-
-    array = context.config.array
-    d = array.spacing_wavelengths * array.wavelength
-    y = (np.arange(array.horizontal) - (array.horizontal - 1) / 2) * d
-    z = (np.arange(array.vertical) - (array.vertical - 1) / 2) * d
-    elements = np.array([(0.0, a, b) for b in z for a in y])
-    flat = np.cos(elevation)
-    p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
-    distance = np.linalg.norm(p[:, None] - elements, axis=-1)
-    a = np.exp(-2j * np.pi / array.wavelength * (distance - range[:, None]))
-    return a * (range[:, None] / distance) if array.amplitude == "spherical" else a
-
-
 @rule(
     "RV0805",
     "Validation computes its loss on the same R_blend",
@@ -247,7 +206,9 @@ def validation_same(context: Context) -> Sequence[Measurement]:
     seen: list[Tensor | None] = []
     modes: list[float] = []
 
-    def watched(outputs: Any, R_hat: Tensor, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True) -> Any:
+    def watched(
+        outputs: Any, R_hat: Tensor, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True
+    ) -> Any:
         seen.append(None if R_blend is None else R_blend.detach().clone())
         result = small.pipeline.loss(outputs, R_hat, batch, cfg, R_blend=R_blend, training=training)
         modes.append(float(result.total.detach()))
@@ -258,7 +219,14 @@ def validation_same(context: Context) -> Sequence[Measurement]:
     with torch.no_grad():
         outputs, blended = small.pipeline.forward(small.model, small.batch)
     with torch.enable_grad():
-        watched(outputs, blended.R_pred.clone().requires_grad_(), small.batch, small.config, R_blend=blended.R, training=True)
+        watched(
+            outputs,
+            blended.R_pred.clone().requires_grad_(),
+            small.batch,
+            small.config,
+            R_blend=blended.R,
+            training=True,
+        )
     if not seen or seen[0] is None or seen[-1] is None:
         return [equal(seen[:1], "a matrix", "R_blend given to the loss in validation", where="validate")]
     bound = 1e-6 * max(1.0, abs(modes[-1]))
@@ -266,4 +234,3 @@ def validation_same(context: Context) -> Sequence[Measurement]:
         at_most(relative(seen[0], seen[-1]), 1e-6, "R_blend in validation against training", where="validate"),
         close(modes[0], modes[-1], bound, "loss in validation against training", where="loss"),
     ]
-

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import KEY, Context
+from ris_verified.audit.damage import DAMAGE, damage_file, tiny_data
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 
 if TYPE_CHECKING:
@@ -18,48 +18,11 @@ if TYPE_CHECKING:
 CHECKED = 256
 
 
-def damage_file(kind: str) -> Callable[[Path], str]:
-    """Return a function that damages one shard of a folder and returns the shard's name.
-
-    Args:
-        kind: `flipped bit`, `truncated`, `missing` or `foreign`.
-    """
-
-    def damage(folder: Path) -> str:
-        shard = sorted(folder.glob("*.safetensors"))[0]
-        content = bytearray(shard.read_bytes())
-        if kind == "flipped bit":
-            content[len(content) // 2] ^= 1
-            shard.write_bytes(bytes(content))
-        elif kind == "truncated":
-            shard.write_bytes(bytes(content[:-7]))
-        elif kind == "missing":
-            shard.unlink()
-        else:
-            shard = folder / "train-9999999.safetensors"
-            shard.write_bytes(bytes(content))
-        return shard.name
-
-    return damage
-
-
-DAMAGE = ("flipped bit", "truncated", "missing", "foreign")
-
-
-def tiny_data(context: Context, folder: Path) -> None:
-    """Generate a data folder of six scenes at the small size."""
-    from ris_verified.data.generate import generate
-
-    sizes = dataclasses.replace(
-        context.small.config.data, train_scenes=4, validation_scenes=1, test_scenes=1, shard_scenes=2, workers=1
-    )
-    generate(dataclasses.replace(context.small.config, data=sizes), folder)
-
-
 @rule(
     "RV1001",
     "Shards are whole, and damage is named",
-    law="every shard of the manifest is there with its checksum; flipped bit, truncation, absence and strangers are named",
+    law="every shard of the manifest is there with its checksum; flipped bit, truncation, absence and strangers are"
+    " named",
     why="A loader that skips what it cannot read trains on less than it says.",
     how="With --data the folder is verified. Always: six scenes are generated, found sound, damaged in four ways, and "
     "each time the damaged shard must be the one that is named.",
@@ -71,7 +34,7 @@ def shards_whole(context: Context) -> Sequence[Measurement]:
 
     found = []
     if context.data is not None:
-        problems = verify(context.data)
+        problems = verify(context.data, context.config)
         where = problems[0] if problems else context.data.name
         found.append(at_most(float(len(problems)), 0.0, "problems of the data folder", "shards", where))
     for kind in DAMAGE:
@@ -108,8 +71,8 @@ def checked_batch(context: Context) -> Batch:
     "Stored form and R_true",
     law="to_ri stacks (re, im) on the last axis; H_full [M, N, 2], C [L, N, 2]; R_true ∝ A P Aᴴ with trace N",
     why="R_true of other positions or powers than stored ones is a target that cannot be reached.",
-    how="Shapes of stored or drawn scenes; R_true against A P Aᴴ of the stated positions (equal powers where powers are "
-    "not stored), bound 8 eps·N of trace N in float32 plus the rounding of positions, k r eps.",
+    how="Shapes of stored or drawn scenes; R_true against A P Aᴴ of the stated positions (equal powers where powers"
+    " are not stored), bound 8 eps·N of trace N in float32 plus the rounding of positions, k r eps.",
     remedy="build R_true from the stored positions and powers",
 )
 def stored_form(context: Context) -> Sequence[Measurement]:
@@ -144,7 +107,8 @@ def stored_form(context: Context) -> Sequence[Measurement]:
     "Tuple and dict unpack to the same eight",
     law="unpack((y, H, C, ptr, K, R_in, snr, H_full)) = unpack({…}) = unpack(Batch)",
     why="A loader that changes its order swaps tensors of equal shape without an error.",
-    how="The drawn batch is unpacked from a tuple, a dict and a Batch; fields are compared bit for bit, devices by type.",
+    how="The drawn batch is unpacked from a tuple, a dict and a Batch; fields are compared bit for bit, devices by "
+    "type.",
     remedy="unpack by name; let tuples follow FIELDS",
 )
 def unpacks(context: Context) -> Sequence[Measurement]:
@@ -159,7 +123,9 @@ def unpacks(context: Context) -> Sequence[Measurement]:
         made = context.pipeline.unpack(given, "cpu")
         for name in FIELDS:
             value = vars(made)[name]
-            same = value.shape == fields[name].shape and torch.equal(torch.nan_to_num(value, nan=-7.0), _filled(fields[name]))
+            same = value.shape == fields[name].shape and torch.equal(
+                torch.nan_to_num(value, nan=-7.0), _filled(fields[name])
+            )
             found.append(equal(same, True, f"{name} unpacked from a {kind}", where=name))
             found.append(equal(value.device.type, "cpu", f"device of {name}", where=name))
     return found
@@ -176,8 +142,8 @@ def _filled(value: Any) -> Any:
     "Measurements follow from the stored scene",
     law="y_l = H diag(c_l) A s_l + n_l, E|n|² = σ², SNR = mean|Φ_l x_l|²/σ²",
     why="Labels of another scene than the measurement's cannot be learnt, only memorised.",
-    how="Each scene's residual y − Φ A s over its stated σ²: mean ratio 1 within five standard errors; the measured SNR "
-    "against the stated one, mean difference within 0.5 dB (checklist).",
+    how="Each scene's residual y − Φ A s over its stated σ²: mean ratio 1 within five standard errors; the measured"
+    " SNR against the stated one, mean difference within 0.5 dB (checklist).",
     remedy="store what the measurement was made with",
 )
 def follows(context: Context) -> Sequence[Measurement]:
@@ -200,7 +166,7 @@ def _measurements(context: Context) -> list[tuple[Any, Any, float, float]]:
     import numpy as np
     import torch
 
-    from ris_verified.audit.rules.agreement import closed_form
+    from ris_verified.audit.oracle import closed_form
     from ris_verified.shapes import from_ri
 
     rows = []
@@ -226,8 +192,9 @@ def _measurements(context: Context) -> list[tuple[Any, Any, float, float]]:
     "Scenes repeat by seed and avoid every grid",
     law="draw(cfg, key) twice gives equal bytes; other keys other scenes; positions lie off the search grids",
     why="Sources on the grid make the search look exact; unseeded scenes make a result unrepeatable.",
-    how="One scene is drawn twice and with another key; the share of drawn positions that are whole multiples of a degree "
-    "or 10 cm, and the smallest distance to the model's dictionary, are measured. Bounds: equal bytes; none on a grid.",
+    how="One scene is drawn twice and with another key; the share of drawn positions that are whole multiples of a "
+    "degree or 10 cm, and the smallest distance to the model's dictionary, are measured. Bounds: equal bytes; "
+    "none on a grid.",
     remedy="draw from default_rng([seed, *key]), uniformly and continuously",
 )
 def repeatable(context: Context) -> Sequence[Measurement]:
@@ -251,9 +218,10 @@ def repeatable(context: Context) -> Sequence[Measurement]:
     "RV1006",
     "The inputs determine the answer",
     law="the network's output depends on H_full beyond H c_l: ∂factors/∂H_full ≠ 0 with y, H, C fixed",
-    why="H_l = H c_l has M numbers a snapshot and does not determine the M × N channel: without it no network can localise.",
-    how="H_full is exchanged between scenes while y, H and C stay; relative change of the factors. Then y likewise. Bound: "
-    "a thousand roundings, 1e3 eps.",
+    why="H_l = H c_l has M numbers a snapshot and does not determine the M × N channel: without it no network can "
+    "localise.",
+    how="H_full is exchanged between scenes while y, H and C stay; relative change of the factors. Then y likewise."
+    " Bound: a thousand roundings, 1e3 eps.",
     remedy="feed H_full, or features made from it, to the network",
 )
 def inputs_matter(context: Context) -> Sequence[Measurement]:

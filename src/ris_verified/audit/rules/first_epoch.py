@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import numerical_rank
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.shapes_rules import numerical_rank
 
 BATCH = 64
 
@@ -200,8 +200,8 @@ def top_share(context: Context) -> Sequence[Measurement]:
     "The epoch line prints the rate that was used",
     law="`Epoch 1/12 | train … | val … | lr 3.00e-04`, lr = the optimiser's rate in its last step",
     why="A rate read after the scheduler step is the next one's.",
-    how="A train step with the rate read from the optimiser inside it; the step report and the formatted line must show "
-    "that rate.",
+    how="A train step with the rate read from the optimiser inside it; the step report and the formatted line must "
+    "show that rate.",
     remedy="read the rates before the scheduler steps",
 )
 def epoch_rate(context: Context) -> Sequence[Measurement]:
@@ -218,7 +218,9 @@ def epoch_rate(context: Context) -> Sequence[Measurement]:
     for _ in range(3):
         report = small.pipeline.train_step(state, small.batch, small.pipeline)
         for name, rate in report.learning_rates.items():
-            found.append(close(rate, used.get(name, float("nan")), 0.0, "reported rate against the one used", where=name))
+            found.append(
+                close(rate, used.get(name, float("nan")), 0.0, "reported rate against the one used", where=name)
+            )
     epochs = dataclasses.asdict(small.config)["train"]["epochs"]
     line = epoch_line(1, epochs, 0.5, 0.25, used["backbone"])
     wanted = rf"^Epoch 1/{epochs} \| train [\d.]+ \| val [\d.]+ \| lr {used['backbone']:.2e}$"

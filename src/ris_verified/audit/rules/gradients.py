@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.graph import forward_functions, graph_breaks
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 from ris_verified.audit.rules.names import clean
-from ris_verified.audit.syntax import SourceFile, called_name, functions, read_file
+from ris_verified.audit.syntax import SourceFile, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ris_verified.data.batch import Batch
     from ris_verified.model.output import ModelOutput
-
-BREAKS = {"detach", "detach_", "numpy", "item", "tolist", "no_grad", "inference_mode"}
 
 
 def _total(context: Context, outputs: ModelOutput, R_samp: Tensor, batch: Batch) -> Tensor:
@@ -34,8 +32,8 @@ def _total(context: Context, outputs: ModelOutput, R_samp: Tensor, batch: Batch)
     "No gradient passes through R_samp",
     law="∂loss/∂R_samp = 0 and ∂R_samp/∂y = 0; the gradient is that of a constant R_samp",
     why="The network would learn to move the data instead of its prediction.",
-    how="R_samp is handed to the blend as a leaf that takes gradients, y to the sample covariance likewise; the gradient "
-    "in the factors is compared with that for a constant. Bound: 0 exactly, the same operations run.",
+    how="R_samp is handed to the blend as a leaf that takes gradients, y to the sample covariance likewise; the "
+    "gradient in the factors is compared with that for a constant. Bound: 0 exactly, the same operations run.",
     remedy="detach R_samp in the blend and compute it without a graph",
 )
 def sample_isolated(context: Context) -> Sequence[Measurement]:
@@ -135,8 +133,8 @@ def forward_in_graph(context: Context) -> Sequence[Measurement]:
     found = []
     seen: set[tuple[str, int]] = set()
     for file, tree in files.values():
-        for function in _forward_closure(tree):
-            for line, what in _leaves_graph(function):
+        for function in forward_functions(tree):
+            for line, what in graph_breaks(function):
                 if (file.name, line) not in seen:
                     seen.add((file.name, line))
                     message = f"{function.name} leaves the graph with {what}"
@@ -155,45 +153,13 @@ def _model_files(context: Context) -> list[SourceFile]:
     return [read_file(path, path.parent) for path in paths if not path.is_relative_to(context.source)]
 
 
-def _forward_closure(tree: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    by_name: dict[str, ast.FunctionDef | ast.AsyncFunctionDef] = {f.name: f for f in functions(tree)}
-    todo = [f for c in ast.walk(tree) if isinstance(c, ast.ClassDef) for f in c.body
-            if isinstance(f, ast.FunctionDef) and f.name == "forward"]  # fmt: skip
-    if not any(_is_module(c) for c in ast.walk(tree) if isinstance(c, ast.ClassDef)):
-        return []
-    reached: dict[int, ast.FunctionDef | ast.AsyncFunctionDef] = {}
-    while todo:
-        function = todo.pop()
-        if id(function) in reached:
-            continue
-        reached[id(function)] = function
-        for node in ast.walk(function):
-            if isinstance(node, ast.Call) and called_name(node.func) in by_name:
-                todo.append(by_name[called_name(node.func)])
-    return list(reached.values())
-
-
-def _is_module(node: ast.ClassDef) -> bool:
-    names = {called_name(base) for base in node.bases}
-    return any(n == "forward" for n in (getattr(f, "name", "") for f in node.body)) and bool(names)
-
-
-def _leaves_graph(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[tuple[int, str]]:
-    found = []
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call) and called_name(node.func) in BREAKS:
-            found.append((node.lineno, called_name(node.func)))
-        elif isinstance(node, ast.Attribute) and node.attr == "data" and isinstance(node.ctx, ast.Load):
-            found.append((node.lineno, ".data"))
-    return found + [(function.lineno, "no_grad") for d in function.decorator_list if "no_grad" in ast.dump(d)]
-
-
 @rule(
     "RV0504",
     "Averages hold no graph, validation changes nothing",
     law="EMA weights have no graph and updating them moves no live weight; validation leaves requires_grad and mode",
     why="An average that shares storage or graph with the live weights trains, or leaks memory, unseen.",
-    how="One train step on the small model with EMA, then an update of the averages and a validation. Bound: 0 changes.",
+    how="One train step on the small model with EMA, then an update of the averages and a validation. Bound: 0 "
+    "changes.",
     remedy="average detached copies under no_grad; restore the mode after validation",
 )
 def averages_apart(context: Context) -> Sequence[Measurement]:
@@ -238,7 +204,9 @@ def loss_asks(context: Context) -> Sequence[Measurement]:
     def call(training: bool) -> str:
         b = context.blend
         try:
-            context.pipeline.loss(context.outputs, b.R_pred, context.batch, context.config, R_blend=b.R, training=training)
+            context.pipeline.loss(
+                context.outputs, b.R_pred, context.batch, context.config, R_blend=b.R, training=training
+            )
         except InvariantError:
             return "raises"
         return "returns"
@@ -262,9 +230,7 @@ def logs_detached(context: Context) -> Sequence[Measurement]:
     small = context.small
     report = small.pipeline.train_step(small.state(), small.batch, small.pipeline)
     outputs, blended = small.pipeline.forward(small.model, small.batch)
-    result = small.pipeline.loss(
-        outputs, blended.R_pred, small.batch, small.config, R_blend=blended.R, training=True
-    )
+    result = small.pipeline.loss(outputs, blended.R_pred, small.batch, small.config, R_blend=blended.R, training=True)
     logged = {"loss": report.loss, "nmse": report.nmse, "gradient_norm": report.gradient_norm, **report.terms}
     logged |= {f"term {name}": value for name, value in result.terms.items()} | {"loss.nmse": result.nmse}
     held = [name for name, value in logged.items() if value.requires_grad]

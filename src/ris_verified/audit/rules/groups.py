@@ -46,7 +46,9 @@ def partition(context: Context) -> Sequence[Measurement]:
 def sizes(context: Context) -> Sequence[Measurement]:
     """Integers; one decimal of a million is what the checklist states."""
     counts = {g["name"]: sum(p.numel() for p in g["params"]) for g in context.groups}
-    found = [at_least(float(counts.get(n, 0)), MILLION + 1, f"parameters of {n}", where=n) for n in ("backbone", "head")]
+    found = [
+        at_least(float(counts.get(n, 0)), MILLION + 1, f"parameters of {n}", where=n) for n in ("backbone", "head")
+    ]
     if context.config.model == type(context.config.model)():
         shown = tuple(round(counts.get(n, 0) / 1e6, 1) for n in ("backbone", "head"))
         found.append(equal((*shown, round(sum(counts.values()) / 1e6, 1)), (8.3, 11.0, 19.3), "millions", "M"))
@@ -74,7 +76,9 @@ def ratio(context: Context) -> Sequence[Measurement]:
         with torch.no_grad():
             state.optimizer.step()
         state.scheduler.step()
-    return [at_most(worst, 4.0 * 8 * torch.finfo(torch.float64).eps, "|lr_head/lr_backbone − 4| at worst over 12 steps")]
+    return [
+        at_most(worst, 4.0 * 8 * torch.finfo(torch.float64).eps, "|lr_head/lr_backbone − 4| at worst over 12 steps")
+    ]
 
 
 def _nan_last(value: float) -> float:

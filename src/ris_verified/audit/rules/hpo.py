@@ -1,1 +1,145 @@
-"""placeholder"""
+"""Section 09 and RV0103: what a trial of the hyper-parameter search runs with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+
+FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading")
+
+
+def sample(space: Mapping[str, Any], end: str) -> dict[str, Any]:
+    """Return one value of every distribution: the lowest, the highest, or the first or last choice.
+
+    Args:
+        space: field name → Optuna distribution.
+        end: `low` or `high`.
+    """
+    values = {}
+    for name, distribution in space.items():
+        held = vars(distribution)
+        if "choices" in held:
+            values[name] = held["choices"][0 if end == "low" else -1]
+        else:
+            values[name] = held["low"] if end == "low" else held["high"]
+    return values
+
+
+def field(config: Any, name: str) -> Any:
+    """Return the value of a dotted configuration field."""
+    value = config
+    for part in name.split("."):
+        value = vars(value)[part]
+    return value
+
+
+def spaces() -> Mapping[str, Mapping[str, Any]]:
+    """Return the search spaces by name."""
+    from ris_verified.hpo.space import SPACES
+
+    found: Mapping[str, Mapping[str, Any]] = SPACES
+    return found
+
+
+def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
+    """Return label, sampled values and configuration of the extreme trials of each space."""
+    made = []
+    for name, space in spaces().items():
+        for end in ("low", "high"):
+            values = sample(space, end)
+            made.append((f"{name}, {end} end", values, context.pipeline.trial_config(context.config, values)))
+    return made
+
+
+@rule(
+    "RV0103",
+    "HPO overrides existing names only, and never β, the ridge or C_EPS",
+    law="{names of the space} ⊆ {configuration fields} ∖ {β, ridge, C_EPS}; a trial keeps those three",
+    why="A study that tunes β compares trials that solve different problems.",
+    how="Names of every space against the fields; the three values of the configuration of each extreme trial. Bound: "
+    "none unknown, none changed.",
+    remedy="take the field out of the space, or use its present name",
+)
+def overrides(context: Context) -> Sequence[Measurement]:
+    """Names and exact values: no tolerance."""
+    from ris_verified._config_load import names
+
+    known = set(names(type(context.config)))
+    found = []
+    for label, space in spaces().items():
+        unknown = sorted(set(space) - known)
+        tuned = sorted(set(space) & set(FIXED))
+        found.append(at_most(float(len(unknown)), 0.0, f"unknown names in space {label}", where=", ".join(unknown)))
+        found.append(at_most(float(len(tuned)), 0.0, f"fixed names in space {label}", where=", ".join(tuned)))
+    for label, _, config in trials(context):
+        for name in FIXED:
+            value, default = field(config, name), field(context.config, name)
+            found.append(close(value, default, 0.0, f"{name} in a trial ({label})", where=name))
+    return found
+
+
+@rule(
+    "RV0901",
+    "Newton is on, the MLE is tuned, loss weights reach the loss",
+    law="trial: newton_nearfield = true; space ∩ estimate.mle_* ≠ ∅; loss(trial).total = Σ sampled weight · term",
+    why="A weight that never reaches the loss is sampled, logged and ranked by luck.",
+    how="Extreme trials of each space: every sampled value is read back from the configuration; the loss is "
+    "evaluated with it and its total compared with the sampled weights times its terms, bound 8 eps of float32 "
+    "a term.",
+    remedy="write every sampled value into the trial's configuration",
+)
+def trial_reaches(context: Context) -> Sequence[Measurement]:
+    """One product and one sum of float32 numbers a term."""
+    import torch
+
+    found = []
+    for label, space in spaces().items():
+        tuned = sorted(name for name in space if name.startswith("estimate.mle"))
+        found.append(equal(bool(tuned), True, f"NF-MLE parameters in space {label}: {', '.join(tuned)}", where="space"))
+    b = context.blend
+    for label, values, config in trials(context):
+        wrong = sorted(n for n, v in values.items() if field(config, n) != v)
+        found.append(at_most(float(len(wrong)), 0.0, f"sampled values not read back ({label})", where=", ".join(wrong)))
+        found.append(equal(config.estimate.newton_nearfield, True, f"near-field Newton ({label})", where="estimate"))
+        result = context.pipeline.loss(context.outputs, b.R_pred, context.batch, config, R_blend=b.R, training=False)
+        weights = {n.removeprefix("loss."): v for n, v in values.items() if n.startswith("loss.")}
+        weights = {**vars(context.config.loss), **weights}
+        total = sum(weights[n] * float(v) for n, v in result.terms.items())
+        bound = 8 * torch.finfo(torch.float32).eps * len(weights) * max(1.0, abs(total))
+        found.append(close(float(result.total), total, bound, f"loss of a trial ({label})", where="loss"))
+    return found
+
+
+@rule(
+    "RV0902",
+    "A trial is plain and small",
+    law="curriculum, EMA, SWA off; accumulation 1; batch 64–80; 10 % of the data",
+    why="An average or a curriculum hides what a learning rate does in few epochs.",
+    how="Configuration of each extreme trial; scenes rounded from hpo.data_share = 0.1, 8,000 and 1,600 at "
+    "reference size.",
+    remedy="set these fields in trial_config",
+)
+def trial_plain(context: Context) -> Sequence[Measurement]:
+    """Exact values; scenes to one."""
+    found = []
+    for label, _, config in trials(context):
+        train = config.train
+        off = {n: vars(train)[n] for n in ("curriculum_share", "ema_decay", "swa_share")}
+        found += [close(v, 0.0, 0.0, f"in a trial ({label})", where=f"train.{n}") for n, v in off.items()]
+        found.append(equal(train.accumulation, 1, f"in a trial ({label})", where="train.accumulation"))
+        found.append(
+            equal(
+                64 <= train.batch_size <= 80, True, f"batch of {train.batch_size} ({label})", where="train.batch_size"
+            )
+        )
+        share = context.config.hpo.data_share
+        for name in ("train_scenes", "validation_scenes"):
+            whole = vars(context.config.data)[name]
+            found.append(
+                close(vars(config.data)[name], share * whole, 1.0, f"in a trial ({label})", "scenes", f"data.{name}")
+            )
+        found.append(close(share, 0.1, 0.0, "share of the data", where="hpo.data_share"))
+    return found

@@ -31,9 +31,7 @@ def all_weights(config: Config) -> Config:
 
 
 def _evaluate(context: Context, R_hat: Tensor, R_blend: Tensor | None, config: Config) -> LossResult:
-    return context.pipeline.loss(
-        context.outputs, R_hat, context.batch, config, R_blend=R_blend, training=False
-    )
+    return context.pipeline.loss(context.outputs, R_hat, context.batch, config, R_blend=R_blend, training=False)
 
 
 def _figures(result: LossResult) -> dict[str, float]:
@@ -78,8 +76,8 @@ def _rounding(R: Tensor) -> float:
     "Each weighted term gives a gradient, each other none",
     law="w_t > 0 ⟹ ∂loss/∂outputs ≠ 0; w_t = 0 ⟹ the term adds nothing",
     why="A term whose gradient is zero is a number in the log, not a goal.",
-    how="For each term alone with weight one: the norm of the gradient in the model's outputs, with R_blend blended from "
-    "them. Then the total for the remaining weights is compared with the weighted sum of its terms.",
+    how="For each term alone with weight one: the norm of the gradient in the model's outputs, with R_blend blended"
+    " from them. Then the total for the remaining weights is compared with the weighted sum of its terms.",
     remedy="compute the term from live tensors, and skip it where its weight is zero",
 )
 def terms_have_gradient(context: Context) -> Sequence[Measurement]:
@@ -177,8 +175,9 @@ def _complement(context: Context) -> Tensor:
     "Gradients are finite at degenerate matrices",
     law="∂loss/∂R is finite for repeated eigenvalues, rank one and K = K_MAX, and equals a finite difference",
     why="1/(λ_i − λ_j) is infinite at a repeated eigenvalue: one such scene makes every weight NaN.",
-    how="The gradient of all terms at R = I, at a rank-one R and at R_true, all float32 entries counted; in float64 the "
-    "slope at the truth of K_MAX sources against a central difference, h = eps^⅓, bound 1e3 h² of the slope's size.",
+    how="The gradient of all terms at R = I, at a rank-one R and at R_true, all float32 entries counted; in float64"
+    " the slope at the truth of K_MAX sources against a central difference, h = eps^⅓, bound 1e3 h² of the "
+    "slope's size.",
     remedy="use projectors on the true subspace instead of eigenvectors of R",
 )
 def finite_gradients(context: Context) -> Sequence[Measurement]:

@@ -117,7 +117,7 @@ def values_consistent(context: Context) -> Sequence[Measurement]:
     found = []
     for item in dataclasses.fields(config):
         section = vars(config)[item.name]
-        if dataclasses.is_dataclass(section):
+        if dataclasses.is_dataclass(section) and not isinstance(section, type):
             try:
                 dataclasses.replace(section)
             except ConfigError as error:
@@ -177,7 +177,8 @@ def _defaults(tree: ast.Module) -> Iterator[tuple[str, float, int]]:
 
 
 def _named_values(tree: ast.Module) -> Iterator[tuple[str, ast.expr | None]]:
-    scopes = [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.ClassDef))]
+    scopes: list[ast.Module | ast.ClassDef] = [tree]
+    scopes += [n for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
     for scope in scopes:
         for item in scope.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import tempfile
@@ -11,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import closed_form, relative
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.agreement import closed_form, relative
 from ris_verified.audit.rules.losses import all_weights
-from ris_verified.audit.rules.names import clean, require_source
-from ris_verified.audit.syntax import called_name
-
-BROAD = {"Exception", "BaseException"}
 
 
 @rule(
@@ -43,10 +38,14 @@ def _geometry(context: Context) -> list[Measurement]:
     eps, d = torch.finfo(torch.float64).eps, array.spacing_wavelengths * array.wavelength
     place = (np.array([0.6]), np.array([-0.3]), np.array([1.7]))
     wanted = torch.from_numpy(closed_form(context, *place))
-    found = [at_most(float(p.mean(0).abs().max()) / d, 8 * eps * len(p), "distance of the centroid from the origin", "spacings",
-                     "element_positions")]  # fmt: skip
+    off = float(p.mean(0).abs().max()) / d
+    found = [at_most(off, 8 * eps * len(p), "centroid's distance from the origin", "spacings", "element_positions")]
     if array.horizontal > 1:
-        found.append(close(float((p[1] - p[0]).norm()), d, 8 * eps * len(p) * d, "spacing of neighbours", "m", "element_positions"))
+        found.append(
+            close(
+                float((p[1] - p[0]).norm()), d, 8 * eps * len(p) * d, "spacing of neighbours", "m", "element_positions"
+            )
+        )
     for name in ("steering", "inference_steering"):
         a = vars(context.pipeline)[name](array, *(torch.from_numpy(v) for v in place))
         bound = 8 * eps * array.wavenumber * 10 * len(p)
@@ -75,13 +74,20 @@ def _drawn(context: Context) -> list[Measurement]:
         at_most(abs(float(np.mean(gaps))), 0.5, "measured SNR minus stated SNR, mean of 64 scenes", "dB", "draw_scene"),
         close(float(np.mean(energy)), 1.0, float(error), "symbol power over stated power", where="draw_scene"),
         close(float(H_power), 1.0, 0.05, "N E|h|²", where="draw_scene"),
-        at_most(float(np.abs(np.abs(codes) - 1).max()), 1e-15 * 64, "modulus of the codes minus one", where="draw_scene"),
+        at_most(
+            float(np.abs(np.abs(codes) - 1).max()), 1e-15 * 64, "modulus of the codes minus one", where="draw_scene"
+        ),
     ]
-    found += [at_least(float(np.linalg.matrix_rank(m)), float(min(4, m.shape[1])), f"code rank, {n} axis") for n, m in lines.items()]
+    found += [
+        at_least(float(np.linalg.matrix_rank(m)), float(min(4, m.shape[1])), f"code rank, {n} axis")
+        for n, m in lines.items()
+    ]
     for name, values, top in (("azimuth", azimuths, s.azimuth_max), ("elevation", elevations, s.elevation_max),
                               ("range", ranges, s.range_max)):  # fmt: skip
         found.append(at_most(float(max(values)), top, f"largest {name} drawn", where="draw_scene"))
-        found.append(at_least(float(max(values)), 0.8 * top, f"largest {name} drawn fills the view", where="draw_scene"))
+        found.append(
+            at_least(float(max(values)), 0.8 * top, f"largest {name} drawn fills the view", where="draw_scene")
+        )
     return found
 
 
@@ -93,7 +99,13 @@ def _rician(context: Context) -> Measurement:
     fixed = dataclasses.replace(context.config, scene=scene)
     power = np.concatenate([(np.abs(s.H_full) ** 2).ravel() for s in context.draw(6, fixed, key=5)])
     spread = float(np.var(power) / np.mean(power) ** 2)
-    return close(spread, (1 + 2 * kappa) / (1 + kappa) ** 2, 5 * 1.5 / np.sqrt(power.size), "Var|h|²/E²|h|² at κ = 3", where="draw_scene")
+    return close(
+        spread,
+        (1 + 2 * kappa) / (1 + kappa) ** 2,
+        5 * 1.5 / np.sqrt(power.size),
+        "Var|h|²/E²|h|² at κ = 3",
+        where="draw_scene",
+    )
 
 
 @rule(
@@ -101,7 +113,8 @@ def _rician(context: Context) -> Measurement:
     "Every loss term moves when its cause moves and only then",
     law="k_logits move `order` only, angles `angle` only, ranges `range` only, R the covariance terms only",
     why="A term that reads the wrong output trains the wrong head.",
-    how="Each output of the model is disturbed alone, positions by too little to change the assignment; the set of terms that change is compared with the declared one.",
+    how="Each output of the model is disturbed alone, positions by too little to change the assignment; the set of "
+    "terms that change is compared with the declared one.",
     remedy="let the term read its own output",
 )
 def terms_and_causes(context: Context) -> Sequence[Measurement]:
@@ -134,7 +147,8 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     "What is saved reloads to the same output",
     law="load(save(model)) gives the same bits; the averaged weights are what is saved",
     why="Validating the average and saving the live weights loses the score that was reported.",
-    how="The small model after three steps: its validated weights (`state.best`) saved, loaded and run on the same batch.",
+    how="The small model after three steps: its validated weights (`state.best`) saved, loaded and run on the same "
+    "batch.",
     remedy="save `state.best`, with every buffer that the output depends on",
 )
 def reloads(context: Context) -> Sequence[Measurement]:
@@ -164,8 +178,8 @@ def reloads(context: Context) -> Sequence[Measurement]:
     "One optimiser step a batch, at the scheduled rate",
     law="steps = batches, whatever the accumulation; the rates used are those of a dry run of the schedule",
     why="A scheduler stepped a micro-batch, or twice, ends the schedule early.",
-    how="Six train steps of the small model with accumulation 1 and 2: optimiser steps are counted by a hook and the rates "
-    "inside it compared with a state whose scheduler alone is stepped. Bound: equal.",
+    how="Six train steps of the small model with accumulation 1 and 2: optimiser steps are counted by a hook and "
+    "the rates inside it compared with a state whose scheduler alone is stepped. Bound: equal.",
     remedy="step optimiser and scheduler once a batch",
 )
 def one_step(context: Context) -> Sequence[Measurement]:
@@ -188,53 +202,6 @@ def one_step(context: Context) -> Sequence[Measurement]:
         found.append(equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step"))
         found.append(equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step"))
     return found
-
-
-@rule(
-    "RV1607",
-    "No swallowed exception, no zero for a failure",
-    law="no broad handler that drops the exception; no handler that returns or assigns a number",
-    why="`except Exception: loss = 0.0` is the best trial of every study.",
-    how="Syntax trees: bare and broad handlers that neither raise nor use the exception; handlers of any type that put a "
-    "number or None in place of the result; suppress(Exception); nan_to_num that writes zero. Bound: none.",
-    remedy="handle the exceptions that are expected, record them, and mark the result as missing",
-    needs="source",
-)
-def swallowed(context: Context) -> Sequence[Measurement]:
-    """Bound 0 is exact: handlers are counted."""
-    require_source(context)
-    found = [
-        Measurement(1.0, 0.0, False, message, where=file.at(line))
-        for file, tree in context.tree.parsed
-        for line, message in _swallowing(tree)
-    ]
-    return found or [clean(context, "no exception is swallowed")]
-
-
-def _swallowing(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ExceptHandler):
-            broad = node.type is None or any(called_name(n) in BROAD for n in ast.walk(node.type) if isinstance(n, ast.expr))
-            uses = any(isinstance(n, ast.Raise) or (isinstance(n, ast.Name) and n.id == node.name) for s in node.body for n in ast.walk(s))
-            if broad and not uses:
-                yield node.lineno, "a broad handler drops its exception"
-            elif any(_number_for_failure(s) for s in node.body):
-                yield node.lineno, "a number stands in for a failure"
-        elif isinstance(node, ast.Call) and called_name(node.func) == "suppress":
-            if any(called_name(a) in BROAD for a in node.args):
-                yield node.lineno, "suppress hides every exception"
-        elif isinstance(node, ast.Call) and called_name(node.func) == "nan_to_num":
-            given = [k.value for k in node.keywords if k.arg == "nan"]
-            if not given or (isinstance(given[0], ast.Constant) and given[0].value == 0):
-                yield node.lineno, "nan_to_num writes zero for a missing value"
-
-
-def _number_for_failure(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Return | ast.Assign) else None
-    if isinstance(value, ast.UnaryOp):
-        value = value.operand
-    number = isinstance(value, ast.Constant) and isinstance(value.value, int | float)
-    return number and not isinstance(value.value, bool)  # type: ignore[union-attr]
 
 
 @rule(

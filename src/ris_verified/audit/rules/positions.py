@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import closed_form, view_grid
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.agreement import closed_form, view_grid
 from ris_verified.audit.rules.losses import all_weights
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ SHIFT = 0.15
     "The true covariance's spectrum peaks at the truth, everywhere in the view",
     law="for one source at p: spectrum and Newton on a(p)a(p)ᴴ return p, in azimuth, elevation and range",
     why="A sign, a unit or an order of axes that differs in the search shows in some corner of the view only.",
-    how="45 positions over the view, covariances from the closed form in NumPy. Spectrum: correlation of the found with "
-    "the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance at most a "
-    "hundredth of the range.",
+    how="45 positions over the view, covariances from the closed form in NumPy. Spectrum: correlation of the found "
+    "with the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance"
+    " at most a hundredth of the range.",
     remedy="use the one steering convention, conjugates included, in the search",
 )
 def peaks_at_truth(context: Context) -> Sequence[Measurement]:
@@ -40,7 +40,8 @@ def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     R = a[:, :, None] * a[:, None].conj()
     K = torch.ones(len(R), dtype=torch.int64)
     with torch.no_grad():
-        peaks = p.spectrum(R, K, cfg)
+        # The grid is searched in single precision, as in an evaluation; Newton refines in double.
+        peaks = p.spectrum(R.to(torch.complex64), K, cfg)
         refined = p.newton(R, K, peaks, cfg)
     found = []
     for name, estimate, bound in (("spectrum", peaks, 0.5), ("newton", refined, 1 - 1e-6)):
@@ -85,11 +86,11 @@ def perfect(context: Context) -> ModelOutput:
 @rule(
     "RV1603",
     "A perfect prediction scores perfectly, others in order",
-    law="at the truth every loss term is 0, capture 1, matching distance 0, in any order of the sources; constant, random "
-    "and shifted predictions score worse; an empty one misses all",
+    law="at the truth every loss term is 0, capture 1, matching distance 0, in any order of the sources; constant, "
+    "random and shifted predictions score worse; an empty one misses all",
     why="A metric that cannot reach its best, or that depends on an order, ranks networks by chance.",
-    how="A perfect output is built from the positions and run through R_pred, loss, capture and matching; then a constant "
-    "(I), random factors, sources shifted by 0.15 rad, and no estimate. Bounds: 8 eps·N; strict order.",
+    how="A perfect output is built from the positions and run through R_pred, loss, capture and matching; then a "
+    "constant (I), random factors, sources shifted by 0.15 rad, and no estimate. Bounds: 8 eps·N; strict order.",
     remedy="match by the Hungarian method and normalise by the truth",
 )
 def perfect_scores(context: Context) -> Sequence[Measurement]:
@@ -107,13 +108,17 @@ def perfect_scores(context: Context) -> Sequence[Measurement]:
     N = cfg.array.elements
     bound = tolerance(torch.float32, N, 8)
     terms = _terms(context, out, R)
-    found = [at_most(abs(value), bound, f"{name} of a perfect prediction", where="loss") for name, value in terms.items()]
+    found = [
+        at_most(abs(value), bound, f"{name} of a perfect prediction", where="loss") for name, value in terms.items()
+    ]
     capture = float(subspace_capture(R.to(torch.complex128), batch.ptr, cfg.array).min())
     found.append(at_least(capture, 1 - 10 * bound, "capture of a perfect prediction", where="subspace_capture"))
     best = sum(terms.values())
     for name, other_out, other in _imperfect(context, out):
         worse = sum(_terms(context, other_out, other).values())
-        found.append(at_least(worse - best, 100 * bound, f"loss of a {name} prediction above the perfect", where="loss"))
+        found.append(
+            at_least(worse - best, 100 * bound, f"loss of a {name} prediction above the perfect", where="loss")
+        )
         share = float(subspace_capture(other.to(torch.complex128), batch.ptr, cfg.array).mean())
         found.append(at_most(share, 0.9, f"capture of a {name} prediction", where="subspace_capture"))
     return found + _unequal(context) + _matching(context)
@@ -131,7 +136,7 @@ def _imperfect(context: Context, out: ModelOutput) -> list[tuple[str, ModelOutpu
     p, cfg, batch = context.pipeline, context.config, context.batch
     generator = torch.Generator().manual_seed(context.seed)
     noise = [torch.randn(f.shape, generator=generator) for f in (out.cov_fact_angle, out.cov_fact_range)]
-    random = p.predicted_covariance(*noise, cfg)
+    random = p.predicted_covariance(noise[0], noise[1], cfg)
     eye = torch.eye(cfg.array.elements, dtype=batch.R_in.dtype).expand_as(batch.R_in)
     ptr = batch.ptr.double()
     ptr = torch.stack([ptr[..., 0] + SHIFT, ptr[..., 1] + SHIFT, ptr[..., 2]], -1)
@@ -164,14 +169,15 @@ def _matching(context: Context) -> list[Measurement]:
 
     match, ptr = context.pipeline.match, context.batch.ptr.double()
     K = torch.isfinite(ptr).all(-1).sum(-1)
-    columns = ptr.flip(1).unbind(-1)
-    scale = float(torch.nan_to_num(ptr[..., 2], nan=1.0).max())
-    pairs = match(*columns, ptr)
+    azimuth, elevation, range = ptr.flip(1).unbind(-1)
+    scale = float(ptr[torch.isfinite(ptr)].abs().max())
+    pairs = match(azimuth, elevation, range, ptr)
     eps = torch.finfo(torch.float64).eps
-    worst = float(torch.nan_to_num(pairs.distance, nan=0.0).max())
+    worst = float(pairs.distance[torch.isfinite(pairs.distance)].max())
     missed = int((K - torch.isfinite(pairs.distance).sum(-1)).sum())
-    moved = match(columns[0] + SHIFT, columns[1], columns[2], ptr).distance
-    empty = match(*(torch.full_like(v, torch.nan) for v in columns), ptr)
+    moved = match(azimuth + SHIFT, elevation, range, ptr).distance
+    none = torch.full_like(azimuth, torch.nan)
+    empty = match(none, none, none, ptr)
     return [
         at_most(worst, 64 * eps * scale, "distance of the truth in reverse order", "m", "match"),
         equal(missed, 0, "sources missed by the truth in reverse order", "sources", "match"),

@@ -75,7 +75,9 @@ def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement
     except expected as error:
         text = str(error)
         held = folder.name in text and bool(vars(error).get("remedy"))
-        return equal(held, True, f"the error on an {folder.name} folder names it and says what to run", where="SceneDataset")
+        return equal(
+            held, True, f"the error on an {folder.name} folder names it and says what to run", where="SceneDataset"
+        )
     return equal("opened", "DataError", f"an {folder.name} folder", where="SceneDataset")
 
 
@@ -84,8 +86,9 @@ def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement
     "A non-finite step changes nothing and is counted",
     law="loss or gradient not finite ⟹ weights, moments and averages keep their bits; counted; a limit stops the run",
     why="Clipping, the step and the EMA each spread one NaN to every weight.",
-    how="On the small model, after one good step: the loss made NaN, then only the gradient; every tensor of model, EMA "
-    "and optimiser is compared bit for bit. Then nonfinite_limit + 1 such steps must raise. Bound: 0 changed.",
+    how="On the small model, after one good step: y made NaN, the loss made NaN, then only the gradient; every "
+    "tensor of model, EMA and optimiser is compared bit for bit. Then nonfinite_limit + 1 such steps must "
+    "raise. Bound: 0 changed.",
     remedy="test loss and gradient norm before clipping, stepping and averaging; count and stop",
 )
 def nan_drill(context: Context) -> Sequence[Measurement]:
@@ -94,24 +97,27 @@ def nan_drill(context: Context) -> Sequence[Measurement]:
 
     found = []
     small = context.small
-    for where in ("loss", "gradient"):
+    for where in ("input", "loss", "gradient"):
         state = small.state()
         small.pipeline.train_step(state, small.batch, small.pipeline)
         before, skipped = _values(state), state.skipped
-        bad = poisoned(small.pipeline, where)
-        report = small.pipeline.train_step(state, small.batch, bad)
-        found.append(at_most(float(_changed(before, _values(state))), 0.0, "tensors changed by a NaN", "tensors", where))
+        bad = small.pipeline if where == "input" else poisoned(small.pipeline, where)
+        y = small.batch.y * float("nan")
+        batch = dataclasses.replace(small.batch, y=y) if where == "input" else small.batch
+        report = small.pipeline.train_step(state, batch, bad)
+        found.append(
+            at_most(float(_changed(before, _values(state))), 0.0, "tensors changed by a NaN", "tensors", where)
+        )
         found.append(equal(report.skipped, True, f"a NaN {where} is reported as skipped", where=where))
         found.append(equal(state.skipped - skipped, 1, f"a NaN {where} is counted", where=where))
     limited = dataclasses.replace(small.config, train=dataclasses.replace(small.config.train, nonfinite_limit=2))
     bad = dataclasses.replace(poisoned(small.pipeline, "loss"), config=limited)
-    state, steps = small.state(), 0
+    state, outcome = small.state(), "went on"
     try:
-        for steps in range(1, 6):
+        for _ in range(5):
             bad.train_step(state, small.batch, bad)
-        outcome = "went on"
     except TrainingError:
-        outcome = f"stopped at step {steps}"
+        outcome = f"stopped at step {state.step}"
     return [*found, equal(outcome, "stopped at step 3", "a run of NaN with a limit of 2", where="train_step")]
 
 

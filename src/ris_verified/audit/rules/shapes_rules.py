@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.oracle import numerical_rank
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
 
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FAR = 100.0  # metres: there the mirror image's steering vector is the complex conjugate
-
-
-def numerical_rank(R: object, dtype: object = None) -> int:
-    """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
-
-    Args:
-        R: `B x N x N` complex, Hermitian; decomposed in complex128.
-        dtype: the precision that R was computed in, by default its own.
-    """
-    import torch
-
-    from ris_verified.contracts import tolerance
-
-    if not isinstance(R, torch.Tensor):
-        raise NotApplicable("no tensor")
-    values = torch.linalg.eigvalsh(R.detach().to(torch.complex128))
-    floor = values[:, -1:] * tolerance(dtype if isinstance(dtype, torch.dtype) else R.dtype, R.shape[-1])
-    return int((values > floor).sum(-1).max())
 
 
 @rule(
@@ -122,9 +108,9 @@ def interleaving(context: Context) -> Sequence[Measurement]:
     "R_pred is Hermitian, positive, of rank ≤ K_MAX and trace N",
     law="R = Rᴴ ⪰ 0, rank R ≤ K_MAX, tr R = N, and a source is told from its mirror image",
     why="A real symmetric R_pred gives a source and its mirror image the same matrix.",
-    how="R_pred of the model's factors: largest entry of R − Rᴴ and smallest eigenvalue, bound 8 eps·N of trace N; rank "
-    "above 4 eps·N. Mirror: for a one-source factor, the correlation of R_pred with the steering vector of (−φ, −θ) is "
-    "below that with (φ, θ).",
+    how="R_pred of the model's factors: largest entry of R − Rᴴ and smallest eigenvalue, bound 8 eps·N of trace N; "
+    "rank above 4 eps·N. Mirror: for a one-source factor, the correlation of R_pred with the steering vector of"
+    " (−φ, −θ) is below that with (φ, θ).",
     remedy='use factor_mode = "product" with complex factors',
 )
 def predicted_laws(context: Context) -> Sequence[Measurement]:
@@ -198,7 +184,7 @@ def sample_laws(context: Context) -> Sequence[Measurement]:
     ]
 
 
-def _ridge_by_normal_equations(context: Context, index: int) -> object:
+def _ridge_by_normal_equations(context: Context, index: int) -> Tensor:
     import torch
 
     cfg, scene = context.config, context.scenes[index]
@@ -223,8 +209,8 @@ def _ridge_by_normal_equations(context: Context, index: int) -> object:
     "Centring leaves the signal",
     law="Σ‖x_l − x̄‖²/Σ‖x_l‖² is near (L − 1)/L for varying symbols, and centring is off for constant ones",
     why="Mean-centring removes a pilot that does not vary: R_samp is then noise only.",
-    how="Share of clean signal energy that centring leaves in the drawn scenes. Bound: 1/2, as the mean over eight scenes "
-    "of L ≥ 6 zero-mean symbols is above 0.8.",
+    how="Share of clean signal energy that centring leaves in the drawn scenes. Bound: 1/2, as the mean over eight "
+    "scenes of L ≥ 6 zero-mean symbols is above 0.8.",
     remedy="set covariance.centre = false and use the joint least squares, or vary the symbols",
 )
 def centring(context: Context) -> Sequence[Measurement]:
@@ -234,7 +220,10 @@ def centring(context: Context) -> Sequence[Measurement]:
     cfg = context.config
     if not cfg.covariance.centre:
         raise NotApplicable("centring is off")
-    if cfg.scene.symbols == "constant" and context.pipeline.sample_covariance is context.pipeline.inference_sample_covariance:
+    if (
+        cfg.scene.symbols == "constant"
+        and context.pipeline.sample_covariance is context.pipeline.inference_sample_covariance
+    ):
         raise NotApplicable("symbols are constant by declaration: the joint least squares does not centre")
     shares = []
     for scene in context.scenes:
@@ -257,7 +246,7 @@ def contracts_on(context: Context) -> Sequence[Measurement]:
 
     p, cfg, b, out = context.pipeline, context.config, context.batch, context.outputs
     R = context.blend
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "predicted_covariance": lambda: p.predicted_covariance(out.cov_fact_angle[:, :-2], out.cov_fact_range, cfg),
         "sample_covariance": lambda: p.sample_covariance(b.y[:, :-1], b.H_full, b.C, cfg),
         "inference_sample_covariance": lambda: p.inference_sample_covariance(b.y, b.H_full[..., :-1, :], b.C, cfg),

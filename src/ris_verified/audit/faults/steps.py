@@ -1,0 +1,93 @@
+"""Slips in the training step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ris_verified.audit.faults.fault import Fault
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.state import StepReport
+
+
+def _stepping(change: Callable[..., StepReport]) -> Callable[[Pipeline], Pipeline]:
+    def plant(pipeline: Pipeline) -> Pipeline:
+        def step(state: Any, batch: Any, pipe: Any) -> StepReport:
+            return change(pipeline.train_step, state, batch, pipe)
+
+        return dataclasses.replace(pipeline, train_step=step)
+
+    return plant
+
+
+def _result(pipe: Pipeline, state: Any, batch: Any) -> Any:
+    outputs, blended = pipe.forward(state.model, batch)
+    return pipe.loss(outputs, blended.R_pred, batch, pipe.config, R_blend=blended.R, training=True)
+
+
+def _unguarded(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    rates = state.rates()
+    state.optimizer.zero_grad()
+    result = _result(pipe, state, batch)
+    result.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), pipe.config.train.clip_norm)
+    state.optimizer.step()
+    state.step += 1
+    state.scheduler.step()
+    state.update_averages(pipe.config.train)
+    return StepReport(result.total.detach(), result.terms, result.nmse, norm, rates, False)
+
+
+def _twice(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    f(state, batch, pipe)
+    second: StepReport = f(state, batch, pipe)
+    return second
+
+
+def _micro_steps(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    whole = dataclasses.replace(pipe.config, train=dataclasses.replace(pipe.config.train, accumulation=1))
+    reports = [
+        f(state, part, dataclasses.replace(pipe, config=whole)) for part in batch.split(pipe.config.train.accumulation)
+    ]
+    last: StepReport = reports[-1]
+    return last
+
+
+def _schedule_twice(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    report: StepReport = f(state, batch, pipe)
+    state.scheduler.step()
+    return report
+
+
+def _rate_after(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    report: StepReport = f(state, batch, pipe)
+    return dataclasses.replace(report, learning_rates=state.rates())
+
+
+def _no_step(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    state.optimizer.zero_grad()
+    result = _result(pipe, state, batch)
+    result.total.backward()
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), pipe.config.train.clip_norm)
+    return StepReport(result.total.detach(), result.terms, result.nmse, norm, state.rates(), False)
+
+
+def _shared_average(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    report: StepReport = f(state, batch, pipe)
+    for averaged, live in zip(state.ema.module.parameters(), state.model.parameters(), strict=True):
+        averaged.data = live.data
+    return report
+
+
+FAULTS = (
+    Fault("unguarded_step", "RV1403", "clipping spreads a NaN", _stepping(_unguarded)),
+    Fault("two_steps_a_batch", "RV1606", "a retry that always runs", _stepping(_twice)),
+    Fault("step_a_micro_batch", "RV1606", "accumulation steps every part", _stepping(_micro_steps)),
+    Fault("schedule_twice", "RV1606", "the trainer steps the schedule too", _stepping(_schedule_twice)),
+    Fault("rate_of_the_next_step", "RV1308", "rates are read after the schedule", _stepping(_rate_after)),
+    Fault("no_optimiser_step", "RV1201", "backward and no step", _stepping(_no_step)),
+    Fault("average_shares_storage", "RV0504", "the average is a view", _stepping(_shared_average)),
+)

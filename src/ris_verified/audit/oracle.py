@@ -1,0 +1,69 @@
+"""Closed forms and measures that owe nothing to the stages under audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from ris_verified.audit.context import Context
+
+
+def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return steering vectors `P x N` complex128 from the definition alone, in NumPy.
+
+    Args:
+        azimuth, elevation, range: `P` float64, radians and metres.
+    """
+    import numpy as np
+
+    array = context.config.array
+    d = array.spacing_wavelengths * array.wavelength
+    y = (np.arange(array.horizontal) - (array.horizontal - 1) / 2) * d
+    z = (np.arange(array.vertical) - (array.vertical - 1) / 2) * d
+    elements = np.array([(0.0, a, b) for b in z for a in y])
+    flat = np.cos(elevation)
+    p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
+    distance = np.linalg.norm(p[:, None] - elements, axis=-1)
+    a = np.exp(-2j * np.pi / array.wavelength * (distance - range[:, None]))
+    return a * (range[:, None] / distance) if array.amplitude == "spherical" else a
+
+
+def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Return positions over the field of view: 5 azimuths, 3 elevations, 3 ranges, float64, flat."""
+    import torch
+
+    s = context.config.scene
+    axes = [
+        torch.linspace(-0.9, 0.9, 5, dtype=torch.float64) * s.azimuth_max,
+        torch.linspace(-0.9, 0.9, 3, dtype=torch.float64) * s.elevation_max,
+        1 / torch.linspace(1 / s.range_max, 1 / s.range_min, 3, dtype=torch.float64),
+    ]
+    azimuth, elevation, range = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
+    return azimuth, elevation, range
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    """Return the largest ‖a − b‖/‖b‖ over a batch; infinite for unequal shapes."""
+    if a.shape != b.shape:
+        return float("inf")
+    difference = (a - b).flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)
+    return float(difference.max())
+
+
+def numerical_rank(R: Tensor, dtype: torch.dtype | None = None) -> int:
+    """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
+
+    Args:
+        R: `B x N x N` complex, Hermitian; decomposed in complex128.
+        dtype: the precision that R was computed in, by default its own.
+    """
+    import torch
+
+    from ris_verified.contracts import tolerance
+
+    values = torch.linalg.eigvalsh(R.detach().to(torch.complex128))
+    floor = values[:, -1:] * tolerance(dtype or R.dtype, R.shape[-1])
+    return int((values > floor).sum(-1).max())

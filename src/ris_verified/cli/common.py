@@ -1,0 +1,125 @@
+"""What every command shares: configuration options, progress and the audit gate."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ris_verified.errors import AuditError, ConfigError
+
+if TYPE_CHECKING:
+    from ris_verified.audit.result import Report
+    from ris_verified.config import Config
+    from ris_verified.pipeline import Pipeline
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--config`, `--preset` and `--set`."""
+    parser.add_argument("--config", metavar="FILE", help="TOML configuration")
+    parser.add_argument("--preset", choices=("quick", "reference"), help="a shipped configuration")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
+
+
+def configuration(args: argparse.Namespace, weights: Path | None = None) -> Config:
+    """Return the configuration that the options ask for.
+
+    Args:
+        args: with the options of `add_config`.
+        weights: trained weights, whose own configuration is used where no other is asked for.
+
+    Raises:
+        ConfigError: both a file and a preset, or a wrong one.
+        DataError: the weights cannot be read.
+    """
+    from ris_verified.config import Config
+
+    if args.config and args.preset:
+        raise ConfigError("--config and --preset given", expected="one of them", remedy="--set overrides either")
+    if weights is not None and not (args.config or args.preset):
+        from ris_verified.train.weights import stored_config
+
+        return stored_config(weights, args.set)
+    return Config.load(args.config or args.preset, args.set)
+
+
+def say(text: str) -> None:
+    """Write one line of results to standard output."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show a bar with rate and time left on a terminal; yields a function (done, total, note)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def update(done: int, total: int, note: str) -> None:
+            bar.update(task, completed=done, total=total, note=note)
+
+        yield update
+
+
+def log_to_terminal() -> None:
+    """Show what the library logs, on standard error, above progress bars."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False)
+    logger = logging.getLogger("ris_verified")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+
+def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = None) -> Report:
+    """Audit a pipeline before it is launched and keep the report.
+
+    Args:
+        pipeline: what is about to run.
+        out: receives `audit.json`.
+        waiver: reason to go on in spite of a NO-GO; kept in the log.
+        data: stored scenes to audit as well.
+
+    Returns:
+        The report.
+
+    Raises:
+        AuditError: NO-GO and no waiver.
+    """
+    from ris_verified.audit.runner import audit
+    from ris_verified.files import atomic_write
+
+    report = audit(pipeline, profile="quick", data=data)
+    atomic_write(out / "audit.json", report.to_json().encode())
+    if report.verdict == "GO":
+        return report
+    failed = [f"{r.id} {r.title}" for r in report.results if r.status in ("fail", "error")]
+    if waiver:
+        logging.getLogger(__name__).warning("NO-GO ignored: %s", waiver)
+        return report
+    raise AuditError(
+        f"NO-GO: {'; '.join(failed)}",
+        where=str(out / "audit.json"),
+        expected="GO",
+        remedy="run `ris-verified audit` for remedies, or pass --ignore-audit REASON",
+    )

@@ -1,0 +1,115 @@
+"""`ris-verified localize FILE`: positions from a measurement file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.cli.common import add_config, configuration, say
+from ris_verified.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ris_verified.estimate.result import Estimates
+
+NAMES = ("y", "H_full", "C")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `localize`."""
+    add_config(parser)
+    parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .mat with y [L, M], H_full [M, N], C [L, N]")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="use a trained model's search")
+    parser.add_argument("--order", type=int, metavar="K", help="number of sources where it is known")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def read_measurement(path: Path) -> dict[str, Any]:
+    """Return y, H_full and C of a file.
+
+    Raises:
+        InputError: no such file, not of a known kind, or an array is missing; names the file.
+    """
+    import numpy as np
+    import scipy.io
+
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        elif path.suffix == ".mat":
+            arrays = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
+        else:
+            raise InputError(f"suffix {path.suffix!r}", where=str(path), expected=".npz or .mat")
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, scipy.io.matlab.MatReadError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot be read: {error}", where=str(path), expected="a whole .npz or .mat file") from error
+    missing = [name for name in NAMES if name not in arrays]
+    if missing:
+        raise InputError(
+            f"holds {', '.join(sorted(arrays)) or 'nothing'}, lacks {', '.join(missing)}",
+            where=str(path),
+            expected="y [L, M], H_full [M, N] and C [L, N]",
+        )
+    return {name: _complex(arrays[name]) for name in NAMES}
+
+
+def _complex(array: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Widen what a program stored as real because every imaginary part was zero."""
+    import numpy as np
+
+    pairs = array.ndim > 2 and array.shape[-1] == 2
+    return array if array.dtype.kind not in "biuf" or pairs else array.astype(np.complex128)
+
+
+def as_records(estimates: Estimates) -> list[list[dict[str, float]]]:
+    """Return, scene by scene, each source with one-sigma bounds; angles in degrees, range in metres."""
+    scenes = []
+    sigma = estimates.covariance.diagonal(dim1=-2, dim2=-1).sqrt().unflatten(-1, (-1, 3))
+    for b, K in enumerate(estimates.order.tolist()):
+        sources = []
+        for k in range(K):
+            degrees = 180 / math.pi
+            sources.append(
+                {
+                    "azimuth_deg": float(estimates.azimuth[b, k]) * degrees,
+                    "azimuth_sigma_deg": float(sigma[b, k, 0]) * degrees,
+                    "elevation_deg": float(estimates.elevation[b, k]) * degrees,
+                    "elevation_sigma_deg": float(sigma[b, k, 1]) * degrees,
+                    "range": float(estimates.range[b, k]),
+                    "range_sigma": float(sigma[b, k, 2]),
+                }
+            )
+        scenes.append(sources)
+    return scenes
+
+
+def run(args: argparse.Namespace) -> int:
+    """Localise and print."""
+    arrays = read_measurement(args.file)
+    cfg = configuration(args, args.weights)
+    from ris_verified.estimate.localize import localize
+    from ris_verified.pipeline import Pipeline
+    from ris_verified.train.weights import load_model
+
+    model = load_model(args.weights, Pipeline.default(cfg)) if args.weights else None
+    scenes = as_records(localize(*(arrays[name] for name in NAMES), cfg, order=args.order, model=model))
+    if args.format == "json":
+        say(json.dumps({"file": args.file.name, "scenes": scenes}, indent=1))
+        return 0
+    for number, sources in enumerate(scenes):
+        say(f"scene {number}: {len(sources)} source{'s' * (len(sources) != 1)}")
+        for s in sources:
+            say(
+                f"  azimuth {s['azimuth_deg']:8.3f} ± {s['azimuth_sigma_deg']:.3f}°  "
+                f"elevation {s['elevation_deg']:8.3f} ± {s['elevation_sigma_deg']:.3f}°  "
+                f"range {s['range']:7.3f} ± {s['range_sigma']:.3f} m"
+            )
+    return 0

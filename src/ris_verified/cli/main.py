@@ -1,0 +1,72 @@
+"""The entry point `ris-verified`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from ris_verified.audit import cli as audit
+from ris_verified.cli import launch, localize, stages
+from ris_verified.errors import AuditError, RisVerifiedError, StorageError
+
+Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
+COMMANDS: dict[str, Command] = {
+    "launch": ("generate, audit, train, evaluate and report", launch.add_arguments, launch.run),
+    "audit": ("measure a pipeline, a source tree or data against the checklist", audit.add_arguments, audit.run),
+    "generate": ("draw scenes into a data folder", stages.add_generate, stages.run_generate),
+    "train": ("train on a data folder", stages.add_train, stages.run_train),
+    "evaluate": ("judge weights on unseen scenes", stages.add_evaluate, stages.run_evaluate),
+    "localize": ("find the sources of a measurement file", localize.add_arguments, localize.run),
+    "hpo": ("search hyper-parameters by localisation", stages.add_hpo, stages.run_hpo),
+    "report": ("write the page of a run again", stages.add_report, stages.run_report),
+}
+OK, NO_GO, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands; torch is not imported."""
+    parser = argparse.ArgumentParser(prog="ris-verified", description="Near-field localisation through a RIS, audited.")
+    parser.add_argument("--traceback", action="store_true", help="show where an internal error came from")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add, _) in COMMANDS.items():
+        add(commands.add_parser(name, help=text, description=text))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments, those of the process where None.
+
+    Returns:
+        0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 internal error, 130 interrupted.
+    """
+    try:
+        args = build_parser().parse_args(argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return COMMANDS[args.command][2](args)
+    except AuditError as error:
+        return _fail(error, NO_GO)
+    except StorageError as error:
+        return _fail(error, INTERNAL)
+    except RisVerifiedError as error:
+        return _fail(error, USAGE)
+    except KeyboardInterrupt:
+        return _fail("interrupted; what was complete is kept, run the same command again to go on", INTERRUPTED)
+    except Exception as error:
+        if args.traceback:
+            raise
+        return _fail(f"internal: {type(error).__name__}: {error} (--traceback shows where)", INTERNAL)
+
+
+def _fail(error: object, code: int) -> int:
+    sys.stderr.write(f"error: {error}\n")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

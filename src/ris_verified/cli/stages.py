@@ -1,0 +1,143 @@
+"""`generate`, `train`, `evaluate`, `report` and `hpo`: one stage each."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from ris_verified.cli.common import add_config, configuration, gate, log_to_terminal, progress, say
+from ris_verified.errors import InputError
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdigit() and count.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 3/16")
+    return int(number), int(count)
+
+
+def add_generate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `generate`."""
+    add_config(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="draw only this part, for machine I of N"
+    )
+
+
+def run_generate(args: argparse.Namespace) -> int:
+    """Write shards and manifest."""
+    from ris_verified.data.generate import generate
+
+    with progress("scenes") as bar:
+        manifest = generate(configuration(args), args.out, part=args.part, progress=bar)
+    if manifest is None:
+        say(f"part {args.part[0]}/{args.part[1]} is complete; other parts are missing, so there is no manifest yet")
+    else:
+        scenes = sum(shard.scenes for shard in manifest.shards)
+        say(f"{scenes} scenes in {len(manifest.shards)} shards, {sum(s.bytes for s in manifest.shards) / 1e6:.0f} MB")
+    return 0
+
+
+def add_train(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `train`."""
+    add_config(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="written by generate")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives weights, log and curves")
+    parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Audit, then train."""
+    from ris_verified.pipeline import Pipeline
+    from ris_verified.train.loop import train
+
+    pipeline = Pipeline.default(configuration(args))
+    log_to_terminal()
+    gate(pipeline, args.out, args.ignore_audit, args.data)
+    with progress("steps") as bar:
+        result = train(pipeline, args.data, args.out, progress=bar)
+    say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
+    return 0
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
+    add_config(parser)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="its test split is used")
+    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="written by train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives JSON, Markdown and pictures")
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Evaluate weights on the test split."""
+    from ris_verified.evaluate.run import evaluate
+    from ris_verified.evaluate.table import learning_notes
+    from ris_verified.pipeline import Pipeline
+    from ris_verified.train.weights import load_model
+
+    pipeline = Pipeline.default(configuration(args, args.weights))
+    with progress("scenes") as bar:
+        result = evaluate(pipeline, load_model(args.weights, pipeline), args.data, args.out, progress=bar)
+    for note in learning_notes(result.figures):
+        say(note)
+    return 0
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a launch")
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """Write the page of a run again."""
+    from ris_verified.evaluate.report import write_report
+
+    say(str(write_report(args.folder)))
+    return 0
+
+
+def add_hpo(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `hpo`; underscores and hyphens are alike."""
+    add_config(parser)
+    parser.add_argument("--n-trials", "--n_trials", type=int, metavar="N", help="trials in all")
+    parser.add_argument("--epochs-per-trial", "--epochs_per_trial", type=int, metavar="N")
+    parser.add_argument("--space", choices=("wide", "narrow"))
+    parser.add_argument("--data", type=Path, metavar="DIR", help="existing data; drawn into OUT/data where absent")
+    parser.add_argument("--out", type=Path, default=Path("runs/hpo"), metavar="DIR")
+    parser.add_argument("--storage", metavar="WHERE", help="journal file, sqlite:///FILE or a database URL")
+    parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
+
+
+def run_hpo(args: argparse.Namespace) -> int:
+    """Audit, then run the study."""
+    from ris_verified.data.generate import generate
+    from ris_verified.files import atomic_write
+    from ris_verified.hpo.objective import objective
+    from ris_verified.hpo.study import best_config, run_study
+    from ris_verified.pipeline import Pipeline
+
+    asked = {"hpo.trials": args.n_trials, "hpo.epochs_per_trial": args.epochs_per_trial, "hpo.space": args.space}
+    cfg = configuration(args).replaced({name: value for name, value in asked.items() if value is not None})
+    pipeline = Pipeline.default(cfg)
+    log_to_terminal()
+    report = gate(pipeline, args.out, args.ignore_audit, args.data)
+    data = args.data or args.out / "data"
+    if args.data is None:
+        with progress("scenes") as bar:
+            # No trial sees more than its share.
+            generate(pipeline.trial_config(cfg, {}), data, progress=bar)
+    verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
+    storage = args.storage or str(args.out / "journal.log")
+    study = run_study(cfg, partial(objective, pipeline, data, args.out), storage, verdict)
+    finished = [trial for trial in study.trials if trial.value is not None]
+    if not finished:
+        raise InputError("no trial finished", where=storage, remedy="each trial's error is in its attributes")
+    best = args.out / "best.toml"
+    atomic_write(best, best_config(study, cfg).to_toml().encode())
+    say(f"{len(finished)} of {len(study.trials)} trials have a score, the best {study.best_value:.4f} m:")
+    for name, value in study.best_params.items():
+        say(f"  {name} = {value}")
+    say(f"train with --config {best}")
+    return 0

@@ -1,0 +1,1 @@
+"""Hyper-parameter search that judges by localisation."""

@@ -1,0 +1,42 @@
+"""The objective: train a trial and score it by localisation."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ris_verified.data.dataset import SceneDataset
+from ris_verified.evaluate.score import localisation_score
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.loop import Progress, train
+
+
+def objective(
+    pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any], number: int, progress: Progress | None = None
+) -> float:
+    """Train with the sampled values and return the localisation score on the validation split.
+
+    Args:
+        pipeline: its `trial_config` makes the trial's configuration.
+        data: an existing data folder; a trial uses its first scenes.
+        out: receives `trial-0000` and so on; configuration, log and curves stay, weights do not.
+        values: sampled value by configuration field.
+        number: of the trial.
+        progress: of the training.
+
+    Returns:
+        Mean of min(position error, 1 m) over sources; lower is better.
+    """
+    cfg = pipeline.trial_config(pipeline.config, values)
+    trial = dataclasses.replace(pipeline, config=cfg)
+    result = train(trial, data, out / f"trial-{number:04d}", progress=progress)
+    score = localisation_score(trial, result.model.cpu(), SceneDataset(data, "validation"), cfg.data.validation_scenes)
+    result.weights.unlink()
+    del result
+    gc.collect()
+    torch.cuda.empty_cache()
+    return score

@@ -1,0 +1,97 @@
+"""Storage: a torn journal, a stale lock's path, WAL, and files that are not ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import optuna
+import pytest
+
+from ris_verified.errors import StorageError
+from ris_verified.hpo.storage import Journal, cut_torn_line, file_of, open_storage
+
+
+def filled(where: str, values: list[float]) -> optuna.Study:
+    study = optuna.create_study(storage=open_storage(where), study_name="s", load_if_exists=True)
+    for value in values:
+        study.tell(study.ask(), value)
+    return study
+
+
+def test_every_truncation_of_the_last_record_keeps_what_was_complete(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.log"
+    filled(str(whole), [0.5, 0.4])
+    content = whole.read_bytes()
+    last = content[:-1].rfind(b"\n") + 1
+    for size in range(last + 1, len(content)):
+        torn = tmp_path / f"{size}.log"
+        torn.write_bytes(content[:size])
+        study = filled(str(torn), [0.3])
+        done = [t.value for t in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]
+        assert done == [0.5, 0.3]
+        assert len(optuna.load_study(storage=open_storage(str(torn)), study_name="s").trials) == 3
+
+
+def test_a_journal_is_locked_by_an_absolute_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    journal = Journal(Path("runs/study.log"))
+    journal._guard.acquire()
+    try:
+        # A link that leads nowhere has no age, so that nobody would ever take the lock of a killed writer over.
+        assert Path("runs/study.log.lock").resolve() == tmp_path / "runs" / "study.log"
+        assert Path("runs/study.log.lock").exists()
+    finally:
+        journal._guard.release()
+
+
+def test_damage_inside_a_journal_is_an_error_and_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    filled(str(path), [0.5])
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[1] = lines[1][:5] + b"\n"
+    path.write_bytes(b"".join(lines))
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"study\.log"):
+        open_storage(str(path))
+    assert path.read_bytes() == before
+
+
+def test_sqlite_runs_in_wal_mode(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "study.db"
+    study = filled(f"sqlite:///{path}", [0.5])
+    assert study.best_value == 0.5
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+@pytest.mark.parametrize("where", ["sqlite:///{}", "{}"])
+def test_a_foreign_file_is_an_error_and_changes_nothing(tmp_path: Path, where: str) -> None:
+    path = tmp_path / "foreign"
+    path.write_bytes(b"not a study\n" * 200)
+    with pytest.raises(StorageError, match="foreign"):
+        open_storage(where.format(path))
+    assert path.read_bytes() == b"not a study\n" * 200
+
+
+def test_an_unknown_kind_of_database_is_an_error() -> None:
+    with pytest.raises(StorageError, match="nosuch"):
+        open_storage("nosuch://host/name")
+
+
+@pytest.mark.parametrize(
+    ("content", "lost", "left"), [(b"", 0, b""), (b"a\n", 0, b"a\n"), (b"a\nbc", 2, b"a\n"), (b"bc", 2, b"")]
+)
+def test_cutting_a_torn_line(tmp_path: Path, content: bytes, lost: int, left: bytes) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(content)
+    assert cut_torn_line(path) == lost
+    assert path.read_bytes() == left
+
+
+def test_the_file_of_a_storage() -> None:
+    assert file_of("a/b.log") == Path("a/b.log")
+    assert file_of("sqlite:////tmp/x.db") == Path("/tmp/x.db")
+    assert file_of("postgresql://host/name") is None
