@@ -221,7 +221,7 @@ class EstimateConfig:
     newton_step: float = 1.0
     mle: bool = True
     mle_iterations: int = 20
-    mle_sweeps: int = 2
+    mle_sweeps: int = 1
     mle_snr_threshold_db: float = -10.0
     order_criterion: Literal["bic", "aicc", "model"] = "aicc"
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ris_verified.cli.common import add_config, configuration, say
 from ris_verified.errors import InputError
@@ -30,27 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text")
 
 
-def read_measurement(path: Path) -> dict[str, Any]:
+def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
     """Return y, H_full and C of a file.
 
     Raises:
         InputError: no such file, not of a known kind, or an array is missing; names the file.
     """
-    import numpy as np
-    import scipy.io
-
+    if path.suffix not in (".npz", ".mat"):
+        raise InputError(f"suffix {path.suffix!r}", where=str(path), expected=".npz or .mat")
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-        elif path.suffix == ".mat":
-            arrays = {k: v for k, v in scipy.io.loadmat(path).items() if not k.startswith("__")}
-        else:
-            raise InputError(f"suffix {path.suffix!r}", where=str(path), expected=".npz or .mat")
-    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile, scipy.io.matlab.MatReadError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"cannot be read: {error}", where=str(path), expected="a whole .npz or .mat file") from error
+        arrays = _read_npz(path) if path.suffix == ".npz" else _read_mat(path)
+    except NotImplementedError as error:
+        raise InputError(
+            "is a MATLAB 7.3 file", where=str(path), expected="an older format", remedy="save it with the option -v7"
+        ) from error
+    except Exception as error:
+        # The parsers raise almost anything on bytes that are not theirs; none of it is an error of this program.
+        raise InputError(
+            f"cannot be read: {type(error).__name__}: {error}", where=str(path), expected="a whole .npz or .mat file"
+        ) from error
     missing = [name for name in NAMES if name not in arrays]
     if missing:
         raise InputError(
@@ -59,6 +56,23 @@ def read_measurement(path: Path) -> dict[str, Any]:
             expected="y [L, M], H_full [M, N] and C [L, N]",
         )
     return {name: _complex(arrays[name]) for name in NAMES}
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
+    import numpy as np
+
+    with path.open("rb") as file:
+        archive = np.load(file, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("one array without a name")
+        # Other arrays are left unread: whatever they hold does no harm.
+        return {name: archive[name] if name in NAMES else np.empty(0) for name in archive.files}
+
+
+def _read_mat(path: Path) -> dict[str, NDArray[np.generic]]:
+    import scipy.io
+
+    return {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
 
 
 def _complex(array: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -100,7 +114,8 @@ def run(args: argparse.Namespace) -> int:
     from ris_verified.train.weights import load_model
 
     model = load_model(args.weights, Pipeline.default(cfg)) if args.weights else None
-    scenes = as_records(localize(*(arrays[name] for name in NAMES), cfg, order=args.order, model=model))
+    found = localize(arrays["y"], arrays["H_full"], arrays["C"], cfg, order=args.order, model=model)
+    scenes = as_records(found)
     if args.format == "json":
         say(json.dumps({"file": args.file.name, "scenes": scenes}, indent=1))
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -21,7 +22,7 @@ COMMANDS: dict[str, Command] = {
     "hpo": ("search hyper-parameters by localisation", stages.add_hpo, stages.run_hpo),
     "report": ("write the page of a run again", stages.add_report, stages.run_report),
 }
-OK, NO_GO, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, those of the process where None.
 
     Returns:
-        0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 internal error, 130 interrupted.
+        0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 internal error, 130 interrupted,
+        141 standard output was closed.
     """
     try:
         args = build_parser().parse_args(argv)
@@ -57,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, USAGE)
     except KeyboardInterrupt:
         return _fail("interrupted; what was complete is kept, run the same command again to go on", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of a pipe has left; a flush at exit must not complain once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except Exception as error:
         if args.traceback:
             raise

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from ris_verified.config import Config
 from ris_verified.errors import InputError, ShapeError
-from ris_verified.estimate.order import choose
-from ris_verified.estimate.result import Estimates, Peaks
-from ris_verified.estimate.search import greedy_search, nested_search
+from ris_verified.estimate.result import Estimates
+from ris_verified.estimate.search import greedy_search
 from ris_verified.shapes import as_complex, describe, require_finite, to_ri
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def localize(
     if model is None:
         if cfg.estimate.order_criterion == "model":
             raise InputError("needs a model", where="estimate.order_criterion", expected="bic or aicc, or a model")
-        return stages.mle(_searched(data, K, cfg)[1], *data, cfg)
+        known = stages.order(*data, cfg) if K is None else K
+        return stages.mle(greedy_search(*data, known, cfg), *data, cfg)
     blended, head = _covariances(stages, model, data, cfg)
     if K is None:
         K = head if cfg.estimate.order_criterion == "model" else stages.order(*data, cfg)
@@ -76,12 +76,6 @@ def localize(
         unrefined = replace(cfg, estimate=replace(cfg.estimate, mle_snr_threshold_db=float("inf")))
         return replace(stages.mle(peaks, *data, unrefined), blend=blended)
     return replace(stages.mle(peaks, *data, cfg), blend=blended)
-
-
-def _searched(data: tuple[Tensor, ...], K: Tensor | None, cfg: Config) -> tuple[Tensor, Peaks]:
-    if K is not None:
-        return K, greedy_search(*data, K, cfg)
-    return choose(nested_search(*data, cfg), cfg)
 
 
 @torch.no_grad()

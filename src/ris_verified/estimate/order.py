@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.projection import to_peaks
-from ris_verified.estimate.result import Peaks
-from ris_verified.estimate.search import Nested, nested_search
+from ris_verified.estimate.search import nested_search
 
 
 def order_criterion(residual: Tensor, cfg: Config) -> Tensor:
@@ -40,13 +38,6 @@ def order_criterion(residual: Tensor, cfg: Config) -> Tensor:
     return n * torch.log(residual / n) + penalty
 
 
-def choose(nested: Nested, cfg: Config) -> tuple[Tensor, Peaks]:
-    """Return the order `B` int64 and the peaks of the fit with that many sources."""
-    best = order_criterion(nested.residual, cfg).argmin(0)
-    chosen = nested.parameters[best, torch.arange(len(best), device=best.device)]
-    return best + 1, to_peaks(chosen)
-
-
 def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
     """Return the number of sources, from 1 to K_MAX.
 
@@ -59,4 +50,5 @@ def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
     Returns:
         `B` int64.
     """
-    return choose(nested_search(y, H_full, C, cfg), cfg)[0]
+    residual = nested_search(y, H_full, C, cfg).residual
+    return order_criterion(residual.double(), cfg).argmin(0) + 1

@@ -39,10 +39,14 @@ class _Seen:
 
 
 def _seen(data: Measurement) -> _Seen:
-    single = data.H_full.to(torch.complex64), data.C.to(torch.complex64)
     grid, atoms = search_grid(data.cfg, torch.float32, data.y.device)
-    seen = measured(*single, atoms.T.expand(len(data.y), -1, -1), data.joint)
-    return _Seen(grid.to(data.y.real.dtype), seen, seen.abs().square().sum(2))
+    seen = measured(data.H_full, data.C, atoms.T.expand(len(data.y), -1, -1), data.joint)
+    return _Seen(grid, seen, _power(seen).sum(2))
+
+
+def _power(z: Tensor) -> Tensor:
+    # |z|² without the square root that abs() takes.
+    return torch.view_as_real(z).square().sum(-1)
 
 
 def _strongest(parameters: Tensor, data: Measurement, seen: _Seen) -> Tensor:
@@ -54,9 +58,8 @@ def _strongest(parameters: Tensor, data: Measurement, seen: _Seen) -> Tensor:
     # Orthonormal columns; an absent source's zero column must not become a direction.
     Q = torch.linalg.qr(B_l)[0] * present[:, None, None]
     rest = data.y - (Q @ (Q.mH @ data.y[..., None]))[..., 0]
-    Q, rest = Q.to(seen.atoms.dtype), rest.to(seen.atoms.dtype)
-    hit = (rest.conj()[:, :, None] @ seen.atoms)[:, :, 0].abs().square()
-    left = seen.energy - (Q.mH @ seen.atoms).abs().square().sum(2)
+    hit = _power((rest.conj()[:, :, None] @ seen.atoms)[:, :, 0])
+    left = seen.energy - _power(Q.mH @ seen.atoms).sum(2)
     floor = torch.finfo(left.dtype).eps * seen.atoms.shape[2]
     gain = (hit / left.clamp_min(floor * seen.energy.mean())).sum(1)
     return seen.grid[gain.argmax(-1)]
@@ -75,14 +78,16 @@ def _greedy(data: Measurement, seen: _Seen, most: int) -> Nested:
     for k in range(most):
         parameters = _place(parameters, k, _strongest(parameters, data, seen))
         parameters, residual = descend(parameters, data, REFINE)
+        if k:
+            parameters, residual = _reseed(parameters, residual, data, seen)
         fits.append(parameters)
         residuals.append(residual)
     return Nested(torch.stack(fits), torch.stack(residuals))
 
 
-def _reseed(parameters: Tensor, value: Tensor, data: Measurement, seen: _Seen, sweeps: int) -> tuple[Tensor, Tensor]:
+def _reseed(parameters: Tensor, value: Tensor, data: Measurement, seen: _Seen) -> tuple[Tensor, Tensor]:
     """Take each source away in turn, search its place anew and keep what lowers the objective."""
-    for _ in range(sweeps):
+    for _ in range(data.cfg.estimate.mle_sweeps):
         before = value
         for k in range(parameters.shape[1]):
             active = torch.isfinite(parameters[:, k]).all(-1)
@@ -102,32 +107,30 @@ def _reseed(parameters: Tensor, value: Tensor, data: Measurement, seen: _Seen, s
     return parameters, value
 
 
-def nested_search(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config, most: int | None = None) -> Nested:
-    """Return greedy fits with 1, 2, … sources, each refined jointly and re-seeded cyclically.
+def nested_search(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Nested:
+    """Return greedy fits with 1, 2, … sources; after each addition all are refined and re-seeded.
+
+    The search runs in single precision; what it finds is only a start.
 
     Args:
         y: `B x L x M` complex.
         H_full: `B x M x N` complex.
         C: `B x L x N` complex.
         cfg: reads `estimate.search_*`, `estimate.mle_sweeps`, `scene` and `array`.
-        most: largest number of sources, K_MAX where None.
 
     Returns:
         A `Nested`.
     """
+    whole = _single(y, H_full, C, cfg)
     parts = []
-    most = most or cfg.scene.sources_max
-    whole = Measurement.of(y, H_full, C, cfg)
     for first in range(0, len(y), CHUNK):
         data = whole.only(slice(first, first + CHUNK))
-        seen = _seen(data)
-        nested = _greedy(data, seen, most)
-        swept = [
-            _reseed(nested.parameters[k], nested.residual[k], data, seen, cfg.estimate.mle_sweeps if k else 0)
-            for k in range(most)
-        ]
-        parts.append(Nested(torch.stack([p for p, _ in swept]), torch.stack([v for _, v in swept])))
+        parts.append(_greedy(data, _seen(data), cfg.scene.sources_max))
     return Nested(torch.cat([p.parameters for p in parts], 1), torch.cat([p.residual for p in parts], 1))
+
+
+def _single(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Measurement:
+    return Measurement.of(y.to(torch.complex64), H_full.to(torch.complex64), C.to(torch.complex64), cfg)
 
 
 def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor, cfg: Config) -> Peaks:
@@ -146,14 +149,12 @@ def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor, cfg: Config) 
     Source: Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
     projection", IEEE Trans. ASSP 36 (1988).
     """
-    whole = Measurement.of(y, H_full, C, cfg)
-    found = y.real.new_full((len(y), cfg.scene.sources_max, 3), torch.nan)
+    whole = _single(y, H_full, C, cfg)
+    found = whole.y.real.new_full((len(y), cfg.scene.sources_max, 3), torch.nan)
     for k in K.unique().tolist():
         for chosen in torch.nonzero(k == K)[:, 0].split(CHUNK):
             data = whole.only(chosen)
             seen = _seen(data)
             nested = _greedy(data, seen, k)
-            found[chosen], _ = _reseed(
-                nested.parameters[-1], nested.residual[-1], data, seen, cfg.estimate.mle_sweeps if k > 1 else 0
-            )
-    return to_peaks(found)
+            found[chosen] = nested.parameters[-1]
+    return to_peaks(found.to(y.real.dtype))

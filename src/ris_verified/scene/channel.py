@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ris_verified.array.geometry import element_positions
 from ris_verified.config import ArrayConfig, SceneConfig
+
+
+@functools.lru_cache(maxsize=8)
+def _elements(array: ArrayConfig) -> NDArray[np.float64]:
+    # A pure function of a frozen configuration; read-only, for every scene shares it.
+    positions: NDArray[np.float64] = element_positions(array).numpy()
+    positions.setflags(write=False)
+    return positions
 
 
 def line_of_sight(array: ArrayConfig, scene: SceneConfig, azimuth: float, elevation: float) -> NDArray[np.complex128]:
@@ -29,9 +39,11 @@ def line_of_sight(array: ArrayConfig, scene: SceneConfig, azimuth: float, elevat
     antennas = np.zeros((scene.antennas, 3))
     antennas[:, 1] = (np.arange(scene.antennas) - (scene.antennas - 1) / 2) * array.wavelength / 2
     antennas += scene.base_station_distance * direction
-    elements = element_positions(array).numpy()
-    distance = np.linalg.norm(antennas[:, None] - elements, axis=-1)
-    response: NDArray[np.complex128] = np.exp(-1j * array.wavenumber * distance)
+    # One axis at a time: a reduction over a last axis of three is slower than all the rest.
+    x, y, z = (antennas[:, None, axis] - _elements(array)[:, axis] for axis in range(3))
+    phase = -array.wavenumber * np.sqrt(x * x + y * y + z * z)
+    response = np.empty(phase.shape, np.complex128)
+    response.real, response.imag = np.cos(phase), np.sin(phase)
     return response
 
 

@@ -86,10 +86,11 @@ class _Run:
         state.model.train()
         order = _epoch_order(self.training, self.scenes, self.pipeline, epoch)
         total, began = torch.zeros((), device=self.device), time.perf_counter()
-        counted = 0
+        counted, rate = 0, 0.0
         for batch in self._batches(self.training, order, self.batch):
             report = self.pipeline.train_step(state, batch, self.pipeline)
             self.log.step(state.step, report)
+            rate = report.learning_rates["backbone"]
             if not report.skipped:
                 total, counted = total + report.loss, counted + 1
             if state.step == 1:
@@ -101,7 +102,7 @@ class _Run:
             "epoch": epoch + 1,
             "step": state.step,
             "train": float(total) / counted if counted else float("nan"),
-            "rate": report.learning_rates["backbone"],
+            "rate": rate,
             "skipped": state.skipped,
         }
 
@@ -138,7 +139,8 @@ def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | Non
     run = _Run(pipeline, data, out, progress)
     cfg = pipeline.config
     (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
-    weights, history, best = out / "weights.safetensors", [], -1.0
+    weights, history, best, best_epoch = out / "weights.safetensors", [], -1.0, 0
+    kept: dict[str, Tensor] = {}
     for epoch in range(cfg.train.epochs):
         record = run.epoch(epoch)
         record["validation"] = run.validated()

@@ -13,7 +13,7 @@ from ris_verified.audit.binding import unbound_names
 from ris_verified.audit.config_names import ANY, CONFIG_NAME, Schema, nearest, read_schema, reads
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, NotApplicable, equal, rule
-from ris_verified.audit.syntax import SourceFile, called_name, functions, read_tree
+from ris_verified.audit.syntax import SourceFile, Tree, called_name, functions, read_file
 from ris_verified.errors import ConfigError
 
 PACKAGE = Path(__file__).resolve().parents[2]
@@ -24,7 +24,7 @@ def schema_of(context: Context) -> tuple[Schema, bool]:
     own = read_schema(context.tree)
     if any(own.fields.values()):
         return own, True
-    return read_schema(dataclasses.replace(read_tree(PACKAGE), folder=PACKAGE)), False
+    return read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),))), False
 
 
 def clean(context: Context, what: str) -> Measurement:

@@ -1,0 +1,111 @@
+"""The options and exit codes of `ris-verified audit`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ris_verified.audit.cli import add_arguments, run
+
+
+def call(*arguments: str) -> int:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "a.py").write_text("def f(cfg):\n    return getattr(cfg, 'hybrid_beta', 0.3)\n", encoding="utf-8")
+    return folder
+
+
+def test_list_and_explain_do_not_import_torch() -> None:
+    code = (
+        "import argparse, sys\nfrom ris_verified.audit.cli import add_arguments, run\n"
+        "p = argparse.ArgumentParser(); add_arguments(p)\n"
+        "codes = run(p.parse_args(['--list'])), run(p.parse_args(['--explain', 'RV0101']))\n"
+        "sys.exit(9 if 'torch' in sys.modules else sum(codes))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "RV0101" in done.stdout
+    assert "Why:" in done.stdout
+
+
+def test_source_alone_exits_1_on_a_finding_and_names_the_line(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--source", str(source)) == 1
+    assert "a.py:2" in capsys.readouterr().out
+
+
+def test_source_alone_exits_0_when_clean(source: Path) -> None:
+    (source / "a.py").write_text("x = 1\n", encoding="utf-8")
+    assert call("--source", str(source), "--select", "RV1101,RV0201") == 0
+
+
+def test_json_goes_to_the_output_file(source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "report.json"
+    assert call("--source", str(source), "--format", "json", "--output", str(target)) == 1
+    assert json.loads(target.read_text(encoding="utf-8"))["verdict"] == "NO-GO"
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--format", "sarif"),
+        ("--explain", "RV9999"),
+        ("--select", "nothing", "--source", "."),
+        ("--source", "absent-folder"),
+        ("--pipeline", "no_colon"),
+        ("--pipeline", "absent_module_xyz:pipeline"),
+        ("--pipeline", "json:absent"),
+        ("--pipeline", "json:dumps.x"),
+        ("--pipeline", "json:__name__"),
+        ("--pipeline", "json:a", "--set", "seed=1"),
+        ("--set", "covariance.betta=1"),
+        ("--config", "absent.toml"),
+        ("--data", "absent-folder"),
+    ],
+)
+def test_wrong_usage_exits_2_with_one_line(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "expected" in error
+
+
+def test_a_format_to_come_is_refused_with_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--format", "html") == 2
+    assert "text, json (not yet:" in capsys.readouterr().err
+
+
+def test_a_pipeline_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "import dataclasses\nfrom ris_verified.audit.context import small_config\n"
+        "from ris_verified.config import Config\nfrom ris_verified.pipeline import Pipeline\n"
+        "def build():\n    return Pipeline.default(small_config(Config()))\n"
+        "def doubled(array, *rest):\n    return 2 * sound.element_positions(array, *rest)\n"
+        "sound = build()\nbent = dataclasses.replace(sound, element_positions=doubled)\n"
+    )
+    (tmp_path / "mine_for_audit.py").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert call("--pipeline", "mine_for_audit:build", "--select", "RV0801") == 0
+    assert call("--pipeline", "mine_for_audit:bent", "--select", "RV1601") == 1
+    assert "spacing of neighbours" in capsys.readouterr().out
+
+
+def test_prove_exits_0_when_all_are_killed_and_1_when_nothing_was_planted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--prove", "--select", "RV0105") == 0
+    assert "2 of 2 faults killed" in capsys.readouterr().out
+    assert call("--prove", "--select", "RV1404") == 1

@@ -1,0 +1,164 @@
+"""The runner: statuses, verdicts, selection, and leaving everything as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ris_verified.audit as package
+from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.result import Report, Result, verdict
+from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, rule
+from ris_verified.audit.rules import rules
+from ris_verified.audit.runner import PACKAGE, audit, choose, run_rule
+from ris_verified.config import Config
+from ris_verified.errors import AuditError, ShapeError
+from ris_verified.pipeline import Pipeline
+
+
+def made(check: object, severity: str = "blocker") -> Rule:
+    build = rule("RV9999", "t", law="l", why="w", how="h", remedy="r", severity=severity)  # type: ignore[arg-type]
+    return build(check)  # type: ignore[arg-type]
+
+
+CONTEXT = Context(None, "quick", PACKAGE)
+GOOD, BAD = Measurement(1.0, 2.0, True, "good"), Measurement(3.0, 2.0, False, "bad")
+
+
+def raising(error: Exception) -> object:
+    def check(_: Context) -> Sequence[Measurement]:
+        raise error
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("check", "statuses"),
+    [
+        (lambda _: GOOD, ["pass"]),
+        (lambda _: [GOOD, GOOD], ["pass"]),
+        (lambda _: [GOOD, BAD, BAD], ["fail", "fail"]),
+        (lambda _: [], ["error"]),
+        (raising(NotApplicable("no data")), ["skip"]),
+        (raising(ZeroDivisionError("oops")), ["error"]),
+        (raising(ShapeError("wrong", where="y")), ["fail"]),
+    ],
+)
+def test_status_of_every_outcome(check: object, statuses: list[str]) -> None:
+    results = run_rule(made(check), CONTEXT)
+    assert [r.status for r in results] == statuses
+    assert all(r.remedy == ("r" if r.status in ("fail", "error") else "") for r in results)
+
+
+def result(status: str, severity: str = "blocker", measured: float | str = 1.0) -> Result:
+    return Result("RV0000", "t", status, severity, measured, 2.0, "", "m", "", "", 0.1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        ([], "NO-GO"),
+        (["skip"], "NO-GO"),
+        (["pass"], "GO"),
+        (["pass", "skip"], "GO"),
+        (["pass", "fail"], "NO-GO"),
+        (["pass", "error"], "NO-GO"),
+    ],
+)
+def test_verdict(results: list[str], expected: str) -> None:
+    assert verdict(tuple(result(status) for status in results)) == expected
+
+
+def test_a_warning_does_not_stop_a_launch_but_a_crash_of_its_check_does() -> None:
+    assert verdict((result("pass"), result("fail", "warning"))) == "GO"
+    assert verdict((result("pass"), result("error", "warning"))) == "NO-GO"
+
+
+def test_json_has_finite_numbers_only_and_the_stated_keys() -> None:
+    report = Report("GO", "quick", "abc", {"python": "3"}, 1.0, (result("pass", measured=float("nan")), result("fail")))
+    tree = json.loads(report.to_json(), parse_constant=lambda text: pytest.fail(f"{text} in JSON"))
+    assert list(tree) == ["schema", "verdict", "profile", "config_hash", "environment", "seconds", "results"]
+    assert tree["schema"] == "ris-verified-audit/1"
+    assert tree["results"][0]["measured"] == "nan"
+    assert list(tree["results"][1]) == [f.name for f in dataclasses.fields(Result)]
+
+
+def test_text_has_failures_first_and_the_verdict_last() -> None:
+    lines = Report("NO-GO", "quick", "", {}, 1.0, (result("pass"), result("fail"))).to_text().splitlines()
+    assert lines[0].startswith("FAIL")
+    assert lines[-1].startswith("NO-GO: 1 pass, 1 fail")
+
+
+@pytest.mark.parametrize("compare", [at_most, at_least])
+def test_nan_never_passes(compare: object) -> None:
+    assert not compare(float("nan"), 1.0, "m").passed  # type: ignore[operator]
+    assert not close(float("nan"), 1.0, 1.0, "m").passed
+
+
+def test_selection_by_beginning_and_by_profile() -> None:
+    assert {r.section for r in choose(["RV08"], [], "quick")} == {"RV08"}
+    assert "RV0801" not in {r.id for r in choose(["RV08"], ["RV0801"], "quick")}
+    assert "RV1203" not in {r.id for r in choose([], [], "quick")}
+    assert "RV1203" in {r.id for r in choose([], [], "full")}
+    assert [r.id for r in choose(["RV1203"], [], "quick")] == ["RV1203"]
+    assert {r.needs for r in choose([], [], "quick", ("source",))} == {"source"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"select": ["RV77"]}, {"ignore": ["x"]}, {"source": "absent"}, {"data": "absent"}, {"profile": "slow"}],
+)
+def test_wrong_usage_is_one_audit_error(arguments: dict[str, object]) -> None:
+    with pytest.raises(AuditError):
+        audit(None, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def sound() -> Pipeline:
+    return Pipeline.default(small_config(Config()))
+
+
+def test_nothing_is_disturbed(sound: Pipeline) -> None:
+    model = sound.build_model(sound.config).train()
+    shared = dataclasses.replace(sound, build_model=lambda cfg: model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random.seed(3), np.random.seed(3), torch.manual_seed(3)
+    states = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    report = audit(shared, select=["RV04", "RV05", "RV12", "RV1403"], ignore=["RV0402"])
+    assert {r.status for r in report.results} == {"pass"}
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert model.training
+    assert states[0] == random.getstate()
+    assert np.array_equal(states[1], np.random.get_state()[1])
+    assert torch.equal(states[2], torch.get_rng_state())
+    assert torch.is_grad_enabled()
+
+
+def test_a_stage_that_crashes_is_an_error_and_the_rest_still_runs(sound: Pipeline) -> None:
+    def broken(*_: object) -> object:
+        raise MemoryError("full")
+
+    report = audit(dataclasses.replace(sound, spectrum=broken), select=["RV1202", "RV0801"])  # type: ignore[arg-type]
+    assert {r.id: r.status for r in report.results} == {"RV0801": "pass", "RV1202": "error"}
+    assert report.verdict == "NO-GO"
+
+
+def test_the_package_itself_can_be_called(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n", encoding="utf-8")
+    report = package(None, source=tmp_path, select=["RV1101"])  # type: ignore[operator]
+    assert report.verdict == "GO"
+
+
+def test_every_rule_is_explained_and_numbered() -> None:
+    for name, item in rules().items():
+        assert name == item.id
+        assert all([item.title, item.law, item.why, item.how, item.remedy, item.check.__doc__])
+        assert item.source.endswith(item.id)

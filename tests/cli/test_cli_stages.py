@@ -1,0 +1,198 @@
+"""The commands that make, train, judge and tune, end to end at a tiny size, behind a gate of a known verdict."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ris_verified.audit import runner
+from ris_verified.audit.result import Report, Result
+from ris_verified.cli.main import main
+from ris_verified.config import Config
+
+TINY = """
+[array]
+horizontal = 6
+vertical = 4
+[scene]
+antennas = 8
+snapshots = 6
+sources_max = 3
+[data]
+train_scenes = 16
+validation_scenes = 8
+test_scenes = 8
+shard_scenes = 8
+workers = 1
+[model]
+channels = 8
+width = 16
+layers = 1
+heads = 2
+head_width = 16
+head_layers = 1
+dictionary_azimuth = 8
+dictionary_elevation = 4
+dictionary_range = 3
+[train]
+epochs = 1
+batch_size = 8
+precision = "float32"
+[estimate]
+grid_azimuth = 16
+grid_elevation = 8
+grid_range = 4
+[hpo]
+data_share = 0.5
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return str(path)
+
+
+@pytest.fixture
+def verdict(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    asked: dict[str, Any] = {"verdict": "GO", "data": []}
+
+    def audit(pipeline: object, profile: str = "quick", data: Path | None = None) -> Report:
+        asked["data"].append(data)
+        status = "pass" if asked["verdict"] == "GO" else "fail"
+        result = Result("RV0801", "trace", status, "blocker", 1.0, 0.0, "", "drifts", "R_pred", "normalise", 0.0)  # type: ignore[arg-type]
+        return Report(asked["verdict"], profile, "", {}, 0.0, (result,))
+
+    monkeypatch.setattr(runner, "audit", audit)
+    return asked
+
+
+def test_launch_goes_the_whole_line(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["launch", "--config", tiny, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "audit GO" in printed.out
+    for stage in ("generate", "audit", "train", "evaluate"):
+        assert stage in printed.err
+    assert verdict["data"] == [out / "data"]
+    assert json.loads((out / "audit.json").read_text())["verdict"] == "GO"
+    assert json.loads((out / "evaluation.json").read_text())["scenes"] == 8
+    assert list(out.rglob("weights.safetensors"))
+    assert list(out.glob("*.html"))
+    (page,) = out.glob("*.html")
+    page.unlink()
+    assert main(["report", str(out)]) == 0
+    assert page.exists()
+
+
+def test_no_go_stops_before_training_and_says_why(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    verdict["verdict"] = "NO-GO"
+    out = tmp_path / "run"
+    assert main(["launch", "--config", tiny, "--out", str(out)]) == 1
+    assert "RV0801 trace" in capsys.readouterr().err
+    assert json.loads((out / "audit.json").read_text())["verdict"] == "NO-GO"
+    assert not list(out.rglob("weights.safetensors"))
+
+
+@pytest.mark.parametrize("command", ["train", "hpo"])
+def test_train_and_hpo_pass_the_same_gate(
+    command: str, tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    assert main(["generate", "--config", tiny, "--out", str(data)]) == 0
+    assert "32 scenes in 4 shards" in capsys.readouterr().out
+    verdict["verdict"] = "NO-GO"
+    asked = [command, "--config", tiny, "--data", str(data), "--out", str(out)]
+    assert main(asked) == 1
+    assert "RV0801" in capsys.readouterr().err
+    assert not list(out.rglob("*.safetensors"))
+    assert not list(out.rglob("*.log"))
+
+
+def test_a_waiver_lets_training_go_on_and_is_logged(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    main(["generate", "--config", tiny, "--out", str(data)])
+    verdict["verdict"] = "NO-GO"
+    asked = ["train", "--config", tiny, "--data", str(data), "--out", str(out), "--ignore-audit", "a drill"]
+    assert main(asked) == 0
+    assert "a drill" in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "weights.safetensors").exists()
+
+
+def test_weights_bring_their_own_configuration(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out, judged = tmp_path / "data", tmp_path / "out", tmp_path / "judged"
+    main(["generate", "--config", tiny, "--out", str(data)])
+    main(["train", "--config", tiny, "--data", str(data), "--out", str(out)])
+    asked = ["evaluate", "--weights", str(out / "weights.safetensors"), "--data", str(data), "--out", str(judged)]
+    assert main(asked) == 0
+    assert (judged / "evaluation.md").exists()
+    capsys.readouterr()
+    assert main([*asked, "--preset", "reference"]) == 2
+    assert "configuration that the weights were trained with" in capsys.readouterr().err
+
+
+def test_parts_of_the_data_wait_for_each_other(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["generate", "--config", tiny, "--out", str(tmp_path / "data"), "--part"]
+    assert main([*asked, "1/2"]) == 0
+    assert "no manifest yet" in capsys.readouterr().out
+    assert main([*asked, "2/2"]) == 0
+    assert "32 scenes" in capsys.readouterr().out
+    assert main([*asked, "3/2"]) == 2
+
+
+def test_a_study_trains_scores_and_leaves_a_configuration(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hpo"
+    asked = ["hpo", "--config", tiny, "--n_trials", "2", "--epochs_per_trial", "1", "--space", "narrow"]
+    assert main([*asked, "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "2 of 2 trials have a score" in printed.out
+    best = Config.load(out / "best.toml")
+    assert best.data.train_scenes == 16
+    assert 1e-4 <= best.train.learning_rate <= 4e-4
+    for number in range(2):
+        trial = Config.load(out / f"trial-{number:04d}" / "config.toml")
+        assert (trial.data.train_scenes, trial.data.validation_scenes, trial.train.ema_decay) == (8, 4, 0.0)
+    assert not list(out.rglob("weights.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        (["--set", "train.epoch=3"], "train.epochs"),
+        (["--set", "train.epochs"], "KEY=VALUE"),
+        (["--set", "covariance.beta=2"], "covariance.beta"),
+        (["--config", "absent.toml"], "absent.toml"),
+        (["--config", "absent.toml", "--preset", "quick"], "one of them"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(
+    extra: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--out", str(tmp_path / "data"), *extra]) == 2
+    printed = capsys.readouterr().err
+    assert named in printed
+    assert printed.count("\n") == 1
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_missing_folder_is_named(
+    command: str, tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [command, "--config", tiny, "--data", str(tmp_path / "gone"), "--out", str(tmp_path / "out")]
+    assert main([*asked, *(["--weights", str(tmp_path / "no.safetensors")] if command == "evaluate" else [])]) == 2
+    assert str(tmp_path) in capsys.readouterr().err.replace("\n", "")
