@@ -42,7 +42,8 @@ def _unknown(cls: type[Any], key: str, source: str) -> ConfigError:
     sections = sorted({name.split(".")[0] for name in known})
     new = HISTORICAL.get(key.split(".")[-1].upper())
     leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-    near = [new] if new else leaf or difflib.get_close_matches(key, known + sections, 1, 0.5)
+    slips = difflib.get_close_matches(key.split(".")[-1].upper(), HISTORICAL, 1, 0.6)
+    near = leaf or [HISTORICAL[slip] for slip in slips] or difflib.get_close_matches(key, known + sections, 1, 0.5)
     hint = f"the nearest known name is {near[0]}" if near else f"sections: {', '.join(sections)}"
     hint = f"this name is now {new}" if new else hint
     return ConfigError(f"unknown key {key!r}", where=source, expected=hint)

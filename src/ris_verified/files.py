@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -29,14 +30,42 @@ def atomic_write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
         raise StorageError(
             f"cannot write {len(content):,} bytes: {error.strerror or error}",
             where=str(path),
             expected=f"a writable folder with room; {_free(path)}",
             remedy="what was there before is intact; make room and run the same command again",
         ) from error
+    finally:
+        # After the rename there is nothing to remove; after a failure or Ctrl-C there is.
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def clear_stale(path: Path) -> None:
+    """Remove what killed writers of a file left beside it; parts of running writers stay.
+
+    Args:
+        path: the file that they were going to replace.
+    """
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        owner = part.name.removesuffix(".part").rpartition(".")[2]
+        if owner.isdigit() and not _alive(int(owner)):
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+
+
+def _alive(process: int) -> bool:
+    if os.name != "posix":
+        # Elsewhere signal 0 is a real signal.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _free(path: Path) -> str:

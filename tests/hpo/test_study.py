@@ -31,7 +31,7 @@ def rate(values: dict[str, Any], number: int) -> float:
 
 @pytest.mark.parametrize("space", ["wide", "narrow"])
 def test_every_sampled_trial_is_a_valid_configuration(tmp_path: Path, space: str) -> None:
-    cfg, seen = config(12, space), []
+    cfg, seen = config(8, space), []
 
     def objective(values: dict[str, Any], number: int) -> float:
         made = trial_config(cfg, values)
@@ -39,7 +39,7 @@ def test_every_sampled_trial_is_a_valid_configuration(tmp_path: Path, space: str
         return rate(values, number)
 
     run_study(cfg, objective, str(tmp_path / "s.log"), VERDICT)
-    assert seen == [(set(SPACES[space]), 0, True)] * 12
+    assert seen == [(set(SPACES[space]), 0, True)] * 8
 
 
 def test_failures_and_non_finite_scores_cost_one_trial_each(tmp_path: Path) -> None:

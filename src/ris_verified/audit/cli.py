@@ -95,7 +95,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _prove(args: argparse.Namespace, select: list[str]) -> int:
     from ris_verified.audit.prove import kill_table, prove
+    from ris_verified.audit.runner import choose
 
+    choose(select, [], "full")
     kills = []
     for kill in prove(_pipeline(args), select):
         kills.append(kill)

@@ -61,7 +61,11 @@ def choose(
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Put every random state, the gradient mode and the default dtype back as they were."""
+    """Put every random state, the gradient mode, the default dtype and the thread count back as they were.
+
+    Within, torch runs on one thread: figures then repeat to the bit, and threads that wait in turns
+    for a shared core cannot make a check of a second take ten.
+    """
     if "torch" not in sys.modules:
         state = random.getstate()
         try:
@@ -73,7 +77,8 @@ def undisturbed() -> Iterator[None]:
     import torch
 
     state, numpy_state = random.getstate(), np.random.get_state()
-    gradient, dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+    gradient, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
             yield
@@ -82,6 +87,7 @@ def undisturbed() -> Iterator[None]:
         np.random.set_state(numpy_state)
         torch.set_grad_enabled(gradient)
         torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
 
 
 def environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ris_verified.errors import InputError
+from ris_verified.errors import InputError, ShapeError
 
 FIELDS = ("y", "H", "C", "ptr", "K", "R_in", "snr", "H_full")
 
@@ -57,18 +57,18 @@ def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.devic
     """Read a batch given as `Batch`, mapping or sequence of the eight fields, onto a device.
 
     Args:
-        batch: names as in `FIELDS` (a mapping may hold more), or the eight in that order.
+        batch: names as in `FIELDS` (a mapping may hold more), or exactly the eight in that order.
         device: where to.
 
     Returns:
         A `Batch`.
 
     Raises:
-        InputError: a field is missing or is no tensor.
+        InputError: a field is missing or is no tensor, or the fields differ in their number of scenes.
     """
     if isinstance(batch, Batch):
         return batch.to(device)
-    named = batch if isinstance(batch, Mapping) else dict(zip(FIELDS, batch, strict=False))
+    named = _named(batch)
     for name in FIELDS:
         if not isinstance(named.get(name), Tensor):
             raise InputError(
@@ -76,4 +76,24 @@ def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.devic
                 where=f"batch.{name}",
                 expected=f"tensors {', '.join(FIELDS)}",
             )
-    return Batch(**{name: named[name] for name in FIELDS}).to(device)
+    fields: dict[str, Tensor] = {name: named[name] for name in FIELDS}
+    if len({value.shape[:1] for value in fields.values()}) != 1:
+        raise ShapeError(
+            ", ".join(f"{name} {list(value.shape)}" for name, value in fields.items()),
+            where="batch",
+            expected="the same number of scenes first in every field",
+        )
+    return Batch(**fields).to(device)
+
+
+def _named(batch: Mapping[str, Any] | Sequence[Any]) -> Mapping[str, Any]:
+    if isinstance(batch, Mapping):
+        return batch
+    # A tensor could be taken for a sequence of its rows.
+    if not isinstance(batch, Sequence) or len(batch) > len(FIELDS):
+        raise InputError(
+            f"is a {type(batch).__name__}" + (f" of {len(batch)}" if isinstance(batch, Sequence) else ""),
+            where="batch",
+            expected=f"a Batch, a mapping or a sequence of {', '.join(FIELDS)}",
+        )
+    return dict(zip(FIELDS, batch, strict=False))

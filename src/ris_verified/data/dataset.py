@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import queue
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,61 +15,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ris_verified.array.steering import steering
 from ris_verified.config import Config
-from ris_verified.covariance.trace import trace_normalised
+from ris_verified.data.assemble import Truth, to_batch, to_truth
 from ris_verified.data.batch import Batch
-from ris_verified.data.manifest import Manifest, Shard, verify
-from ris_verified.data.shard import stacked
-from ris_verified.errors import DataError
-from ris_verified.scene.codes import code_values
+from ris_verified.data.manifest import Manifest, Shard, again, verify
+from ris_verified.data.shard import FORMAT, stacked, stored_origin
+from ris_verified.errors import DataError, InputError
 from ris_verified.scene.scene import Scene, draw_scene
-from ris_verified.shapes import from_ri, to_ri
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What evaluation knows beyond the batch.
-
-    Args:
-        symbols: `B x L x K_MAX x 2` float32; zero beyond K.
-        powers: `B x K_MAX` float64; NaN beyond K.
-        noise_variance: `B` float64.
-        rician_factor: `B` float64.
-        ptr: `B x K_MAX x 3` float64, positions as drawn.
-    """
-
-    symbols: Tensor
-    powers: Tensor
-    noise_variance: Tensor
-    rician_factor: Tensor
-    ptr: Tensor
-
-
-def to_batch(stored: dict[str, Tensor], cfg: Config) -> Batch:
-    """Build a batch from the stored form of scenes (see `stacked`); R_true is A P Aᴴ, trace N.
-
-    Args:
-        stored: tensors with S first.
-        cfg: reads `array` and `scene.code_bits`.
-
-    Returns:
-        A `Batch` of S scenes.
-    """
-    table = torch.from_numpy(code_values(np.arange(1 << cfg.scene.code_bits, dtype=np.uint8), cfg.scene.code_bits))
-    C = table.to(torch.complex64)[stored["codes"].long()]
-    H_full = stored["H_full"].float()
-    H = torch.einsum("bmn,bln->blm", from_ri(H_full), C)
-    sources = stored["sources"]
-    present = torch.isfinite(sources).all(-1)
-    place = torch.where(present[..., None], sources, 1.0)
-    A = steering(cfg.array, *place[..., :3].unbind(-1)).mT
-    A = (A * (place[..., 3].sqrt() * present)[:, None]).to(torch.complex64)
-    R_true = trace_normalised(A @ A.mH)
-    return Batch(
-        stored["y"], to_ri(H), to_ri(C), sources[..., :3].float(), stored["K"], R_true,
-        stored["snr_db"].float(), H_full,
-    )  # fmt: skip
 
 
 def _tensors(arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
@@ -79,6 +31,11 @@ def _tensors(arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
 def scenes_to_batch(scenes: list[Scene], cfg: Config) -> Batch:
     """Return drawn scenes as a batch, through the same stored form as files."""
     return to_batch(_tensors(stacked(scenes, cfg)), cfg)
+
+
+def scenes_to_truth(scenes: list[Scene], cfg: Config) -> Truth:
+    """Return the truth of drawn scenes, through the same stored form as files."""
+    return to_truth(_tensors(stacked(scenes, cfg)))
 
 
 def draw_batch(cfg: Config, count: int, *key: int) -> Batch:
@@ -106,9 +63,9 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
         problems = verify(folder) if checked else []
         if problems or not self.shards:
             raise DataError(
-                "; ".join(problems) or f"no {split} scenes", where=str(folder), expected="a whole data folder"
+                "; ".join(problems) or f"no {split!r} scenes", where=str(folder), expected="a whole data folder"
             )
-        self._stored = [_open(folder, shard) for shard in self.shards]
+        self._stored = [_open(folder, shard, manifest.digest) for shard in self.shards]
         self._ends = np.cumsum([shard.scenes for shard in self.shards])
 
     def __len__(self) -> int:
@@ -124,8 +81,27 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
         """Return K of every scene, `S` int64."""
         return torch.cat([stored["K"] for stored in self._stored])
 
+    def scene_digests(self) -> list[str]:
+        """Return the SHA-256 of y of every scene: equal ones are the same scene."""
+        rows = (row for stored in self._stored for row in stored["y"])
+        return [hashlib.sha256(row.numpy().tobytes()).hexdigest() for row in rows]
+
     def stored(self, index: Tensor) -> dict[str, Tensor]:
-        """Return the stored tensors of some scenes, in the order asked for."""
+        """Return the stored tensors of some scenes, in the order asked for.
+
+        Args:
+            index: `B` int64, at least one.
+
+        Raises:
+            InputError: no index, or one outside 0 … S − 1.
+        """
+        if index.ndim != 1 or not len(index) or int(index.min()) < 0 or int(index.max()) >= len(self):
+            raise InputError(
+                f"{list(index.shape)} indices"
+                + (f" from {int(index.min())} to {int(index.max())}" if index.numel() else ""),
+                where="index",
+                expected=f"[B] indices from 0 to {len(self) - 1}",
+            )
         which = np.searchsorted(self._ends, index.numpy(), side="right")
         within = index.numpy() - np.concatenate([[0], self._ends])[which]
         groups = [(np.flatnonzero(which == shard), shard) for shard in np.unique(which)]
@@ -145,14 +121,10 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
 
     def truth(self, index: Tensor) -> Truth:
         """Return what evaluation needs beyond the batch for the same scenes."""
-        stored = self.stored(index)
-        return Truth(
-            stored["symbols"], stored["sources"][..., 3], stored["noise_variance"], stored["rician_factor"],
-            stored["sources"][..., :3],
-        )  # fmt: skip
+        return to_truth(self.stored(index))
 
 
-def _open(folder: Path, shard: Shard) -> dict[str, Tensor]:
+def _open(folder: Path, shard: Shard, digest: str) -> dict[str, Tensor]:
     path = folder / shard.file
     try:
         if path.stat().st_size != shard.bytes:
@@ -160,15 +132,25 @@ def _open(folder: Path, shard: Shard) -> dict[str, Tensor]:
                 f"{path.stat().st_size} bytes",
                 where=str(path),
                 expected=f"{shard.bytes} bytes",
-                remedy="delete it and run `ris-verified generate` again",
+                remedy=again(folder),
+            )
+        origin = stored_origin(path)
+        if (origin.get("format"), origin.get("digest")) != (FORMAT, digest):
+            raise DataError(
+                f"holds {origin.get('format')} of configuration {origin.get('digest')}",
+                where=str(path),
+                expected=f"{FORMAT} of configuration {digest}",
+                remedy=again(folder),
             )
         return load_file(path)
-    except (FileNotFoundError, SafetensorError) as error:
+    except DataError:
+        raise
+    except (OSError, SafetensorError) as error:
         raise DataError(
             f"shard of {shard.scenes} scenes is missing or unreadable: {error}",
             where=str(path),
             expected="every shard that the manifest lists",
-            remedy="run `ris-verified generate` again; whole shards are kept",
+            remedy=again(folder),
         ) from error
 
 
@@ -180,10 +162,12 @@ class BatchLoader:
         size: scenes a batch; the last may be smaller.
         order: `S` int64, indices in the order to show them.
         ahead: how many batches to prepare.
+        skip: batches at the beginning that an interrupted epoch has already used.
     """
 
-    def __init__(self, dataset: SceneDataset, size: int, *, order: Tensor, ahead: int = 2) -> None:
-        self.dataset, self.order, self.size, self.ahead = dataset, order, size, ahead
+    def __init__(self, dataset: SceneDataset, size: int, *, order: Tensor, ahead: int = 2, skip: int = 0) -> None:
+        self.dataset, self.size, self.ahead = dataset, size, ahead
+        self.order = order[skip * size :]
 
     def __len__(self) -> int:
         return -(-len(self.order) // self.size)
@@ -202,7 +186,7 @@ class BatchLoader:
 
         def fill() -> None:
             try:
-                for index in torch.split(self.order, self.size):
+                for index in torch.split(self.order, self.size) if len(self.order) else ():
                     put(self.dataset.batch(index))
                     if stop.is_set():
                         return

@@ -2,59 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
-from collections.abc import Callable, Iterator
+import os
+import signal
+import threading
+from collections.abc import Callable, Collection, Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import FrameType
 
 import torch
 
 from ris_verified.config import Config
-from ris_verified.data.manifest import MANIFEST, Manifest, Shard, data_digest, planned_shards
-from ris_verified.data.shard import finished_shard, write_shard
+from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_digest, planned_shards
+from ris_verified.data.shard import finished_shard, sidecar, stored_digests, write_shard
 from ris_verified.errors import DataError, InputError
+from ris_verified.files import clear_stale
 
 Progress = Callable[[int, int, str], None]
 
 
 def generate(
-    cfg: Config, folder: Path, *, part: tuple[int, int] = (1, 1), progress: Progress | None = None
+    cfg: Config,
+    folder: Path,
+    *,
+    splits: Collection[str] = tuple(SPLITS),
+    part: tuple[int, int] = (1, 1),
+    progress: Progress | None = None,
 ) -> Manifest | None:
-    """Write all shards of all splits, or one part of them, and the manifest once all are there.
+    """Write all shards, or one part of them, and the manifest once all of all splits are there.
 
     A scene's bytes depend on the configuration, its split and its index only, so the result is the
-    same whatever the number of workers and parts. Shards that an earlier run completed are kept.
+    same whatever the number of workers and parts (on machines of one kind: another CPU's sine may
+    differ in its last bit). Shards that an earlier run completed are kept. Ctrl-C and SIGTERM both
+    raise KeyboardInterrupt; only whole shards remain, and the same call goes on from there.
 
     Args:
         cfg: reads `seed`, `array`, `scene` and `data`.
         folder: where to; made where it is missing.
+        splits: which of `train`, `validation` and `test` this call draws.
         part: (i, n): this call draws every n-th shard, beginning with the i-th (from 1).
         progress: called with scenes done, scenes in all and a note.
 
     Returns:
-        The manifest, or None while other parts are missing.
+        The manifest, or None while other parts or splits are missing.
 
     Raises:
-        InputError: `part` is not 1 ≤ i ≤ n.
-        DataError: the folder holds data of another configuration; nothing is touched.
+        InputError: `part` is not 1 ≤ i ≤ n, or a split has no such name.
+        DataError: the folder holds data of another configuration, and nothing is touched; or a
+            drawing process was killed, and whole shards stay.
         StorageError: the disk is full or not writable; whole shards stay, run again to go on.
     """
-    number, count = part
-    if not 1 <= number <= count:
-        raise InputError(f"part {number}/{count}", where="part", expected="i/n with 1 ≤ i ≤ n")
-    _refuse_foreign(cfg, folder)
     plan = planned_shards(cfg)
-    mine = plan[number - 1 :: count]
+    mine = _share(plan, splits, part)
+    _refuse_foreign(cfg, folder)
     done = {s.file: s for s in (finished_shard(cfg, folder, shard) for shard in mine) if s is not None}
     todo = [shard for shard in mine if shard.file not in done]
     total, ready = sum(s.scenes for s in mine), sum(s.scenes for s in done.values())
-    for shard in _written(cfg, folder, todo):
-        done[shard.file] = shard
-        ready += shard.scenes
-        if progress:
-            progress(ready, total, shard.file)
-    rest = [done.get(shard.file) or finished_shard(cfg, folder, shard) for shard in plan]
-    whole = [shard for shard in rest if shard is not None]
+    with _termination_interrupts(), contextlib.closing(_written(cfg, folder, todo)) as written:
+        for shard in written:
+            done[shard.file] = shard
+            ready += shard.scenes
+            if progress:
+                progress(ready, total, shard.file)
+    rest = (done.get(shard.file) or finished_shard(cfg, folder, shard) for shard in plan)
+    whole = [shard for shard in itertools.takewhile(lambda shard: shard is not None, rest) if shard]
     if len(whole) < len(plan):
         return None
     manifest = Manifest(data_digest(cfg), cfg.to_toml(), whole)
@@ -62,11 +77,20 @@ def generate(
     return manifest
 
 
+def _share(plan: list[Shard], splits: Collection[str], part: tuple[int, int]) -> list[Shard]:
+    number, count = part
+    if not 1 <= number <= count:
+        raise InputError(f"part {number}/{count}", where="part", expected="i/n with 1 ≤ i ≤ n")
+    if unknown := set(splits) - set(SPLITS):
+        raise InputError(f"{sorted(unknown)} unknown", where="splits", expected=" or ".join(SPLITS))
+    return [shard for shard in plan if shard.split in splits][number - 1 :: count]
+
+
 def _refuse_foreign(cfg: Config, folder: Path) -> None:
-    if not (folder / MANIFEST).exists():
-        return
-    found = Manifest.load(folder).digest
-    if found != data_digest(cfg):
+    # An interrupted run of another configuration has left shards but no manifest.
+    stored = [Manifest.load(folder).digest] if (folder / MANIFEST).exists() else stored_digests(folder)
+    found = next((digest for digest in stored if digest != data_digest(cfg)), None)
+    if found:
         raise DataError(
             f"holds data of configuration {found}",
             where=str(folder),
@@ -75,18 +99,60 @@ def _refuse_foreign(cfg: Config, folder: Path) -> None:
         )
 
 
-def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Iterator[Shard]:
+@contextlib.contextmanager
+def _termination_interrupts() -> Iterator[None]:
+    """Let SIGTERM end a run as Ctrl-C does, where this thread may say so."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _begin() -> None:
+    """Prepare a drawing process: one thread, Ctrl-C is the parent's, and no life without the parent."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's process whose parent was killed would wait for work for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
+    for shard in todo:
+        clear_stale(folder / shard.file)
+        clear_stale(sidecar(folder, shard))
     workers = min(cfg.data.workers, len(todo))
     if workers <= 1:
         for shard in todo:
             yield write_shard(cfg, folder, shard)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
         futures = [pool.submit(write_shard, cfg, folder, shard) for shard in todo]
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a drawing process was killed",
+                where=str(folder),
+                expected=f"memory for {workers} processes",
+                remedy="run the same command again, with fewer data.workers; whole shards are kept",
+            ) from error
         except BaseException:
             # A full disk or Ctrl-C must not wait for the shards that are queued.
             pool.shutdown(wait=False, cancel_futures=True)

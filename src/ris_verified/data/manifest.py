@@ -106,21 +106,33 @@ class Manifest:
             record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if record["schema"] != SCHEMA:
                 raise DataError(f"schema {record['schema']!r}", where=str(path), expected=SCHEMA)
-            return cls(record["digest"], record["config"], [Shard(**shard) for shard in record["shards"]])
+            return cls(record["digest"], record["config"], [_shard(**shard) for shard in record["shards"]])
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
                 "cannot be read" if folder.is_dir() else "no such folder",
                 where=str(path if folder.is_dir() else folder),
                 expected=f"a folder with {MANIFEST}",
-                remedy=f"run `ris-verified generate --out {folder}`, again after an interruption",
+                remedy=again(folder),
             ) from error
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"is damaged: {error!r}",
                 where=str(path),
                 expected=SCHEMA,
-                remedy="delete it and run the same `ris-verified generate` again; whole shards are kept",
+                remedy=f"delete it and {again(folder)}",
             ) from error
+
+
+def again(folder: Path) -> str:
+    """Return what to run where something is missing from a data folder."""
+    return f"run `ris-verified generate --config FILE --out {folder}`; whole shards are kept"
+
+
+def _shard(split: str, first: int, scenes: int, sha256: str, bytes: int) -> Shard:
+    numbers = (first, scenes, bytes)
+    if split not in SPLITS or not all(type(n) is int and n >= 0 for n in numbers) or len(sha256) != 64:
+        raise ValueError(f"shard {split!r} {numbers}")
+    return Shard(split, first, scenes, sha256, bytes)
 
 
 def verify(folder: Path, cfg: Config | None = None) -> list[str]:
@@ -131,27 +143,36 @@ def verify(folder: Path, cfg: Config | None = None) -> list[str]:
         cfg: also compare with what this configuration would make.
 
     Returns:
-        Sentences that name the shard: missing, truncated, changed or foreign.
+        Sentences that name the shard (missing, truncated, changed or foreign) and what to run.
 
     Raises:
         DataError: there is no readable manifest.
     """
     manifest = Manifest.load(folder)
     problems = [problem for shard in manifest.shards for problem in _shard_problems(folder, shard)]
-    known = {shard.file for shard in manifest.shards}
+    known = {shard.file: shard.scenes for shard in manifest.shards}
+    planned = planned_shards(Config.loads(manifest.config, str(folder / MANIFEST)))
+    problems += [
+        f"{shard.file}: the manifest lists {known.get(shard.file, 0)} of its {shard.scenes} scenes; {again(folder)}"
+        for shard in planned
+        if known.get(shard.file) != shard.scenes
+    ]
     strays = sorted(path.name for path in folder.glob("*.safetensors") if path.name not in known)
-    problems += [f"{name}: not in the manifest, a foreign shard" for name in strays]
+    problems += [f"{name}: not in the manifest, a foreign shard; move it elsewhere" for name in strays]
     if cfg is not None and manifest.digest != data_digest(cfg):
-        problems.append(f"{MANIFEST}: made by configuration {manifest.digest}, not by {data_digest(cfg)}")
+        problems.append(
+            f"{MANIFEST}: made by configuration {manifest.digest}, not by {data_digest(cfg)};"
+            " use that configuration or another folder"
+        )
     return problems
 
 
 def _shard_problems(folder: Path, shard: Shard) -> list[str]:
     path = folder / shard.file
     if not path.is_file():
-        return [f"{shard.file}: missing ({shard.scenes} scenes); run `ris-verified generate` again to make it"]
+        return [f"{shard.file}: missing ({shard.scenes} scenes); {again(folder)}"]
     if path.stat().st_size != shard.bytes:
-        return [f"{shard.file}: {path.stat().st_size} bytes instead of {shard.bytes}; delete it and generate again"]
+        return [f"{shard.file}: {path.stat().st_size} bytes instead of {shard.bytes}; {again(folder)}"]
     if checksum(path) != shard.sha256:
-        return [f"{shard.file}: content changed, its checksum differs; delete it and generate again"]
+        return [f"{shard.file}: content changed, its checksum differs; {again(folder)}"]
     return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.numpy import save
 
 from ris_verified.config import Config
@@ -17,6 +19,8 @@ from ris_verified.files import atomic_write
 from ris_verified.scene.scene import Scene, draw_scene
 
 Arrays = dict[str, NDArray[Any]]
+FORMAT = "ris-verified-shard/1"
+SIDECAR = ".safetensors.json"
 
 
 def _ri(z: NDArray[np.complex128], dtype: type) -> NDArray[Any]:
@@ -56,8 +60,30 @@ def stacked(scenes: list[Scene], cfg: Config) -> Arrays:
     }
 
 
-def _sidecar(folder: Path, shard: Shard) -> Path:
-    return folder / f"{shard.file}.json"
+def sidecar(folder: Path, shard: Shard) -> Path:
+    """Return the file that holds a shard's checksum from the moment that the shard is whole."""
+    return (folder / shard.file).with_suffix(SIDECAR)
+
+
+def _header(cfg: Config, shard: Shard) -> dict[str, str]:
+    # One entry: safetensors writes several in an order that changes from call to call.
+    origin = {"format": FORMAT, "digest": data_digest(cfg), "split": shard.split, "first": shard.first}
+    return {"origin": json.dumps(origin)}
+
+
+def stored_origin(path: Path) -> dict[str, Any]:
+    """Return format, digest, split and first of a shard file, empty where it says nothing.
+
+    Raises:
+        OSError: it cannot be read.
+        SafetensorError: it is no safetensors file.
+    """
+    with safe_open(path, "np") as file:
+        header = file.metadata() or {}
+    try:
+        return dict(json.loads(header.get("origin", "{}")))
+    except (ValueError, TypeError):
+        return {}
 
 
 def write_shard(cfg: Config, folder: Path, shard: Shard) -> Shard:
@@ -78,12 +104,11 @@ def write_shard(cfg: Config, folder: Path, shard: Shard) -> Shard:
     """
     code = SPLITS[shard.split]
     scenes = [draw_scene(cfg, code, index) for index in range(shard.first, shard.first + shard.scenes)]
-    metadata = {"format": "ris-verified-shard/1", "digest": data_digest(cfg), "split": shard.split}
-    content = save(stacked(scenes, cfg), metadata)
+    content = save(stacked(scenes, cfg), _header(cfg, shard))
     atomic_write(folder / shard.file, content)
     done = Shard(shard.split, shard.first, shard.scenes, hashlib.sha256(content).hexdigest(), len(content))
     record = {"digest": data_digest(cfg), "sha256": done.sha256, "bytes": done.bytes}
-    atomic_write(_sidecar(folder, shard), json.dumps(record).encode())
+    atomic_write(sidecar(folder, shard), json.dumps(record).encode())
     return done
 
 
@@ -95,11 +120,21 @@ def finished_shard(cfg: Config, folder: Path, shard: Shard) -> Shard | None:
         folder: the data.
         shard: which.
     """
-    path, sidecar = folder / shard.file, _sidecar(folder, shard)
+    path = folder / shard.file
     try:
-        record = json.loads(sidecar.read_text(encoding="utf-8"))
+        record = json.loads(sidecar(folder, shard).read_text(encoding="utf-8"))
         size, digest, sha256 = record["bytes"], record["digest"], record["sha256"]
         whole = path.stat().st_size == size and digest == data_digest(cfg) and checksum(path) == sha256
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return Shard(shard.split, shard.first, shard.scenes, sha256, size) if whole else None
+
+
+def stored_digests(folder: Path) -> list[str]:
+    """Return the configurations that the whole shards of a folder say they are of."""
+    found = []
+    for path in sorted(folder.glob(f"*{SIDECAR}")):
+        # One that cannot be read is of a shard that is drawn again.
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found.append(str(json.loads(path.read_text(encoding="utf-8"))["digest"]))
+    return found

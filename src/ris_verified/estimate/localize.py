@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -72,9 +74,6 @@ def localize(
     peaks = stages.spectrum(R, K, cfg)
     if cfg.estimate.newton_nearfield:
         peaks = stages.newton(R, K, peaks, cfg)
-    if not cfg.estimate.mle:
-        unrefined = replace(cfg, estimate=replace(cfg.estimate, mle_snr_threshold_db=float("inf")))
-        return replace(stages.mle(peaks, *data, unrefined), blend=blended)
     return replace(stages.mle(peaks, *data, cfg), blend=blended)
 
 
@@ -82,13 +81,23 @@ def localize(
 def _covariances(stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], cfg: Config) -> tuple[Blend, Tensor]:
     y, H_full, C = (to_ri(value).float() for value in data)
     H = to_ri(torch.einsum("bmn,bln->blm", data[1], data[2])).float()
-    was_training = model.training
-    model.eval()
-    outputs = model(y, H, C, H_full)
-    model.train(was_training)
+    with _evaluating(model):
+        outputs = model(y, H, C, H_full)
     R_pred = stages.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
     R_samp = stages.inference_sample_covariance(y, H_full, C, cfg)
     return stages.inference_blend(R_pred, R_samp, cfg), outputs.k_logits.argmax(-1) + 1
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # Each part gets its own mode back: a caller may have frozen some of them.
+    modes = [(part, part.training) for part in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
 
 
 def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:

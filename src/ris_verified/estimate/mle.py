@@ -36,7 +36,8 @@ def noise_and_snr(residual: Tensor, energy: Tensor, order: Tensor, data: Measure
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
     """Minimise Σ_l ‖P⊥(Φ_l A(p)) y_l‖² jointly over all sources, beginning at `peaks`.
 
-    Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks.
+    Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks, and all do where
+    `estimate.mle` is off.
 
     Args:
         peaks: `B x K_MAX` positions, NaN beyond the order.
@@ -55,12 +56,16 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
     data = Measurement.of(y, H_full, C, cfg)
     start = to_parameters(peaks).to(y.real.dtype)
     order = torch.isfinite(start).all(-1).sum(-1)
-    fitted, residual = descend(start, data, cfg.estimate.mle_iterations)
-    _, snr_db = noise_and_snr(residual, data.energy, order, data)
-    weak = snr_db < cfg.estimate.mle_snr_threshold_db
-    fitted = torch.where(weak[:, None, None], start, fitted)
+    fitted = _refined(start, data, order) if cfg.estimate.mle else start
     found = to_peaks(fitted)
     return Estimates(found.azimuth, found.elevation, found.range, order, _covariance(fitted, data, order))
+
+
+def _refined(start: Tensor, data: Measurement, order: Tensor) -> Tensor:
+    fitted, residual = descend(start, data, data.cfg.estimate.mle_iterations)
+    _, snr_db = noise_and_snr(residual, data.energy, order, data)
+    weak = snr_db < data.cfg.estimate.mle_snr_threshold_db
+    return torch.where(weak[:, None, None], start, fitted)
 
 
 def _covariance(parameters: Tensor, data: Measurement, order: Tensor) -> Tensor:

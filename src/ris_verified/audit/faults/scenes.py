@@ -186,6 +186,10 @@ def _any_trace(batch: Batch) -> Batch:
     return dataclasses.replace(batch, R_in=batch.R_in * batch.K[:, None, None])
 
 
+def _mirrored_truth(batch: Batch) -> Batch:
+    return dataclasses.replace(batch, R_in=batch.R_in.conj().resolve_conj())
+
+
 def _by_position(pipeline: Pipeline) -> Pipeline:
     def unpack(batch: Any, device: Any = "cpu") -> Batch:
         if isinstance(batch, tuple | list):
@@ -218,5 +222,6 @@ FAULTS = (
     Fault("y_fed_as_channel", "RV0702", "the measurement is passed where H c_l belongs", unpacking(_echo)),
     Fault("last_scene_dropped", "RV1302", "a slice to −1 in the collate function", unpacking(_short)),
     Fault("truth_with_any_trace", "RV0801", "R_true = A P Aᴴ is stored without scaling", unpacking(_any_trace)),
+    Fault("truth_conjugated", "RV1002", "R_true = A* P Aᵀ: the mirrored scene", unpacking(_mirrored_truth)),
     Fault("tuple_in_another_order", "RV1003", "the loader's tuple has y and H swapped", _by_position),
 )

@@ -38,8 +38,19 @@ def _copied_split(folder: Path) -> None:
     dataclasses.replace(manifest, shards=shards).save(folder)
 
 
+def _split_lost(folder: Path) -> None:
+    from ris_verified.data.manifest import Manifest
+
+    manifest = Manifest.load(folder)
+    kept = [shard for shard in manifest.shards if shard.split != "validation"]
+    for shard in manifest.of("validation"):
+        (folder / shard.file).unlink()
+    dataclasses.replace(manifest, shards=kept).save(folder)
+
+
 FAULTS = (
     Fault("heads_do_not_divide", "RV0104", "a field is written after construction", _bent),
     *(_damage(kind) for kind in DAMAGE),
+    DataFault("split_lost", "RV1401", "one machine's part never arrived", _split_lost),
     DataFault("test_copied_from_training", "RV1609", "a shard is copied under another name", _copied_split),
 )

@@ -53,7 +53,8 @@ def poisoned(pipeline: Pipeline, where: str) -> Pipeline:
     "Missing data is one clear error",
     law="a missing folder or shard raises one error with file, expectation and what to run",
     why="A loader that returns nothing trains for no step and saves the random start.",
-    how="The data set is opened on an empty folder; the error must be a DataError that names the folder and a remedy.",
+    how="The data set is opened on an empty and on an absent folder: one DataError that names folder and remedy. "
+    "With --data every split must open.",
     remedy="raise a DataError with where, expected and remedy",
 )
 def missing_data(context: Context) -> Sequence[Measurement]:
@@ -61,12 +62,13 @@ def missing_data(context: Context) -> Sequence[Measurement]:
     from ris_verified.data.dataset import SceneDataset
     from ris_verified.errors import DataError
 
+    found = []
+    if context.data is not None:
+        sizes = {split: len(SceneDataset(context.data, split)) for split in ("train", "validation", "test")}
+        found += [at_least(float(size), 1.0, f"{split} scenes", "scenes", split) for split, size in sizes.items()]
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("empty", "absent"):
-            place = Path(folder) / name
-            if name == "empty":
-                place.mkdir()
-        return [_opens(SceneDataset, DataError, Path(folder) / name) for name in ("empty", "absent")]
+        (Path(folder) / "empty").mkdir()
+        return found + [_opens(SceneDataset, DataError, Path(folder) / name) for name in ("empty", "absent")]
 
 
 def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement:

@@ -1,0 +1,64 @@
+"""Atomic writing: an older file survives every failure and no part is left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ris_verified.errors import StorageError
+from ris_verified.files import atomic_write, clear_stale
+
+
+def test_a_new_file_in_a_new_folder(tmp_path):
+    atomic_write(tmp_path / "a" / "b" / "file", b"content")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"content"
+    assert os.listdir(tmp_path / "a" / "b") == ["file"]
+
+
+def test_a_full_disk_keeps_the_older_file_and_names_needed_and_free(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    atomic_write(path, b"old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"file: cannot write 12,345 bytes: No space left.*bytes are free.*intact"):
+        atomic_write(path, bytes(12_345))
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_an_interrupt_leaves_no_part(tmp_path, monkeypatch):
+    def interrupted(descriptor):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        atomic_write(tmp_path / "file", b"new")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_where_the_folder_should_be_is_one_error(tmp_path):
+    (tmp_path / "taken").write_bytes(b"mine")
+    with pytest.raises(StorageError, match="taken"):
+        atomic_write(tmp_path / "taken" / "file", b"new")
+    assert (tmp_path / "taken").read_bytes() == b"mine"
+
+
+def test_only_parts_of_dead_writers_are_cleared(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, alive, other = (
+        tmp_path / name for name in (f".file.{ended.pid}.part", f".file.{os.getpid()}.part", f".else.{ended.pid}.part")
+    )
+    for part in (dead, alive, other):
+        part.write_bytes(b"half")
+    clear_stale(tmp_path / "file")
+    assert not dead.exists()
+    assert alive.exists()
+    assert other.exists()

@@ -1,0 +1,241 @@
+"""Generation: the same bytes whoever draws them, and nothing torn whatever stops it."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ris_verified.config import DataConfig
+from ris_verified.data.generate import generate
+from ris_verified.data.manifest import MANIFEST, Manifest, data_digest, planned_shards, verify
+from ris_verified.errors import DataError, InputError, StorageError
+
+DRAW = """
+import sys
+from pathlib import Path
+from ris_verified.cli.main import main
+if __name__ == "__main__":
+    sys.exit(main(["generate", "--config", sys.argv[1], "--out", sys.argv[2]]))
+"""
+PATIENCE = 60
+
+
+def _with(cfg, **data):
+    return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, **data))
+
+
+def _start(tmp_path, cfg, folder, **options):
+    (tmp_path / "draw.py").write_text(DRAW)
+    (tmp_path / "run.toml").write_text(cfg.to_toml())
+    command = [sys.executable, str(tmp_path / "draw.py"), str(tmp_path / "run.toml"), str(folder)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def _wait_until(condition):
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def test_the_manifest_lists_every_scene_once(sound, small):
+    manifest = Manifest.load(sound)
+    assert manifest.digest == data_digest(small)
+    for split, scenes in (("train", 7), ("validation", 3), ("test", 2)):
+        shards = manifest.of(split)
+        assert [s.first for s in shards] == list(range(0, scenes, 2))
+        assert sum(s.scenes for s in shards) == scenes
+    assert verify(sound, small) == []
+
+
+def test_a_killed_worker_is_one_error_and_two_workers_write_the_bytes_of_one(sound, small, tmp_path, contents):
+    cfg, folder = _with(small, workers=2), tmp_path / "two"
+
+    def kill(done, total, note):
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(DataError, match=r"process was killed.*run the same command again"):
+        generate(_with(cfg, train_scenes=600), tmp_path / "killed", progress=kill)
+    assert not (tmp_path / "killed" / MANIFEST).exists()
+    generate(cfg, folder)
+    ours, theirs = contents(folder), contents(sound)
+    # The manifest alone records who drew: its configuration names the workers.
+    assert ours.pop(MANIFEST) != theirs.pop(MANIFEST)
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("order", [(1, 2), (2, 1)])
+def test_parts_on_two_machines_make_the_whole(sound, small, tmp_path, contents, order):
+    folder, first, second = tmp_path / "parts", *order
+    assert generate(small, folder, part=(first, 2)) is None
+    assert not (folder / MANIFEST).exists()
+    assert generate(small, folder, part=(second, 2)) == Manifest.load(sound)
+    assert contents(folder) == contents(sound)
+
+
+def test_splits_can_be_drawn_one_by_one(sound, small, tmp_path, contents):
+    folder = tmp_path / "splits"
+    assert generate(small, folder, splits=["test", "train"]) is None
+    assert not list(folder.glob("validation*"))
+    assert generate(small, folder, splits=["validation"]) is not None
+    assert contents(folder) == contents(sound)
+
+
+@pytest.mark.parametrize("part", [(0, 2), (3, 2), (1, 0), (-1, -1)])
+def test_an_impossible_part_is_refused(small, tmp_path, part):
+    with pytest.raises(InputError, match="part"):
+        generate(small, tmp_path / "data", part=part)
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_unknown_split_is_refused(small, tmp_path):
+    with pytest.raises(InputError, match="holdout"):
+        generate(small, tmp_path / "data", splits=["holdout"])
+
+
+@pytest.mark.parametrize("harm", ["shard", "sidecar", "flip", "short", "manifest"])
+def test_what_is_missing_or_damaged_is_drawn_again_and_the_rest_is_kept(sound, small, contents, harm):
+    before = contents(sound)
+    shard = sound / "train-0000002.safetensors"
+    kept = sound / "train-0000000.safetensors"
+    kept_at = kept.stat().st_mtime_ns
+    content = bytearray(shard.read_bytes())
+    if harm == "flip":
+        content[-9] ^= 4
+        shard.write_bytes(content)
+    elif harm == "short":
+        shard.write_bytes(content[:-1])
+    else:
+        {"shard": shard, "sidecar": sound / f"{shard.name}.json", "manifest": sound / MANIFEST}[harm].unlink()
+    calls = []
+    generate(small, sound, progress=lambda *call: calls.append(call))
+    assert contents(sound) == before
+    assert kept.stat().st_mtime_ns == kept_at
+    assert calls == ([] if harm == "manifest" else [(12, 12, shard.name)])
+
+
+@pytest.mark.parametrize("state", ["whole", "interrupted"])
+@pytest.mark.parametrize("change", [{"seed": 6}, {"data": DataConfig(train_scenes=9, shard_scenes=3, workers=1)}])
+def test_data_of_another_configuration_is_refused_untouched(sound, small, contents, state, change):
+    if state == "interrupted":
+        (sound / MANIFEST).unlink()
+    before = contents(sound)
+    with pytest.raises(DataError, match=rf"{data_digest(small)}.*expected.*choose another folder"):
+        generate(dataclasses.replace(small, **change), sound)
+    assert contents(sound) == before
+
+
+def test_a_manifest_that_is_no_manifest_is_refused_untouched(sound, small, contents):
+    for text in ("", "[]", "{}", '{"schema": "other/1"}', '{"schema": "ris-verified-data/1", "shards": [3]}', "\udcff"):
+        (sound / MANIFEST).write_bytes(text.encode("utf-8", "surrogateescape"))
+        before = contents(sound)
+        with pytest.raises(DataError, match=MANIFEST):
+            generate(small, sound)
+        assert contents(sound) == before
+
+
+def test_a_full_disk_is_one_error_and_the_same_call_goes_on(sound, small, tmp_path, monkeypatch, contents):
+    folder, real, calls = tmp_path / "full", os.fsync, []
+
+    def fsync(descriptor):
+        calls.append(descriptor)
+        if len(calls) == 5:
+            raise OSError(28, os.strerror(28))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StorageError, match=r"train-0000004.*No space left.*free.*run the same command again"):
+        generate(small, folder)
+    names = {path.name for path in folder.iterdir()}
+    shards = [shard.file for shard in planned_shards(small)[:2]]
+    assert names == {*shards, *(f"{name}.json" for name in shards)}
+    generate(small, folder)
+    assert contents(folder) == contents(sound)
+
+
+def test_a_file_size_limit_reaches_the_user_through_the_workers(small, tmp_path):
+    cfg = _with(small, workers=2, train_scenes=600, shard_scenes=300)
+    limit = 50_000
+
+    def restrict():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = _start(tmp_path, cfg, tmp_path / "data", preexec_fn=restrict)
+    _, text = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 3
+    assert text.startswith("error: ")
+    assert text.count("\n") == 1
+    assert "cannot write" in text
+    assert "run the same command again" in text
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "data").iterdir()}
+    assert not [name for name in sizes if name.endswith(".part")]
+    assert max(sizes.values(), default=0) <= limit
+
+
+def _descendants(process):
+    tasks = [f"/proc/{process}/task/{task}/children" for task in os.listdir(f"/proc/{process}/task")]
+    children = [int(child) for path in tasks for child in open(path).read().split()]
+    return children + [below for child in children for below in _descendants(child)]
+
+
+def _running(process):
+    try:
+        return open(f"/proc/{process}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process table of Linux")
+def test_a_kill_in_the_middle_leaves_whole_shards_no_orphans_and_resumes(small, tmp_path, contents):
+    cfg, folder = _with(small, workers=2, train_scenes=20_000, shard_scenes=50), tmp_path / "data"
+    process = _start(tmp_path, cfg, folder)
+    _wait_until(lambda: len(list(folder.glob("*.json"))) >= 3 or process.poll() is not None)
+    below = _descendants(process.pid)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == -signal.SIGKILL
+    assert len(below) >= 2
+    _wait_until(lambda: not any(map(_running, below)))
+    assert not (folder / MANIFEST).exists()
+    # The rest of the 400 shards would take long; a smaller run of the same scenes shows the bytes.
+    drawn = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    assert 3 <= len(drawn) < 400
+    again = tmp_path / "again"
+    _draw_only(cfg, again, set(drawn))
+    assert drawn == {path.name: path.read_bytes() for path in again.glob("*.safetensors")}
+
+
+def _draw_only(cfg, folder, names):
+    from ris_verified.data.shard import write_shard
+
+    for shard in planned_shards(cfg):
+        if shard.file in names:
+            write_shard(cfg, folder, shard)
+
+
+def test_sigterm_says_how_to_go_on_and_the_same_command_completes(small, tmp_path, contents):
+    cfg, folder = _with(small, train_scenes=3_000, shard_scenes=50), tmp_path / "data"
+    process = _start(tmp_path, cfg, folder)
+    _wait_until(lambda: len(list(folder.glob("*.json"))) >= 2 or process.poll() is not None)
+    process.terminate()
+    _, text = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert "run the same command again" in text
+    before = contents(folder)
+    assert not [name for name in before if name.endswith(".part")]
+    assert not (folder / MANIFEST).exists()
+    (folder / f".train-0002950.safetensors.{process.pid}.part").write_bytes(b"left by a kill")
+    generate(cfg, folder)
+    after = contents(folder)
+    assert before.items() <= after.items()
+    assert verify(folder, cfg) == []
+    assert len(after) == 2 * len(planned_shards(cfg)) + 1

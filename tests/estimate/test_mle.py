@@ -1,0 +1,146 @@
+"""NF-MLE: what any estimator stage owes, and this one against the bound."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.estimate.bound import cramer_rao_bound
+from ris_verified.estimate.mle import nf_mle, noise_and_snr
+from ris_verified.estimate.projection import Measurement, objective, solve_symbols, to_parameters
+from ris_verified.estimate.result import Peaks
+
+LOUD = Config(scene=SceneConfig(snr_db_min=25.0, snr_db_max=25.0, sources_max=3))
+
+
+def _near(truth, spread=0.02, seed=0):
+    # A start a fraction of a main lobe away from the truth.
+    noise = torch.randn(truth.ptr.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    azimuth, elevation, distance = truth.ptr.unbind(-1)
+    a, b, c = (spread * noise).unbind(-1)
+    return Peaks(azimuth + a, elevation + b, 1 / (1 / distance + c).clamp(0.1, 2.0))
+
+
+def _deviation(estimates):
+    return torch.diagonal(estimates.covariance, dim1=-2, dim2=-1).sqrt().unflatten(-1, (-1, 3))
+
+
+def _error(estimates, ptr):
+    return torch.stack([estimates.azimuth, estimates.elevation, estimates.range], -1) - ptr
+
+
+class EstimatorContract:
+    """What every estimator stage (Peaks, y, H_full, C, cfg → Estimates) must do."""
+
+    estimate = None
+
+    @pytest.mark.parametrize("symbols", ["varying", "constant"])
+    def test_the_objective_never_rises(self, drawn, symbols):
+        cfg = dataclasses.replace(LOUD, scene=dataclasses.replace(LOUD.scene, symbols=symbols))
+        truth = drawn(cfg, 6)
+        start = _near(truth)
+        end = self.estimate(start, *truth.measurement, cfg)
+        data = Measurement.of(*truth.measurement, cfg)
+        before = objective(to_parameters(start), data)
+        after = objective(to_parameters(Peaks(end.azimuth, end.elevation, end.range)), data)
+        assert (after <= before * (1 + 1e3 * torch.finfo(before.dtype).eps)).all()
+        assert (after < before).any()
+
+    def test_a_noiseless_measurement_gives_the_truth(self, drawn):
+        cfg = Config(scene=SceneConfig(snr_db_min=200.0, snr_db_max=200.0, sources_max=2))
+        truth = drawn(cfg, 6)
+        end = self.estimate(_near(truth, 0.005), *truth.measurement, cfg)
+        error = _error(end, truth.ptr)[torch.isfinite(truth.ptr)]
+        assert error.abs().max() < 1e-6
+
+    def test_the_error_is_what_its_own_covariance_says(self, drawn):
+        truth = drawn(LOUD, 24)
+        end = self.estimate(_near(truth), *truth.measurement, LOUD)
+        ratio = (_error(end, truth.ptr) / _deviation(end))[torch.isfinite(truth.ptr)]
+        # n ratios of unit variance: their RMS is one within 4/√(2n), loosely as they are correlated.
+        assert 0.75 < ratio.square().mean().sqrt() < 1.3
+        assert ratio.abs().max() < 5
+
+    def test_the_covariance_is_the_bound_at_the_truth_up_to_noise(self, drawn):
+        truth = drawn(LOUD, 8)
+        end = self.estimate(_near(truth), *truth.measurement, LOUD)
+        bound = cramer_rao_bound(
+            *truth.ptr.unbind(-1), truth.symbols, *truth.measurement[1:], truth.noise_variance, LOUD
+        )
+        ratio = end.covariance.diagonal(dim1=-2, dim2=-1) / bound.diagonal(dim1=-2, dim2=-1)
+        ratio = ratio[torch.isfinite(ratio)]
+        assert len(ratio) == 3 * int(truth.K.sum())
+        assert ratio.log().abs().median() < 0.2
+
+    def test_order_padding_and_symmetry(self, drawn):
+        truth = drawn(LOUD, 8)
+        end = self.estimate(_near(truth), *truth.measurement, LOUD)
+        assert end.order.dtype == torch.int64
+        assert end.order.tolist() == truth.K.tolist()
+        absent = torch.isnan(truth.ptr[..., 0])
+        assert torch.equal(torch.isnan(end.azimuth), absent)
+        gone = absent.repeat_interleave(3, -1)
+        assert torch.equal(torch.isnan(end.covariance), gone[:, None] | gone[:, :, None])
+        assert torch.equal(torch.nan_to_num(end.covariance), torch.nan_to_num(end.covariance.mT))
+
+    def test_a_batch_gives_what_its_scenes_give_alone(self, drawn):
+        truth = drawn(LOUD, 4)
+        start = _near(truth)
+        whole = self.estimate(start, *truth.measurement, LOUD)
+        for b in range(4):
+            one = Peaks(*(v[b : b + 1] for v in vars(start).values()))
+            alone = self.estimate(one, *(v[b : b + 1] for v in truth.measurement), LOUD)
+            step = (alone.azimuth - whole.azimuth[b : b + 1]) / _deviation(whole)[b : b + 1, :, 0]
+            assert torch.nan_to_num(step).abs().max() < 1e-3
+
+    def test_below_the_threshold_the_peaks_come_back_unrefined(self, drawn):
+        cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_snr_threshold_db=60.0))
+        truth = drawn(cfg, 3)
+        start = _near(truth)
+        end = self.estimate(start, *truth.measurement, cfg)
+        assert torch.equal(torch.nan_to_num(end.azimuth), torch.nan_to_num(start.azimuth))
+        refined = self.estimate(start, *truth.measurement, LOUD)
+        assert not torch.allclose(refined.azimuth, end.azimuth, equal_nan=True)
+
+
+class TestNfMle(EstimatorContract):
+    estimate = staticmethod(nf_mle)
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_from_near_the_truth_an_oracle_scene_is_located_within_four_bounds(oracle, index):
+    scene, cfg = oracle(index), Config()
+    ptr = torch.stack([torch.from_numpy(scene[n]) for n in ("azimuth", "elevation", "range")], -1)[None]
+    start = Peaks(ptr[..., 0] + 0.01, ptr[..., 1] - 0.01, 1 / (1 / ptr[..., 2] + 0.02).clamp(0.1, 2.0))
+    y, H, C = (torch.from_numpy(scene[name])[None] for name in ("y", "H_full", "codes"))
+    end = nf_mle(start, y, H, C, cfg)
+    bound = torch.from_numpy(scene["crb"]).diagonal().sqrt().unflatten(-1, (-1, 3))
+    assert (_error(end, ptr)[0].abs() <= 4 * bound).all()
+
+
+def test_noise_and_snr_are_estimated_without_bias(drawn):
+    cfg = Config(scene=SceneConfig(snr_db_min=12.0, snr_db_max=12.0, sources_max=3))
+    truth = drawn(cfg, 60)
+    data = Measurement.of(*truth.measurement, cfg)
+    start = Peaks(*truth.ptr.unbind(-1))
+    residual = objective(to_parameters(start), data)
+    # At the truth only the symbols were fitted, so the true degrees of freedom lack the 3K/2.
+    variance, snr_db = noise_and_snr(residual, data.energy, truth.K, data)
+    ratio = variance / truth.noise_variance
+    # One variance estimate has a relative deviation of about 1/√(256 − 17.5 K); the positions' 3K/2 add below 3 %.
+    assert abs(float(ratio.mean()) - 1) < 0.03 + 4 / (60 * 200) ** 0.5
+    assert abs(float(snr_db.mean()) - 12.0) < 0.5
+
+
+def test_constant_symbols_are_one_set_for_all_snapshots(drawn):
+    cfg = Config(scene=SceneConfig(symbols="constant", snr_db_min=30.0, snr_db_max=30.0, sources_max=2))
+    truth = drawn(cfg, 3)
+    symbols, residual = solve_symbols(
+        to_parameters(Peaks(*truth.ptr.unbind(-1))), Measurement.of(*truth.measurement, cfg)
+    )
+    assert symbols.shape == (3, 1, 2)
+    assert residual.shape == (3, 1, 256)
+    assert (symbols - truth.symbols[:, :1]).abs().max() < 0.2

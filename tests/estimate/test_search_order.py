@@ -1,0 +1,132 @@
+"""Greedy search and order selection: contracts, and the oracle scenes with known and estimated order."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.estimate.match import match
+from ris_verified.estimate.order import estimate_order, order_criterion
+from ris_verified.estimate.projection import Measurement, objective, to_parameters
+from ris_verified.estimate.search import greedy_search, nested_search
+
+LOUD = Config(scene=SceneConfig(snr_db_min=20.0, snr_db_max=20.0, sources_max=3))
+
+
+class SearchContract:
+    """What every search (y, H_full, C, K, cfg → Peaks) must do."""
+
+    search = None
+
+    def test_it_finds_every_source_of_loud_scenes(self, drawn):
+        truth = drawn(LOUD, 8)
+        peaks = self.search(*truth.measurement, truth.K, LOUD)
+        pairs = match(peaks.azimuth, peaks.elevation, peaks.range, truth.ptr)
+        assert pairs.misses.tolist() == pairs.false_alarms.tolist() == [0] * 8
+        azimuth = peaks.azimuth.gather(1, pairs.estimate_index.clamp_min(0)) - truth.ptr[..., 0]
+        elevation = peaks.elevation.gather(1, pairs.estimate_index.clamp_min(0)) - truth.ptr[..., 1]
+        # A quarter of the main lobe's half-width 2/12.
+        assert azimuth[torch.isfinite(truth.ptr[..., 0])].abs().max() < 0.04
+        assert elevation[torch.isfinite(truth.ptr[..., 0])].abs().max() < 0.04
+
+    def test_it_fits_as_well_as_the_truth(self, drawn):
+        truth = drawn(LOUD, 8)
+        peaks = self.search(*truth.measurement, truth.K, LOUD)
+        data = Measurement.of(*truth.measurement, LOUD)
+        at_truth = objective(torch.cat([truth.ptr[..., :2], 1 / truth.ptr[..., 2:]], -1), data)
+        # The search ends in single precision and before convergence; 2 % of the noise is far below one basin.
+        assert (objective(to_parameters(peaks), data) <= 1.02 * at_truth).all()
+
+    def test_mixed_orders_are_padded_with_nan(self, drawn):
+        truth = drawn(LOUD, 3)
+        K = torch.tensor([2, 3, 1])
+        peaks = self.search(*truth.measurement, K, LOUD)
+        assert torch.isfinite(peaks.range).sum(-1).tolist() == K.tolist()
+        assert peaks.range.dtype == torch.float64
+
+    def test_constant_symbols(self, drawn):
+        cfg = dataclasses.replace(LOUD, scene=dataclasses.replace(LOUD.scene, symbols="constant", sources_max=2))
+        truth = drawn(cfg, 6)
+        peaks = self.search(*truth.measurement, truth.K, cfg)
+        data = Measurement.of(*truth.measurement, cfg)
+        at_truth = objective(torch.cat([truth.ptr[..., :2], 1 / truth.ptr[..., 2:]], -1), data)
+        assert (objective(to_parameters(peaks), data) <= 1.02 * at_truth).all()
+
+
+class TestGreedySearch(SearchContract):
+    search = staticmethod(greedy_search)
+
+
+class OrderContract:
+    """What every order stage (y, H_full, C, cfg → K) must do."""
+
+    order = None
+
+    @pytest.mark.parametrize("index", range(4))
+    def test_the_order_of_an_oracle_scene(self, oracle, index):
+        scene = oracle(index)
+        y, H, C = (torch.from_numpy(scene[name])[None] for name in ("y", "H_full", "codes"))
+        assert self.order(y, H, C, Config()).tolist() == [len(scene["azimuth"])]
+
+    def test_it_is_mostly_right_on_loud_scenes_and_always_in_range(self, drawn):
+        truth = drawn(LOUD, 16)
+        K = self.order(*truth.measurement, LOUD)
+        assert K.dtype == torch.int64
+        assert K.min() >= 1
+        assert K.max() <= LOUD.scene.sources_max
+        assert int((truth.K == K).sum()) >= 14
+
+    def test_noise_alone_is_the_smallest_order(self, drawn):
+        truth = drawn(LOUD, 4)
+        noise = torch.randn(truth.y.shape, dtype=truth.y.dtype, generator=torch.Generator().manual_seed(0))
+        assert self.order(noise, *truth.measurement[1:], LOUD).tolist() == [1] * 4
+
+    def test_the_scale_of_the_measurement_does_not_matter(self, drawn):
+        truth = drawn(LOUD, 3)
+        y, H, C = truth.measurement
+        assert self.order(1e-4 * y, H, C, LOUD).tolist() == self.order(y, H, C, LOUD).tolist()
+
+
+class TestEstimateOrder(OrderContract):
+    order = staticmethod(estimate_order)
+
+
+def test_nested_fits_add_a_source_at_a_time_and_never_fit_worse(drawn):
+    truth = drawn(LOUD, 6)
+    nested = nested_search(*truth.measurement, LOUD)
+    count = torch.isfinite(nested.parameters).all(-1).sum(-1)
+    assert torch.equal(count, torch.arange(1, 4)[:, None].expand(3, 6))
+    # Single precision, sums of 256 terms.
+    slack = 1 + 256 * torch.finfo(torch.float32).eps
+    assert (nested.residual[1:] <= slack * nested.residual[:-1]).all()
+    expected = objective(nested.parameters[-1].double(), Measurement.of(*truth.measurement, LOUD))
+    assert torch.allclose(nested.residual[-1].double(), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("symbols", "own"), [("varying", 16), ("constant", 1)])
+def test_the_criteria_by_hand(symbols, own):
+    # RSS of n = 512 real data with k = 1, 2: one set of symbols a source, or one a snapshot.
+    residual = torch.tensor([[512.0], [256.0]]).double()
+    for criterion, penalty in {
+        "bic": lambda p: p * math.log(512),
+        "aicc": lambda p: 2 * p + 2 * p * (p + 1) / (512 - p - 1),
+    }.items():
+        cfg = Config(scene=SceneConfig(symbols=symbols), estimate=EstimateConfig(order_criterion=criterion))
+        value = order_criterion(residual, cfg)[:, 0]
+        p = 3 + 2 * own
+        assert float(value[0]) == pytest.approx(penalty(p))
+        assert float(value[1]) == pytest.approx(512 * math.log(0.5) + penalty(2 * p))
+
+
+def test_the_criterion_changes_the_answer_where_a_source_is_weak():
+    # A gain between the two penalties: 512 log(r) = 120 lies above AICc's step of 87 and below BIC's of 218.
+    residual = torch.tensor([[math.exp(120 / 512)], [1.0]]).double()
+    chosen = {
+        name: int(order_criterion(residual, Config(estimate=EstimateConfig(order_criterion=name))).argmin(0)) + 1
+        for name in ("bic", "aicc")
+    }
+    assert chosen == {"bic": 1, "aicc": 2}
