@@ -9,10 +9,10 @@ import math
 
 import pytest
 import torch
-from ris_verified.data.dataset import draw_batch
 
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import TrainingError
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.schedule import curriculum_order, rate_factor

@@ -26,7 +26,8 @@ def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
     azimuth, elevation, inverse = parameters.unbind(-1)
     a = steering(cfg.array, azimuth, elevation, 1 / inverse)
     share: Tensor = (a.conj() @ U).abs().square().sum(-1) / a.abs().square().sum(-1)
-    return 1 - share
+    outside: Tensor = 1 - share
+    return outside
 
 
 def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor:

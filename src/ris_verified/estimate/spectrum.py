@@ -24,7 +24,8 @@ def signal_subspace(R: Tensor, K: Tensor, most: int) -> Tensor:
         most: number of columns.
     """
     vectors = torch.linalg.eigh(R)[1].flip(-1)[..., :most]
-    return vectors * (torch.arange(most, device=R.device) < K[:, None])[:, None]
+    basis: Tensor = vectors * (torch.arange(most, device=R.device) < K[:, None])[:, None]
+    return basis
 
 
 @shaped

@@ -93,9 +93,9 @@ def _joined(chunks: list[_Chunk]) -> _Chunk:
     )  # fmt: skip
 
 
-def _order(guess: Tensor, joined: _Chunk, cfg_max: int) -> dict[str, Any]:
+def _order(guess: Tensor, joined: _Chunk) -> dict[str, Any]:
     right = (guess == joined.K).double()
-    by_K = {str(k): float(right[k == joined.K].mean()) for k in range(1, cfg_max + 1) if bool((k == joined.K).any())}
+    by_K = {str(k): float(right[torch.eq(joined.K, k)].mean()) for k in joined.K.unique().tolist()}
     above = joined.snr >= 0
     return {
         "all": float(right.mean()),
@@ -124,7 +124,6 @@ def _cells(joined: _Chunk, pipeline: Pipeline) -> list[dict[str, Any]]:
 
 def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, Any]:
     everything = torch.ones_like(joined.K, dtype=torch.bool)
-    most = pipeline.config.scene.sources_max
     return {
         "schema": SCHEMA,
         "config_hash": pipeline.config.digest(),
@@ -132,8 +131,8 @@ def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, An
         "seconds": seconds,
         "subspace_capture": {name: float(value.mean()) for name, value in joined.capture.items()},
         "order_accuracy": {
-            "head": _order(joined.head_order, joined, most),
-            "residual": _order(joined.residual_order, joined, most),
+            "head": _order(joined.head_order, joined),
+            "residual": _order(joined.residual_order, joined),
         },
         "methods": {name: summary(e, joined.ptr, everything) for name, e in joined.errors.items()},
         "labels": METHODS,
