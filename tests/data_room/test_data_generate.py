@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
@@ -32,11 +33,11 @@ def _with(cfg, **data):
     return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, **data))
 
 
-def _start(tmp_path, cfg, folder, **options):
+def _start(tmp_path, cfg, folder):
     (tmp_path / "draw.py").write_text(DRAW)
     (tmp_path / "run.toml").write_text(cfg.to_toml())
     command = [sys.executable, str(tmp_path / "draw.py"), str(tmp_path / "run.toml"), str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _wait_until(condition):
@@ -162,23 +163,25 @@ def test_a_full_disk_is_one_error_and_the_same_call_goes_on(sound, small, tmp_pa
     assert contents(folder) == contents(sound)
 
 
-def test_a_file_size_limit_reaches_the_user_through_the_workers(small, tmp_path):
-    cfg = _with(small, workers=2, train_scenes=600, shard_scenes=300)
-    limit = 50_000
+def test_a_file_size_limit_is_one_error_and_no_part_is_left(small, tmp_path):
+    cfg, folder = _with(small, train_scenes=60, shard_scenes=30), tmp_path / "data"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"train-0000000\S*: cannot write 2\d,\d{3} bytes: File too large"):
+            generate(cfg, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list(folder.iterdir()) == []
 
-    def restrict():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    process = _start(tmp_path, cfg, tmp_path / "data", preexec_fn=restrict)
-    _, text = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 3
-    assert text.startswith("error: ")
-    assert text.count("\n") == 1
-    assert "cannot write" in text
-    assert "run the same command again" in text
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "data").iterdir()}
-    assert not [name for name in sizes if name.endswith(".part")]
-    assert max(sizes.values(), default=0) <= limit
+def test_a_storage_error_comes_whole_out_of_a_worker():
+    # The pool sends errors between processes as it sends results.
+    error = ForkingPickler.loads(
+        ForkingPickler.dumps(StorageError("full", where="file", expected="room", remedy="make room"))
+    )
+    assert str(error) == "file: full; expected room; make room"
+    assert (error.what, error.where, error.remedy) == ("full", "file", "make room")
 
 
 def _descendants(process):
@@ -194,48 +197,57 @@ def _running(process):
         return False
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process table of Linux")
-def test_a_kill_in_the_middle_leaves_whole_shards_no_orphans_and_resumes(small, tmp_path, contents):
-    cfg, folder = _with(small, workers=2, train_scenes=20_000, shard_scenes=50), tmp_path / "data"
-    process = _start(tmp_path, cfg, folder)
+@pytest.fixture(scope="module")
+def long_run(small, tmp_path_factory):
+    """Return a configuration that takes seconds, and the shards that an undisturbed run makes of it."""
+    cfg, folder = _with(small, train_scenes=2_000, shard_scenes=40), tmp_path_factory.mktemp("long")
+    generate(cfg, folder)
+    return cfg, {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
+
+
+def _stopped(process, folder, stop):
     _wait_until(lambda: len(list(folder.glob("*.json"))) >= 3 or process.poll() is not None)
-    below = _descendants(process.pid)
-    process.kill()
-    process.communicate(timeout=PATIENCE)
+    stop()
+    _, text = process.communicate(timeout=PATIENCE)
+    assert not (folder / MANIFEST).exists()
+    return text
+
+
+def _resumes(cfg, folder, kept, contents, expected):
+    times = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.name in kept}
+    assert len(times) >= 3
+    generate(cfg, folder)
+    after = contents(folder)
+    after.pop(MANIFEST)
+    assert after == expected
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process table of Linux")
+def test_a_kill_leaves_whole_shards_and_no_orphans_and_resumes(long_run, tmp_path, contents):
+    (cfg, expected), folder, below = long_run, tmp_path / "data", []
+    process = _start(tmp_path, _with(cfg, workers=2), folder)
+
+    def kill():
+        below.extend(_descendants(process.pid))
+        process.kill()
+
+    _stopped(process, folder, kill)
     assert process.returncode == -signal.SIGKILL
     assert len(below) >= 2
     _wait_until(lambda: not any(map(_running, below)))
-    assert not (folder / MANIFEST).exists()
-    # The rest of the 400 shards would take long; a smaller run of the same scenes shows the bytes.
-    drawn = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
-    assert 3 <= len(drawn) < 400
-    again = tmp_path / "again"
-    _draw_only(cfg, again, set(drawn))
-    assert drawn == {path.name: path.read_bytes() for path in again.glob("*.safetensors")}
+    kept = {name.removesuffix(".json") for name in contents(folder) if name.endswith(".json")}
+    assert all((folder / name).read_bytes() == expected[name] for name in kept)
+    _resumes(cfg, folder, kept, contents, expected)
 
 
-def _draw_only(cfg, folder, names):
-    from ris_verified.data.shard import write_shard
-
-    for shard in planned_shards(cfg):
-        if shard.file in names:
-            write_shard(cfg, folder, shard)
-
-
-def test_sigterm_says_how_to_go_on_and_the_same_command_completes(small, tmp_path, contents):
-    cfg, folder = _with(small, train_scenes=3_000, shard_scenes=50), tmp_path / "data"
+def test_sigterm_says_how_to_go_on_and_the_same_call_completes(long_run, tmp_path, contents):
+    (cfg, expected), folder = long_run, tmp_path / "data"
     process = _start(tmp_path, cfg, folder)
-    _wait_until(lambda: len(list(folder.glob("*.json"))) >= 2 or process.poll() is not None)
-    process.terminate()
-    _, text = process.communicate(timeout=PATIENCE)
+    text = _stopped(process, folder, process.terminate)
     assert process.returncode == 130
     assert "run the same command again" in text
-    before = contents(folder)
-    assert not [name for name in before if name.endswith(".part")]
-    assert not (folder / MANIFEST).exists()
-    (folder / f".train-0002950.safetensors.{process.pid}.part").write_bytes(b"left by a kill")
-    generate(cfg, folder)
-    after = contents(folder)
-    assert before.items() <= after.items()
-    assert verify(folder, cfg) == []
-    assert len(after) == 2 * len(planned_shards(cfg)) + 1
+    kept = contents(folder)
+    assert not [name for name in kept if name.endswith(".part")]
+    (folder / f".train-0001960.safetensors.{process.pid}.part").write_bytes(b"left by a kill")
+    _resumes(cfg, folder, kept, contents, expected)

@@ -25,9 +25,9 @@ def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
     """
     azimuth, elevation, inverse = parameters.unbind(-1)
     a = steering(cfg.array, azimuth, elevation, 1 / inverse)
-    share: Tensor = (a.conj() @ U).abs().square().sum(-1) / a.abs().square().sum(-1)
-    outside: Tensor = 1 - share
-    return outside
+    inside: Tensor = (a.conj() @ U).abs().square().sum(-1)
+    share: Tensor = inside / a.abs().square().sum(-1)
+    return 1 - share
 
 
 def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor:
@@ -38,7 +38,8 @@ def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor
     gradient, hessian = (J.mH @ r).real[..., 0], (J.mH @ J).real
     diagonal = torch.diagonal(hessian, dim1=-2, dim2=-1)
     lifted = damping[..., None] * diagonal + torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
-    return -torch.linalg.solve(hessian + torch.diag_embed(lifted), gradient)
+    step: Tensor = torch.linalg.solve(hessian + torch.diag_embed(lifted), -gradient)
+    return step
 
 
 def near_field_newton(R: Tensor, K: Tensor, peaks: Peaks, cfg: Config) -> Peaks:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ris_verified.array.grid import view_grid
 from ris_verified.array.steering import fresnel_steering, steering
 from ris_verified.audit.faults.fault import Fault
 from ris_verified.data.batch import FIELDS, Batch
@@ -124,6 +125,17 @@ def _on_grid(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, draw_scene=draw)
 
 
+def _on_search_grid(pipeline: Pipeline) -> Pipeline:
+    def draw(cfg: Any, *key: int) -> Scene:
+        scene, e = pipeline.draw_scene(cfg, *key), cfg.estimate
+        azimuths = view_grid(cfg.scene, (e.grid_range, e.grid_elevation, e.grid_azimuth))[: e.grid_azimuth, 0].numpy()
+        nearest = np.abs(scene.azimuth[:, None] - azimuths).argmin(-1)
+        scene = dataclasses.replace(scene, azimuth=azimuths[nearest])
+        return remeasured(scene, A=_exact(scene, cfg))
+
+    return dataclasses.replace(pipeline, draw_scene=draw)
+
+
 def _off_centre(pipeline: Pipeline) -> Pipeline:
     def positions(array: Any, *rest: Any) -> torch.Tensor:
         p = pipeline.element_positions(array, *rest)
@@ -210,6 +222,7 @@ FAULTS = (
     Fault("key_ignored", "RV1609", "only the index seeds a scene, not its split", _key_ignored),
     Fault("unseeded", "RV1005", "a scene takes fresh entropy", _unseeded),
     Fault("sources_on_the_grid", "RV1005", "positions are rounded to degrees and decimetres", _on_grid),
+    Fault("sources_on_the_search_grid", "RV1005", "azimuths are drawn from the spectrum's grid", _on_search_grid),
     Fault("array_off_centre", "RV1601", "element 0 sits at the origin", _off_centre),
     Fault("spacing_of_a_wavelength", "RV1601", "λ is used for λ/2", _full_wavelength),
     Fault("degrees_at_inference", "RV0804", "the search passes degrees", _degrees),

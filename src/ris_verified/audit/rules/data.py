@@ -192,9 +192,9 @@ def _measurements(context: Context) -> list[tuple[Any, Any, float, float]]:
     "Scenes repeat by seed and avoid every grid",
     law="draw(cfg, key) twice gives equal bytes; other keys other scenes; positions lie off the search grids",
     why="Sources on the grid make the search look exact; unseeded scenes make a result unrepeatable.",
-    how="One scene is drawn twice and with another key; the share of drawn positions that are whole multiples of a "
-    "degree or 10 cm, and the smallest distance to the model's dictionary, are measured. Bounds: equal bytes; "
-    "none on a grid.",
+    how="One scene is drawn twice and with another key; the drawn coordinates that are whole multiples of a degree or "
+    "10 cm, or that lie on an axis of the spectrum's, the search's or the model's grid, are counted. Bounds: equal "
+    "bytes; none on a grid.",
     remedy="draw from default_rng([seed, *key]), uniformly and continuously",
 )
 def repeatable(context: Context) -> Sequence[Measurement]:
@@ -210,8 +210,27 @@ def repeatable(context: Context) -> Sequence[Measurement]:
         equal(first.y.tobytes() == again.y.tobytes(), True, "the same key gives the same bytes", where="draw_scene"),
         equal(first.y.tobytes() == other.y.tobytes(), False, "another key gives the same bytes", where="draw_scene"),
         at_most(float(on_grid), 0.0, "coordinates on a grid of degrees or decimetres", where="draw_scene"),
+        at_most(float(_on_axes(context)), 0.0, "coordinates on a grid of search or model", where="draw_scene"),
         at_least(float(np.unique(angles).size), float(angles.size), "distinct angles drawn", where="draw_scene"),
     ]
+
+
+def _on_axes(context: Context) -> int:
+    import numpy as np
+
+    from ris_verified.array.grid import view_grid
+
+    e, m, hits = context.config.estimate, context.config.model, 0
+    for shape in (
+        (e.grid_range, e.grid_elevation, e.grid_azimuth),
+        (e.search_range, e.search_elevation, e.search_azimuth),
+        (m.dictionary_range, m.dictionary_elevation, m.dictionary_azimuth),
+    ):
+        axes = [np.unique(axis) for axis in view_grid(context.config.scene, shape).numpy().T]
+        for scene in context.many:
+            for drawn, axis in zip((scene.azimuth, scene.elevation, 1 / scene.range), axes, strict=True):
+                hits += int((np.abs(drawn[:, None] - axis) < 1e-9).any(-1).sum())
+    return hits
 
 
 @rule(
