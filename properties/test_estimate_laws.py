@@ -29,6 +29,8 @@ from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.spectrum import signal_subspace, spectrum
 
 NAN = float("nan")
+# An example is a batch of scenes of its own sizes; 25 of them keep this file within its share of the suite's time.
+few = settings(max_examples=25)
 FLOATS = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 
 
@@ -138,18 +140,21 @@ def _well_posed(case):
 # ---- the bound ------------------------------------------------------------------------------------------------------
 
 
+@few
 @given(double, st.floats(1e-3, 1e3))
 def test_the_bound_is_proportional_to_noise(case, factor):
     bound = _well_posed(case)
     _agree(case.bound(noise=factor * case.noise), factor * bound)
 
 
+@few
 @given(double, st.floats(0.1, 10))
 def test_the_bound_is_inverse_to_symbol_power(case, factor):
     bound = _well_posed(case)
     _agree(case.bound(symbols=math.sqrt(factor) * case.symbols), bound / factor)
 
 
+@few
 @given(double)
 def test_a_phase_common_to_all_sources_leaves_the_bound(case):
     # The phase of one source among several does move the bound: J's block of two sources is the real part of a
@@ -160,12 +165,14 @@ def test_a_phase_common_to_all_sources_leaves_the_bound(case):
     _agree(case.bound(symbols=turn * case.symbols), bound)
 
 
+@few
 @given(cases(dtypes=(torch.float64,), most=1))
 def test_a_single_source_has_no_phase_to_the_bound(case):
     turn = torch.polar(torch.ones(()).double(), 2 * math.pi * case.uniform(case.B, 1, 1))
     _agree(case.bound(symbols=turn * case.symbols), case.bound())
 
 
+@few
 @given(double)
 def test_absent_sources_do_not_count_in_the_bound(case):
     bound = _well_posed(case)
@@ -176,6 +183,7 @@ def test_absent_sources_do_not_count_in_the_bound(case):
         assert torch.isnan(bound[b, :, 3 * k :]).all()
 
 
+@few
 @given(double)
 def test_the_bound_is_symmetric_positive_definite(case):
     bound = _well_posed(case)
@@ -186,7 +194,7 @@ def test_the_bound_is_symmetric_positive_definite(case):
         assert torch.linalg.eigvalsh(own / torch.outer(scale, scale)).min() > 0
 
 
-@settings(max_examples=25)
+@few
 @given(cases(dtypes=(torch.float64,), most=2))
 def test_the_bound_is_the_curvature_of_the_objective_without_noise(case):
     # One matrix derived twice: Fisher information by projection, and the objective's Hessian by autograd.
@@ -212,6 +220,7 @@ def test_the_bound_is_the_curvature_of_the_objective_without_noise(case):
 # ---- derivatives ----------------------------------------------------------------------------------------------------
 
 
+@few
 @given(double)
 def test_slopes_are_finite_differences(case):
     place = torch.where(case.present[..., None], case.parameters, torch.ones_like(case.parameters))
@@ -235,6 +244,7 @@ def _residual(parameters, case):
     return objective(parameters, case.data())
 
 
+@few
 @given(cases(), st.integers(1, 12))
 def test_descent_never_raises_the_objective_and_reports_it(case, iterations):
     start = case.somewhere()
@@ -247,6 +257,7 @@ def test_descent_never_raises_the_objective_and_reports_it(case, iterations):
     assert ((torch.nan_to_num(end, nan=0.2) >= low) & (torch.nan_to_num(end, nan=0.2) <= high)).all()
 
 
+@few
 @given(double)
 def test_the_objective_is_between_zero_and_the_energy(case):
     value, energy = _residual(case.somewhere(), case), case.data().energy
@@ -255,6 +266,7 @@ def test_the_objective_is_between_zero_and_the_energy(case):
     assert (objective(case.parameters, case.data(case.clean)) <= 1e-9 * energy).all()
 
 
+@few
 @given(cases())
 def test_absent_sources_do_not_change_the_descent(case):
     start = case.somewhere()
@@ -267,6 +279,7 @@ def test_absent_sources_do_not_change_the_descent(case):
         assert error.max() <= 1e4 * torch.finfo(case.dtype).eps
 
 
+@few
 @given(double, st.floats(1e-3, 1e3), st.floats(0, 2 * math.pi))
 def test_scale_and_phase_of_the_measurement_leave_the_estimate(case, scale, phase):
     start = to_peaks(case.parameters)
@@ -277,6 +290,7 @@ def test_scale_and_phase_of_the_measurement_leave_the_estimate(case, scale, phas
     assert (torch.nan_to_num((first.azimuth - second.azimuth) / sigma).abs() <= 1e-2).all()
 
 
+@few
 @given(double, st.randoms(use_true_random=False))
 def test_the_objective_does_not_know_the_order_of_the_sources(case, random):
     order = list(range(case.present.shape[1]))
@@ -288,6 +302,7 @@ def test_the_objective_does_not_know_the_order_of_the_sources(case, random):
 # ---- spectrum and Newton --------------------------------------------------------------------------------------------
 
 
+@few
 @given(cases(), st.integers(1, 10), st.floats(0.05, 1.0))
 def test_newton_never_raises_the_null_spectrum(case, iterations, step):
     cfg = Config.load(None, [f"estimate.newton_iterations={iterations}", f"estimate.newton_step={step}"])
@@ -319,7 +334,7 @@ def positions(draw, count):
     return torch.stack([azimuth, elevation, 1 / inverse], -1)
 
 
-@settings(max_examples=30)
+@few
 @given(positions(st.integers(1, 3)))
 def test_the_spectrum_of_the_true_covariance_peaks_at_the_truth(ptr):
     a = steering(FULL.array, *ptr.unbind(-1))
@@ -373,6 +388,7 @@ def test_matching_counts_pairs_and_forgets_the_order(case, random):
             assert torch.isclose(span.norm(), pairs.distance[0, true], rtol=1e-12, atol=1e-12)
 
 
+@few
 @given(positions(st.integers(1, 5)), st.randoms(use_true_random=False))
 def test_the_truth_matches_itself_in_any_order(ptr, random):
     order = list(range(len(ptr)))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
 
 import pytest
 
@@ -168,7 +169,7 @@ def test_a_file_size_limit_is_one_error_and_no_part_is_left(small, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(StorageError, match=r"train-0000000\S*: cannot write 2\d,\d{3} bytes: File too large"):
+        with pytest.raises(StorageError, match=r"train-0000000\S*: cannot write 1\d,\d{3} bytes: File too large"):
             generate(cfg, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -186,13 +187,13 @@ def test_a_storage_error_comes_whole_out_of_a_worker():
 
 def _descendants(process):
     tasks = [f"/proc/{process}/task/{task}/children" for task in os.listdir(f"/proc/{process}/task")]
-    children = [int(child) for path in tasks for child in open(path).read().split()]
+    children = [int(child) for path in tasks for child in Path(path).read_text().split()]
     return children + [below for child in children for below in _descendants(child)]
 
 
 def _running(process):
     try:
-        return open(f"/proc/{process}/stat").read().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
