@@ -65,7 +65,12 @@ def _alive(process: int) -> bool:
         return False
     except OSError:
         return True
-    return True
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return True
+    # A killed process that nobody has waited for still takes signals; a container's first process may never wait.
+    return state[:1] not in (["Z"], ["X"])
 
 
 def _free(path: Path) -> str:

@@ -62,3 +62,15 @@ def test_only_parts_of_dead_writers_are_cleared(tmp_path):
     assert not dead.exists()
     assert alive.exists()
     assert other.exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process table of Linux")
+def test_a_dead_writer_that_nobody_has_waited_for_is_dead(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    # Waits for the end without taking the exit status, so that a zombie stays.
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    part = tmp_path / f".file.{ended.pid}.part"
+    part.write_bytes(b"half")
+    clear_stale(tmp_path / "file")
+    assert not part.exists()
+    assert ended.wait() == 0
