@@ -15,13 +15,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
-from ris_verified.data.dataset import draw_batch
 
 import ris_verified.covariance.blend as blend_stage
 import ris_verified.covariance.predicted as predicted_stage
 import ris_verified.covariance.sample as sample_stage
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import draw_batch
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState, autocast_dtype
 

@@ -44,7 +44,9 @@ class Errors:
         range: `B x K_MAX` real, metres.
         position: `B x K_MAX` real, metres.
         over_bound: `B x K_MAX` real, position error over its Cramér–Rao bound.
-        found: `B` bool, no source missed and every one within 4 bounds.
+        found: `B` bool, no source missed and every position within 4 bounds.
+        found_strictly: `B` bool, the same for azimuth, elevation and range each. A far source's range
+            bound can be metres, and position alone then forgives a wrong direction.
     """
 
     azimuth: Tensor
@@ -53,6 +55,7 @@ class Errors:
     position: Tensor
     over_bound: Tensor
     found: Tensor
+    found_strictly: Tensor
 
 
 def errors(pipeline: Pipeline, estimate: Peaks | Estimates, ptr: Tensor, crb: Tensor) -> Errors:
@@ -77,10 +80,12 @@ def errors(pipeline: Pipeline, estimate: Peaks | Estimates, ptr: Tensor, crb: Te
     position = (to_cartesian(*chosen) - to_cartesian(*ptr.unbind(-1))).norm(dim=-1)
     over = position / position_bound(ptr, crb)
     present = torch.isfinite(ptr).all(-1)
-    return Errors(
-        chosen[0] - ptr[..., 0], chosen[1] - ptr[..., 1], chosen[2] - ptr[..., 2],
-        position, over, ((over <= FOUND) | ~present).all(-1),
-    )  # fmt: skip
+    wrong = torch.stack(chosen, -1) - ptr
+    sigma = torch.diagonal(crb, dim1=-2, dim2=-1).unflatten(-1, (-1, 3)).sqrt()
+    each = (wrong.abs() <= FOUND * sigma).all(-1)
+    azimuth, elevation, range = wrong.unbind(-1)
+    found = ((over <= FOUND) | ~present).all(-1)
+    return Errors(azimuth, elevation, range, position, over, found, (each | ~present).all(-1))
 
 
 def _rms(values: Tensor) -> float | None:
@@ -116,5 +121,6 @@ def summary(found: Errors, ptr: Tensor, chosen: Tensor) -> dict[str, float | int
         "error_over_bound_found": _rms(ratio[found.found[chosen]]),
         "error_over_bound_median": float(measured.median()) if measured.numel() else None,
         "found": float(found.found[chosen].double().mean()),
+        "found_strictly": float(found.found_strictly[chosen].double().mean()),
         "missed": 1 - measured.numel() / int(present.sum()),
     }

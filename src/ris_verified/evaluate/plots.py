@@ -34,7 +34,7 @@ def draw_evaluation(figures: dict[str, Any], picture: Path) -> None:
     FigureCanvasAgg(figure)
     (found, rmse), (ratio, capture) = figure.subplots(2, 2)
     for axis, key, title in (
-        (found, "found", "Share of scenes with all sources found"),
+        (found, "found_strictly", "Share of scenes with all sources found (each coordinate)"),
         (rmse, "position_rmse", "Position RMSE of matched sources (m)"),
         (ratio, "error_over_bound_median", "Median position error over bound"),
     ):
@@ -45,7 +45,7 @@ def draw_evaluation(figures: dict[str, Any], picture: Path) -> None:
     rmse.set_yscale("log")
     ratio.set_yscale("log")
     ratio.axhline(1, color="k", lw=0.8, ls="--")
-    found.legend(fontsize=8)
+    figure.legend(*found.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     held = figures["subspace_capture"]
     bars = capture.bar(range(len(held)), held.values(), color="C0")
     capture.bar_label(bars, fmt="%.2f")

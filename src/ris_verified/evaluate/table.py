@@ -7,10 +7,11 @@ from typing import Any
 
 LEGEND = (
     "{scenes} scenes, true K given to the search; RMSE over matched sources; error/bound is RMS of position error over "
-    "its Cramér–Rao bound in scenes where all sources are found (every error within 4 bounds), median is over all "
-    "matched sources; order is the share of scenes whose K the K head (a–e) or the residual criterion (–) gets right."
+    "its Cramér–Rao bound in scenes where all sources are found (every position within 4 bounds; strictly: azimuth, "
+    "elevation and range each), median is over all matched sources; order is the share "
+    "of scenes whose K the K head (a–e) or the residual criterion (–) gets right."
 )
-COLUMNS = ("azimuth °", "elevation °", "range m", "error/bound", "median", "all found", "order")
+COLUMNS = ("azimuth °", "elevation °", "range m", "error/bound", "median", "all found", "strictly", "order")
 
 
 def _text(value: float | None, form: str, scale: float = 1.0) -> str:
@@ -27,6 +28,7 @@ def _cells(label: str, figures: dict[str, Any], order: float | None) -> list[str
         _text(figures.get("error_over_bound_found"), ".2f"),
         _text(figures.get("error_over_bound_median"), ".2f"),
         _text(figures.get("found"), ".0%"),
+        _text(figures.get("found_strictly"), ".0%"),
         _text(order, ".0%"),
     ]
 
