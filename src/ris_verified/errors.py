@@ -54,4 +54,8 @@ class TrainingError(RisVerifiedError, RuntimeError):
 
 
 class AuditError(RisVerifiedError, RuntimeError):
-    """The audit cannot run, or its verdict forbids what was asked for."""
+    """The audit cannot run as it was asked to."""
+
+
+class NoGoError(AuditError):
+    """The audit's verdict forbids what was asked for."""

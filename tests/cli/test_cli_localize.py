@@ -132,3 +132,12 @@ def test_an_impossible_order_is_named(
 ) -> None:
     assert main(["localize", str(write(tmp_path / "a.npz", scene)), "--order", order]) == 2
     assert "order" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["y", "H_full"])
+def test_a_measurement_that_lost_its_imaginary_part_is_refused(oracle, tmp_path, capsys, name):
+    scene = oracle(1)
+    arrays = {"y": scene["y"], "H_full": scene["H_full"], "C": scene["codes"]}
+    np.savez(tmp_path / "real.npz", **{**arrays, name: arrays[name].real})
+    assert main(["localize", str(tmp_path / "real.npz")]) == 2
+    assert f"{name}: float64" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from ris_verified.cli import main as module
 from ris_verified.cli.main import COMMANDS, build_parser, main
-from ris_verified.errors import AuditError, ConfigError, DataError, ShapeError, StorageError
+from ris_verified.errors import AuditError, ConfigError, DataError, NoGoError, ShapeError, StorageError
 
 
 def test_the_parser_needs_no_torch() -> None:
@@ -46,7 +46,8 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (AuditError("NO-GO: RV0801"), 1),
+        (NoGoError("NO-GO: RV0801"), 1),
+        (AuditError("no such folder"), 2),
         (ConfigError("wrong", where="seed"), 2),
         (DataError("gone"), 2),
         (ShapeError("odd"), 2),

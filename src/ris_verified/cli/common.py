@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ris_verified.errors import AuditError, ConfigError
+from ris_verified.errors import ConfigError, NoGoError
 
 if TYPE_CHECKING:
     from ris_verified.audit.result import Report
@@ -104,7 +104,8 @@ def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = 
         The report.
 
     Raises:
-        AuditError: NO-GO and no waiver.
+        NoGoError: NO-GO and no waiver.
+        AuditError: the data folder does not exist.
     """
     from ris_verified.audit.runner import audit
     from ris_verified.files import atomic_write
@@ -117,7 +118,7 @@ def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = 
     if waiver:
         logging.getLogger(__name__).warning("NO-GO ignored: %s", waiver)
         return report
-    raise AuditError(
+    raise NoGoError(
         f"NO-GO: {'; '.join(failed)}",
         where=str(out / "audit.json"),
         expected="GO",

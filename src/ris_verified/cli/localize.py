@@ -55,7 +55,7 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
             where=str(path),
             expected="y [L, M], H_full [M, N] and C [L, N]",
         )
-    return {name: _complex(arrays[name]) for name in NAMES}
+    return {**{name: arrays[name] for name in NAMES}, "C": _complex(arrays["C"])}
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -76,7 +76,7 @@ def _read_mat(path: Path) -> dict[str, NDArray[np.generic]]:
 
 
 def _complex(array: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Widen what a program stored as real because every imaginary part was zero."""
+    """Widen ±1 codes stored as real; a real y or H_full has lost its phase and stays what it is: an error."""
     import numpy as np
 
     pairs = array.ndim > 2 and array.shape[-1] == 2

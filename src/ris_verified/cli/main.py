@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ris_verified.audit import cli as audit
 from ris_verified.cli import launch, localize, stages
-from ris_verified.errors import AuditError, RisVerifiedError, StorageError
+from ris_verified.errors import NoGoError, RisVerifiedError, StorageError
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: dict[str, Command] = {
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         return COMMANDS[args.command][2](args)
-    except AuditError as error:
+    except NoGoError as error:
         return _fail(error, NO_GO)
     except StorageError as error:
         return _fail(error, INTERNAL)

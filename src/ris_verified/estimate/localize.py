@@ -103,7 +103,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
     given = {"y": (y, "B L M"), "H_full": (H_full, "B M N"), "C": (C, "B L N")}
     tensors = {name: value if isinstance(value, Tensor) else _tensor(value, name) for name, (value, _) in given.items()}
-    if all(t.ndim == (2 if t.is_complex() else 3) for t in tensors.values()):
+    if tensors["y"].ndim == (2 if tensors["y"].is_complex() else 3):
         tensors = {name: t[None] for name, t in tensors.items()}
     done = {name: as_complex(t, name, given[name][1]).to(torch.complex128) for name, t in tensors.items()}
     B, L, M, N = len(done["y"]), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
