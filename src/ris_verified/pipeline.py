@@ -94,6 +94,21 @@ class Pipeline:
         outputs = model(batch.y, batch.H, batch.C, batch.H_full)
         return outputs, self.covariances(outputs, batch)
 
+    def infer(self, model: nn.Module, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor) -> tuple[ModelOutput, Blend]:
+        """Run model, both covariances and the blend as inference does, in the model's present mode.
+
+        Args:
+            model: from `build_model`.
+            y, H, C, H_full: as in `Batch`, on the model's device.
+
+        Returns:
+            The model's output and the blend of the `inference_` stages.
+        """
+        outputs = model(y, H, C, H_full)
+        R_pred = self.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, self.config)
+        R_samp = self.inference_sample_covariance(y, H_full, C, self.config)
+        return outputs, self.inference_blend(R_pred, R_samp, self.config)
+
     def covariances(self, outputs: ModelOutput, batch: Batch) -> Blend:
         """Return the blend of the predicted and the sample covariance, in full precision."""
         R_pred = self.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, self.config)

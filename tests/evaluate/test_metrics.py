@@ -10,9 +10,9 @@ import torch
 from ris_verified.array.geometry import to_cartesian
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config
+from ris_verified.covariance.capture import subspace_capture
 from ris_verified.covariance.trace import trace_normalised
 from ris_verified.estimate.result import Peaks
-from ris_verified.evaluate.capture import subspace_capture
 from ris_verified.evaluate.metrics import errors, position_bound, summary
 from ris_verified.pipeline import Pipeline
 

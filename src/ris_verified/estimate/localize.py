@@ -82,10 +82,8 @@ def _covariances(stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], c
     y, H_full, C = (to_ri(value).float() for value in data)
     H = to_ri(torch.einsum("bmn,bln->blm", data[1], data[2])).float()
     with _evaluating(model):
-        outputs = model(y, H, C, H_full)
-    R_pred = stages.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
-    R_samp = stages.inference_sample_covariance(y, H_full, C, cfg)
-    return stages.inference_blend(R_pred, R_samp, cfg), outputs.k_logits.argmax(-1) + 1
+        outputs, blended = replace(stages, config=cfg).infer(model, y, H, C, H_full)
+    return blended, outputs.k_logits.argmax(-1) + 1
 
 
 @contextmanager

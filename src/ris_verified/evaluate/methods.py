@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ris_verified.covariance.blend import Blend
 from ris_verified.data.batch import Batch
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import greedy_search
@@ -22,9 +23,7 @@ METHODS = {
 
 
 @torch.no_grad()
-def localised(
-    pipeline: Pipeline, model: nn.Module, batch: Batch
-) -> tuple[dict[str, Peaks | Estimates], Tensor, Tensor]:
+def localised(pipeline: Pipeline, model: nn.Module, batch: Batch) -> tuple[dict[str, Peaks | Estimates], Blend, Tensor]:
     """Localise a batch in every way, with the true number of sources.
 
     Args:
@@ -33,13 +32,10 @@ def localised(
         batch: on the model's device.
 
     Returns:
-        Estimates by method, R_blend `B x N x N`, and the order from the model's K head `B`.
+        Estimates by method, the blend, and the order from the model's K head `B`.
     """
     cfg = pipeline.config
-    outputs = model(batch.y, batch.H, batch.C, batch.H_full)
-    R_pred = pipeline.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
-    R_samp = pipeline.inference_sample_covariance(batch.y, batch.H_full, batch.C, cfg)
-    blended = pipeline.inference_blend(R_pred, R_samp, cfg)
+    outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
     found: dict[str, Peaks | Estimates] = {
         "music_R_samp": pipeline.spectrum(blended.R_samp, batch.K, cfg),
@@ -49,4 +45,4 @@ def localised(
     refined = pipeline.newton(blended.R, batch.K, peaks, cfg)
     found |= {"music_R_blend": peaks, "newton": refined, "mle": pipeline.mle(refined, y, H_full, C, cfg)}
     found["classical"] = pipeline.mle(greedy_search(y, H_full, C, batch.K, cfg), y, H_full, C, cfg)
-    return found, blended.R, outputs.k_logits.argmax(-1) + 1
+    return found, blended, outputs.k_logits.argmax(-1) + 1

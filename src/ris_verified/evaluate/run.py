@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.estimate.bound import cramer_rao_bound
-from ris_verified.evaluate.capture import subspace_capture
 from ris_verified.evaluate.methods import METHODS, localised
 from ris_verified.evaluate.metrics import Errors, errors, summary
 from ris_verified.evaluate.plots import draw_evaluation
@@ -56,19 +56,18 @@ class _Chunk:
 def _chunk(pipeline: Pipeline, model: nn.Module, start: nn.Module, dataset: SceneDataset, index: Tensor) -> _Chunk:
     cfg = pipeline.config
     batch, truth = pipeline.unpack(dataset.batch(index)), dataset.truth(index)
-    found, R_blend, head_order = localised(pipeline, model, batch)
+    found, blended, head_order = localised(pipeline, model, batch)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
     azimuth, elevation, range = batch.ptr.double().unbind(-1)
     crb = cramer_rao_bound(
         azimuth, elevation, range, from_ri(truth.symbols).to(torch.complex128), H_full, C,
         truth.noise_variance.double(), cfg,
     )  # fmt: skip
-    _, trained = pipeline.forward(model, batch)
     _, untrained = pipeline.forward(start, batch)
     matrices = {
-        "R_samp": trained.R_samp,
-        "R_pred": trained.R_pred,
-        "R_blend": R_blend,
+        "R_samp": blended.R_samp,
+        "R_pred": blended.R_pred,
+        "R_blend": blended.R,
         "R_blend_untrained": untrained.R,
     }
     return _Chunk(

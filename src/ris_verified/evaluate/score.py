@@ -35,11 +35,8 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDatas
     total, sources = 0.0, 0
     for index in torch.arange(min(scenes, len(dataset))).split(64):
         batch = pipeline.unpack(dataset.batch(index))
-        outputs = model(batch.y, batch.H, batch.C, batch.H_full)
-        R_pred = pipeline.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, cfg)
-        R_samp = pipeline.inference_sample_covariance(batch.y, batch.H_full, batch.C, cfg)
-        R = pipeline.inference_blend(R_pred, R_samp, cfg).R
-        K = outputs.k_logits.argmax(-1) + 1
+        outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
+        R, K = blended.R, outputs.k_logits.argmax(-1) + 1
         peaks = pipeline.spectrum(R, K, cfg)
         if cfg.estimate.newton_nearfield:
             peaks = pipeline.newton(R, K, peaks, cfg)

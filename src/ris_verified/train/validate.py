@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.batch import Batch
-from ris_verified.evaluate.capture import subspace_capture
 from ris_verified.pipeline import Pipeline
 
 

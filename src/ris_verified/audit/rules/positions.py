@@ -98,7 +98,7 @@ def perfect_scores(context: Context) -> Sequence[Measurement]:
     import torch
 
     from ris_verified.contracts import tolerance
-    from ris_verified.evaluate.capture import subspace_capture
+    from ris_verified.covariance.capture import subspace_capture
 
     batch, cfg, out = context.batch, context.config, perfect(context)
     if cfg.scene.power_spread_db == 0 and cfg.covariance.factor_mode == "product":
