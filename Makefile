@@ -18,6 +18,7 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/localisation.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick
