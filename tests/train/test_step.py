@@ -25,6 +25,8 @@ TINY = [
     "model.dictionary_range=2", "model.dropout=0.0", "train.precision=float32", "train.batch_size=6",
 ]  # fmt: skip
 
+CPU_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
+
 
 def _pipeline(*overrides: str) -> Pipeline:
     return Pipeline.default(Config.load(None, [*TINY, *overrides]))
@@ -46,6 +48,51 @@ class TrainStepContract:
     def _start(self, *overrides, steps=10):
         pipeline = self.pipeline(*overrides)
         return pipeline, TrainState.create(pipeline, total_steps=steps), _batch(pipeline)
+
+    @pytest.mark.parametrize("most", [1, 2, 3])
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), CPU_FULL])
+    def test_out_of_memory_halves_the_micro_batch_and_keeps_the_gradient(self, most, error):
+        pipeline, state, batch = self._start()
+        sizes = []
+
+        def loss(outputs, R_hat, part, cfg, **options):
+            if len(part) > most:
+                raise error
+            sizes.append(len(part))
+            return pipeline.loss(outputs, R_hat, part, cfg, **options)
+
+        other = TrainState.create(pipeline, total_steps=10, model=copy.deepcopy(state.model))
+        pipeline.train_step(other, batch, pipeline)
+        report = pipeline.train_step(state, batch, dataclasses.replace(pipeline, loss=loss))
+        assert not report.skipped
+        assert sum(sizes) == len(batch)
+        halved, whole = (torch.cat([p.grad.flatten() for p in s.model.parameters()]) for s in (state, other))
+        eps = torch.finfo(torch.float32).eps
+        assert (halved - whole).norm() <= 64 * eps * whole.norm()
+        sizes.clear()
+        pipeline.train_step(state, batch, dataclasses.replace(pipeline, loss=loss))
+        assert max(sizes) <= most
+        assert sum(sizes) == len(batch)
+
+    def test_out_of_memory_with_one_scene_is_one_error(self):
+        pipeline, state, batch = self._start()
+
+        def loss(*_args, **_options):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        before = _flat(state.model)
+        with pytest.raises(TrainingError, match="out of memory"):
+            pipeline.train_step(state, batch, dataclasses.replace(pipeline, loss=loss))
+        assert torch.equal(before, _flat(state.model))
+
+    def test_other_runtime_errors_are_not_taken_for_lack_of_memory(self):
+        pipeline, state, batch = self._start()
+
+        def loss(*_args, **_options):
+            raise RuntimeError("shapes do not agree")
+
+        with pytest.raises(RuntimeError, match="shapes do not agree"):
+            pipeline.train_step(state, batch, dataclasses.replace(pipeline, loss=loss))
 
     def test_one_call_is_one_optimiser_step_that_moves_every_parameter(self):
         pipeline, state, batch = self._start()

@@ -35,7 +35,6 @@ def run(args: argparse.Namespace) -> int:
     from ris_verified.evaluate.report import write_report
     from ris_verified.evaluate.run import evaluate
     from ris_verified.pipeline import Pipeline
-    from ris_verified.train.loop import train
 
     cfg, out = configuration(args), args.out
     log_to_terminal()
@@ -46,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         report = gate(pipeline, out, args.ignore_audit, out / "data")
         logger.info("audit verdict: %s", report.verdict)
     with _stage("train"), progress("steps") as bar:
-        result = train(pipeline, out / "data", out / "train", progress=bar)
+        result = pipeline.train(pipeline, out / "data", out / "train", progress=bar)
         logger.info("%.0f scenes/s, weights of epoch %d", result.scenes_per_second, result.best_epoch)
     with _stage("evaluate"), progress("scenes") as bar:
         evaluation = evaluate(pipeline, result.model, out / "data", out, progress=bar)

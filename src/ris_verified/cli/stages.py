@@ -51,13 +51,12 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> int:
     """Audit, then train."""
     from ris_verified.pipeline import Pipeline
-    from ris_verified.train.loop import train
 
     pipeline = Pipeline.default(configuration(args))
     log_to_terminal()
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
-        result = train(pipeline, args.data, args.out, progress=bar)
+        result = pipeline.train(pipeline, args.data, args.out, progress=bar)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
     return 0
 
@@ -114,8 +113,6 @@ def run_hpo(args: argparse.Namespace) -> int:
     """Audit, then run the study."""
     from ris_verified.data.generate import generate
     from ris_verified.files import atomic_write
-    from ris_verified.hpo.objective import objective
-    from ris_verified.hpo.study import best_config, run_study
     from ris_verified.pipeline import Pipeline
 
     asked = {"hpo.trials": args.n_trials, "hpo.epochs_per_trial": args.epochs_per_trial, "hpo.space": args.space}
@@ -130,12 +127,14 @@ def run_hpo(args: argparse.Namespace) -> int:
             generate(pipeline.trial_config(cfg, {}), data, progress=bar)
     verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
     storage = args.storage or str(args.out / "journal.log")
-    study = run_study(cfg, partial(objective, pipeline, data, args.out), storage, verdict)
-    finished = [trial for trial in study.trials if trial.value is not None]
+    study = pipeline.run_study(
+        cfg, partial(pipeline.objective, pipeline, data, args.out), storage, verdict, pipeline.spaces
+    )
+    finished = [t for t in study.trials if t.value is not None]
     if not finished:
         raise InputError("no trial finished", where=storage, remedy="each trial's error is in its attributes")
     best = args.out / "best.toml"
-    atomic_write(best, best_config(study, cfg).to_toml().encode())
+    atomic_write(best, pipeline.best_config(study, cfg).to_toml().encode())
     say(f"{len(finished)} of {len(study.trials)} trials have a score, the best {study.best_value:.4f} m:")
     for name, value in study.best_params.items():
         say(f"  {name} = {value}")

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.dataset import SceneDataset
-from ris_verified.estimate.bound import cramer_rao_bound
 from ris_verified.evaluate.methods import METHODS, localised
-from ris_verified.evaluate.metrics import Errors, errors, summary
+from ris_verified.evaluate.metrics import Errors, summary
 from ris_verified.evaluate.plots import draw_evaluation
 from ris_verified.evaluate.table import to_markdown
 from ris_verified.files import atomic_write
@@ -59,7 +58,7 @@ def _chunk(pipeline: Pipeline, model: nn.Module, start: nn.Module, dataset: Scen
     found, blended, head_order = localised(pipeline, model, batch)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
     azimuth, elevation, range = batch.ptr.double().unbind(-1)
-    crb = cramer_rao_bound(
+    crb = pipeline.bound(
         azimuth, elevation, range, from_ri(truth.symbols).to(torch.complex128), H_full, C,
         truth.noise_variance.double(), cfg,
     )  # fmt: skip
@@ -71,7 +70,7 @@ def _chunk(pipeline: Pipeline, model: nn.Module, start: nn.Module, dataset: Scen
         "R_blend_untrained": untrained.R,
     }
     return _Chunk(
-        {name: errors(pipeline, estimate, batch.ptr, crb) for name, estimate in found.items()},
+        {name: pipeline.metric(pipeline, estimate, batch.ptr, crb) for name, estimate in found.items()},
         {name: subspace_capture(R, batch.ptr, cfg.array) for name, R in matrices.items()},
         head_order, pipeline.order(y, H_full, C, cfg), batch.ptr, batch.K, batch.snr,
     )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from ris_verified.data.batch import Batch
-from ris_verified.data.dataset import SceneDataset
 from ris_verified.estimate.result import Peaks
 from ris_verified.pipeline import Pipeline
 from ris_verified.shapes import from_ri
@@ -15,7 +16,7 @@ CAP = 1.0
 
 
 @torch.no_grad()
-def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDataset, scenes: int) -> float:
+def localisation_score(pipeline: Pipeline, model: nn.Module, batches: Iterable[Batch]) -> float:
     """Return the mean over true sources of min(position error, 1 m); a missed source counts 1 m.
 
     The search is MUSIC on R_blend with near-field Newton and NF-MLE where they are on, K from the K
@@ -24,8 +25,7 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDatas
     Args:
         pipeline: its inference stages are used.
         model: any mode, restored afterwards.
-        dataset: unseen scenes.
-        scenes: how many of them, from the first.
+        batches: unseen scenes, on the model's device.
 
     Returns:
         A number in [0, 1], lower is better.
@@ -33,8 +33,7 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, dataset: SceneDatas
     cfg, was_training = pipeline.config, model.training
     model.eval()
     total, sources = 0.0, 0
-    for index in torch.arange(min(scenes, len(dataset))).split(64):
-        batch = pipeline.unpack(dataset.batch(index))
+    for batch in batches:
         outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
         R, K = blended.R, outputs.k_logits.argmax(-1) + 1
         peaks = pipeline.spectrum(R, K, cfg)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import SceneDataset
-from ris_verified.evaluate.score import localisation_score
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.loop import Progress, train
+from ris_verified.train.loop import Progress
 
 
 def objective(
@@ -29,14 +30,20 @@ def objective(
         progress: of the training.
 
     Returns:
-        Mean of min(position error, 1 m) over sources; lower is better.
+        The pipeline's score; lower is better.
     """
     cfg = pipeline.trial_config(pipeline.config, values)
     trial = dataclasses.replace(pipeline, config=cfg)
-    result = train(trial, data, out / f"trial-{number:04d}", progress=progress)
-    score = localisation_score(trial, result.model.cpu(), SceneDataset(data, "validation"), cfg.data.validation_scenes)
+    result = trial.train(trial, data, out / f"trial-{number:04d}", progress=progress)
+    score = trial.score(trial, result.model.cpu(), _validation(trial, data))
     result.weights.unlink()
     del result
     gc.collect()
     torch.cuda.empty_cache()
     return score
+
+
+def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:
+    dataset = SceneDataset(data, "validation")
+    scenes = min(pipeline.config.data.validation_scenes, len(dataset))
+    return (pipeline.unpack(dataset.batch(index), "cpu") for index in torch.arange(scenes).split(64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from ris_verified.config import Config
-from ris_verified.hpo.space import SPACES, suggest
+from ris_verified.hpo.space import SPACES, Space, suggest
 from ris_verified.hpo.storage import file_of, open_storage
 from ris_verified.hpo.workers import is_gone, presence
 
@@ -22,7 +22,13 @@ logger = logging.getLogger(__name__)
 Objective = Callable[[dict[str, Any], int], float]
 
 
-def run_study(cfg: Config, objective: Objective, storage: str, verdict: dict[str, str]) -> optuna.Study:
+def run_study(
+    cfg: Config,
+    objective: Objective,
+    storage: str,
+    verdict: dict[str, str],
+    spaces: Mapping[str, Space] = SPACES,
+) -> optuna.Study:
     """Load or create the study and run trials until it holds `hpo.trials` of them.
 
     A trial that raises, or whose score is not finite, fails and counts; one whose worker was killed
@@ -33,6 +39,7 @@ def run_study(cfg: Config, objective: Objective, storage: str, verdict: dict[str
         objective: sampled values and trial number → score, lower is better.
         storage: see `open_storage`.
         verdict: of the audit, kept with the study.
+        spaces: by name; `hpo.space` picks one.
 
     Returns:
         The study.
@@ -49,7 +56,7 @@ def run_study(cfg: Config, objective: Objective, storage: str, verdict: dict[str
             reap(study, folder)
         with presence(folder) as worker:
             while claimed(study) < cfg.hpo.trials:
-                _run_trial(study, objective, cfg, worker)
+                _run_trial(study, objective, cfg, worker, spaces[cfg.hpo.space])
     return study
 
 
@@ -91,14 +98,14 @@ def reap(study: optuna.Study, folder: Path) -> int:
     return len(gone)
 
 
-def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: str) -> None:
+def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: str, space: Space) -> None:
     trial = study.ask()
     trial.set_user_attr("worker", worker)
     # Seeded by number, a resumed study goes on with fresh draws instead of repeating its first ones.
     seed = int(np.random.SeedSequence([cfg.seed, trial.number]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=seed)
     try:
-        score = objective(suggest(trial, SPACES[cfg.hpo.space]), trial.number)
+        score = objective(suggest(trial, space), trial.number)
     except Exception as error:  # noqa: BLE001 - one trial that fails must not end the study
         _fail(study, trial, f"{type(error).__name__}: {error}")
         return

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ris_verified.train.log import read_log
 
@@ -18,6 +16,10 @@ def draw_curves(log: Path, picture: Path) -> None:
         log: `log.jsonl` of a run.
         picture: the PNG to write.
     """
+    # Half a second that only a finished run needs.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     steps, epochs = read_log(log)
     good = [record for record in steps if not record["skipped"]]
     x = np.array([record["step"] for record in good])

@@ -20,7 +20,6 @@ from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
 from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
-from ris_verified.train.validate import validate
 from ris_verified.train.weights import save_model
 
 Progress = Callable[[int, int, str], None]
@@ -114,7 +113,8 @@ class _Run:
 
     def validated(self) -> dict[str, float]:
         order = torch.arange(min(self.pipeline.config.data.validation_scenes, len(self.validation)))
-        return validate(self.pipeline, self.state.best, self._batches(self.validation, order, VALIDATION_BATCH))
+        batches = self._batches(self.validation, order, VALIDATION_BATCH)
+        return self.pipeline.validate(self.pipeline, self.state.best, batches)
 
 
 def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None) -> TrainResult:

@@ -59,6 +59,7 @@ class TrainState:
         step: optimiser steps tried so far, skipped ones included.
         skipped: steps that were skipped.
         consecutive: skipped steps in a row.
+        parts: into how many a batch is split at least; doubled whenever memory runs out.
     """
 
     model: nn.Module
@@ -70,6 +71,7 @@ class TrainState:
     step: int = 0
     skipped: int = 0
     consecutive: int = 0
+    parts: int = 1
 
     @classmethod
     def create(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 import torch
@@ -13,6 +14,8 @@ from ris_verified.errors import TrainingError
 from ris_verified.loss.total import LossResult
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import StepReport, TrainState, autocast_dtype
+
+logger = logging.getLogger(__name__)
 
 
 def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResult | None:
@@ -61,10 +64,10 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
         A `StepReport`.
 
     Raises:
-        TrainingError: more than `train.nonfinite_limit` steps in a row were skipped.
+        TrainingError: more than `train.nonfinite_limit` steps in a row were skipped, or memory runs out
+            with a single scene.
     """
     rates = state.rates()
-    state.optimizer.zero_grad(set_to_none=True)
     results = _accumulate(state, batch, pipeline)
     skipped, norm = results is None, torch.tensor(torch.nan)
     if results is not None:
@@ -83,12 +86,46 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
 
 
 def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tuple[float, LossResult]] | None:
+    """Halve the micro-batch until the step fits; the effective batch stays."""
+    while True:
+        parts = min(max(state.parts, pipeline.config.train.accumulation), len(batch))
+        state.optimizer.zero_grad(set_to_none=True)
+        try:
+            return _gradients_of(state, batch.split(parts), pipeline, len(batch))
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+            if parts == len(batch):
+                raise _no_smaller(state, batch) from error
+            state.parts = min(2 * parts, len(batch))
+        logger.warning("out of memory: micro-batches of %d scenes from here on", -(-len(batch) // state.parts))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _no_smaller(state: TrainState, batch: Batch) -> TrainingError:
+    return TrainingError(
+        f"out of memory with micro-batches of one scene, {len(batch)} scenes a step",
+        where=f"step {state.step}",
+        expected="memory for the model and one scene",
+        remedy="`ris-verified audit --select RV1402` prints what is needed and what is free; use a smaller model",
+    )
+
+
+def _gradients_of(
+    state: TrainState, parts: list[Batch], pipeline: Pipeline, scenes: int
+) -> list[tuple[float, LossResult]] | None:
     results = []
-    for part in batch.split(min(pipeline.config.train.accumulation, len(batch))):
+    for part in parts:
         result = batch_loss(pipeline, state, part)
         if result is None:
             return None
-        share = len(part) / len(batch)
+        share = len(part) / scenes
         (result.total * share).backward()
         results.append((share, result))
     return results

@@ -1,0 +1,148 @@
+"""How much memory a training step will take, predicted from two small steps."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ris_verified.data.dataset import scenes_to_batch
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.state import TrainState
+
+SMALL, LARGER = 2, 4
+KEY = 5_918_203
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training takes on the device.
+
+    Args:
+        held: by weights, averages and the optimiser's moments, whatever the batch.
+        step: on top of these at the peak of one step: batch, activations, gradients.
+    """
+
+    held: int
+    step: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.held + self.step
+
+
+class Allocations(TorchDispatchMode):
+    """Follows the storages that operations make, forward and backward, until each is freed.
+
+    Args:
+        known: tensors that exist already and are not counted.
+    """
+
+    def __init__(self, known: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._known = {tensor.untyped_storage()._cdata for tensor in known}
+        self._live: dict[int, int] = {}
+        self._now = 0
+        self.bytes: list[int] = []
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run one operation and note how much is alive after it."""
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        self.bytes.append(self._now)
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._live and key not in self._known:
+            self._live[key] = storage.nbytes()
+            self._now += storage.nbytes()
+            weakref.finalize(storage, self._free, key)
+
+    def _free(self, key: int) -> None:
+        self._now -= self._live.pop(key, 0)
+
+
+def held_tensors(state: TrainState) -> list[Tensor]:
+    """Return weights, buffers, averages and moments of a training state."""
+    modules = [state.model, *(m for m in (state.ema, state.swa) if m is not None)]
+    found = [t for m in modules for t in (*m.parameters(), *m.buffers())]
+    return found + [v for s in state.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
+
+
+def step_bytes(pipeline: Pipeline, state: TrainState, scenes: int) -> list[int]:
+    """Return the bytes alive after each operation of one step, batch included.
+
+    Args:
+        pipeline: its `train_step` is followed.
+        state: has taken a step before, so that the moments exist; takes another.
+        scenes: in the step.
+    """
+    config = pipeline.config
+    few = [pipeline.draw_scene(config, KEY, i) for i in range(min(scenes, LARGER))]
+    batch = pipeline.unpack(
+        scenes_to_batch([few[i % len(few)] for i in range(scenes)], config), next(state.model.parameters()).device
+    )
+    state.optimizer.zero_grad(set_to_none=True)
+    given = sum(value.untyped_storage().nbytes() for value in vars(batch).values())
+    with Allocations([*held_tensors(state), *vars(batch).values()]) as followed:
+        pipeline.train_step(state, batch, pipeline)
+    return [given + live for live in followed.bytes]
+
+
+def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "cpu") -> Memory:
+    """Predict the peak of a training step from steps of two and of four scenes.
+
+    A step runs the same operations for every batch, so the bytes alive after operation t are
+    s_t + a_t B; both are solved for from the two steps, and the peak is max_t (s_t + a_t B). Where a
+    training step runs other operations for another batch, the two peaks are extended instead.
+
+    Args:
+        pipeline: the stages and the configuration.
+        scenes: B, of one micro-batch.
+        device: where training will run.
+
+    Returns:
+        A `Memory`, in bytes; what libraries take for themselves is not in it.
+    """
+    state = TrainState.create(pipeline, total_steps=3, device=device)
+    step_bytes(pipeline, state, SMALL)
+    small, larger = (step_bytes(pipeline, state, B) for B in (SMALL, LARGER))
+    if len(small) != len(larger):
+        small, larger = [max(small)], [max(larger)]
+    share = (scenes - SMALL) / (LARGER - SMALL)
+    step = max(a + share * (b - a) for a, b in zip(small, larger, strict=True))
+    held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held_tensors(state)}
+    return Memory(sum(held.values()), round(step))
+
+
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Return the bytes that can still be taken on a device; on the CPU also within the control group."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            free = int(line.split()[1]) * 1024
+    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit and used and limit[0] != "max":
+        free = min(free, int(limit[0]) - int(used[0]))
+    return free
+
+
+def _lines(file: str) -> list[str]:
+    path = Path(file)
+    return path.read_text(encoding="ascii").splitlines() if path.exists() else []

@@ -1,0 +1,38 @@
+"""Memory of a training step: what is predicted is what a step takes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ris_verified.audit.context import small_config
+from ris_verified.config import Config
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.memory import free_memory, peak_memory, step_bytes
+from ris_verified.train.state import TrainState
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.default(small_config(Config()))
+
+
+@pytest.mark.parametrize("scenes", [3, 16, 40])
+def test_peak_is_that_of_a_step_of_this_size(pipeline: Pipeline, scenes: int) -> None:
+    state = TrainState.create(pipeline, total_steps=3)
+    step_bytes(pipeline, state, 2)
+    assert peak_memory(pipeline, scenes).step == max(step_bytes(pipeline, state, scenes))
+
+
+def test_held_is_weights_average_and_two_moments(pipeline: Pipeline) -> None:
+    model = pipeline.build_model(pipeline.config)
+    weights = sum(p.nbytes for p in model.parameters())
+    buffers = sum(b.nbytes for b in model.buffers())
+    held = peak_memory(pipeline, 8).held
+    counters = held - (4 * weights + 2 * buffers)  # AdamW's step numbers, the average's count
+    assert 0 < counters <= 16 * (1 + len(list(model.parameters())))
+
+
+def test_free_memory_is_below_what_the_machine_has() -> None:
+    assert 0 < free_memory() <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
