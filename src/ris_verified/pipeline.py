@@ -51,9 +51,9 @@ class Pipeline:
         loss: outputs, R_hat, batch, cfg, R_blend, training → LossResult.
         parameter_groups: model, cfg → optimiser groups with keys name, params, lr.
         train_step: state, batch, pipeline → StepReport.
-        peak_memory: pipeline, scenes in a step → Memory, predicted.
+        peak_memory: pipeline, scenes in a step, device → Memory, predicted.
         validate: pipeline, model, batches → mean loss, nmse, capture and order.
-        train: pipeline, data folder, output folder, progress → TrainResult.
+        train: pipeline, data folder, output folder, progress=, curves= → TrainResult.
         spectrum: R, K, cfg → Peaks.
         newton: R, K, Peaks, cfg → Peaks.
         mle: Peaks, y, H_full, C, cfg → Estimates.
@@ -86,7 +86,7 @@ class Pipeline:
     loss: Callable[..., LossResult]
     parameter_groups: Callable[[nn.Module, Config], list[dict[str, Any]]]
     train_step: Callable[[TrainState, Batch, Pipeline], StepReport]
-    peak_memory: Callable[[Pipeline, int], Memory]
+    peak_memory: Callable[[Pipeline, int, str], Memory]
     validate: Callable[[Pipeline, nn.Module, Iterable[Batch]], dict[str, float]]
     train: Callable[..., TrainResult]
     spectrum: Callable[[Tensor, Tensor, Config], Peaks]

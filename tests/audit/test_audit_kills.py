@@ -61,9 +61,18 @@ def test_a_crash_is_no_kill() -> None:
     assert not Kill("f", "RV0101", "s", "fail", "fail", ("RV0101",), "", 0.0).killed
 
 
-def test_every_fault_names_a_rule_and_every_rule_a_line() -> None:
+def test_every_line_has_a_rule_and_every_fault_names_one() -> None:
+    assert set(rules()) == set(checklist_lines())
     assert {fault.rule for fault in faults()} <= set(rules())
-    assert set(rules()) <= set(checklist_lines())
+
+
+def test_every_rule_has_a_planted_fault() -> None:
+    assert sorted(set(rules()) - {fault.rule for fault in faults()}) == []
+
+
+def test_most_faults_are_slips_in_stages() -> None:
+    assert len(faults()) >= 80
+    assert len({fault.name for fault in faults()}) == len(faults())
 
 
 def test_traceability_lists_every_line_and_admits_the_missing() -> None:

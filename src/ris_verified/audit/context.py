@@ -15,6 +15,7 @@ from ris_verified.audit.syntax import Tree, read_tree
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from ris_verified.audit.drills import TrialRun
     from ris_verified.config import Config
     from ris_verified.covariance.blend import Blend
     from ris_verified.data.batch import Batch
@@ -137,6 +138,13 @@ class Context:
     def blended(self, outputs: ModelOutput, batch: Batch | None = None) -> Blend:
         """Return covariances and blend of given outputs."""
         return self.pipeline.covariances(outputs, batch or self.batch)
+
+    @cached_property
+    def trials(self) -> list[TrialRun]:
+        """Equal trials on a handful of scenes: three, or ten in the full profile."""
+        from ris_verified.audit.drills import run_trials
+
+        return run_trials(self, 10 if self.profile == "full" else 3)
 
     @cached_property
     def small(self) -> Context:

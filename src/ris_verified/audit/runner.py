@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import random
@@ -67,22 +68,24 @@ def undisturbed() -> Iterator[None]:
     for a shared core cannot make a check of a second take ten.
     """
     if "torch" not in sys.modules:
-        state = random.getstate()
+        state, muted = random.getstate(), logging.root.manager.disable
         try:
             yield
         finally:
+            logging.disable(muted)
             random.setstate(state)
         return
     import numpy as np
     import torch
 
-    state, numpy_state = random.getstate(), np.random.get_state()
+    state, numpy_state, muted = random.getstate(), np.random.get_state(), logging.root.manager.disable
     gradient, dtype, threads = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
             yield
     finally:
+        logging.disable(muted)
         random.setstate(state)
         np.random.set_state(numpy_state)
         torch.set_grad_enabled(gradient)
@@ -116,8 +119,9 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
     began = time.perf_counter()
     try:
         with undisturbed(), warnings.catch_warnings():
-            # Drills provoke what libraries warn of, such as a schedule that goes on without a step.
+            # Drills provoke what libraries warn and log of, such as a trial that fails.
             warnings.simplefilter("ignore")
+            logging.disable(logging.CRITICAL)
             outcome = item.check(context)
     except NotApplicable as reason:
         return [_result(item, "skip", Measurement("", "", True, str(reason)), began)]

@@ -24,7 +24,7 @@ def objective(
     Args:
         pipeline: its `trial_config` makes the trial's configuration.
         data: an existing data folder; a trial uses its first scenes.
-        out: receives `trial-0000` and so on; configuration, log and curves stay, weights do not.
+        out: receives `trial-0000` and so on; configuration and log stay, weights do not.
         values: sampled value by configuration field.
         number: of the trial.
         progress: of the training.
@@ -34,7 +34,7 @@ def objective(
     """
     cfg = pipeline.trial_config(pipeline.config, values)
     trial = dataclasses.replace(pipeline, config=cfg)
-    result = trial.train(trial, data, out / f"trial-{number:04d}", progress=progress)
+    result = trial.train(trial, data, out / f"trial-{number:04d}", progress=progress, curves=False)
     score = trial.score(trial, result.model.cpu(), _validation(trial, data))
     result.weights.unlink()
     del result

@@ -117,7 +117,9 @@ class _Run:
         return self.pipeline.validate(self.pipeline, self.state.best, batches)
 
 
-def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None) -> TrainResult:
+def train(
+    pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None, curves: bool = True
+) -> TrainResult:
     """Train on stored scenes and keep the weights that validated best.
 
     After every epoch the averaged weights (SWA once begun, else EMA, else live) are validated, and
@@ -128,6 +130,7 @@ def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | Non
         data: folder written by `generate`.
         out: receives `weights.safetensors`, `log.jsonl`, `curves.png` and `config.toml`.
         progress: called with step, total steps and a note.
+        curves: whether to draw `curves.png`.
 
     Returns:
         A `TrainResult`.
@@ -153,7 +156,8 @@ def train(pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | Non
             best, best_epoch = record["validation"]["capture"], epoch + 1
             save_model(run.state.best, cfg, weights)
             kept = {name: value.clone() for name, value in run.state.best.state_dict().items()}
-    draw_curves(run.log.path, out / "curves.png")
+    if curves:
+        draw_curves(run.log.path, out / "curves.png")
     model = pipeline.build_model(cfg).to(run.device)
     model.load_state_dict(kept)
     rate = run.scenes * cfg.train.epochs / run.seconds

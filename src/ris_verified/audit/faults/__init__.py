@@ -8,7 +8,18 @@ import importlib
 from ris_verified.audit.faults.fault import AnyFault
 from ris_verified.errors import AuditError
 
-MODULES = ("sources", "scenes", "covariances", "learning", "steps", "estimates", "tuning", "stored")
+MODULES = (
+    "sources",
+    "scenes",
+    "covariances",
+    "learning",
+    "steps",
+    "estimates",
+    "tuning",
+    "stored",
+    "studies",
+    "judging",
+)
 
 
 @functools.cache

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, relative, view_grid
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+from ris_verified.audit.rules.judging import localisation_carries
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ def inference_blend(context: Context) -> Blend:
 
     p, cfg, b, out = context.pipeline, context.config, context.batch, context.outputs
     with torch.no_grad():
-        R_pred = p.predicted_covariance(out.cov_fact_angle, out.cov_fact_range, cfg)
+        R_pred = p.inference_predicted_covariance(out.cov_fact_angle, out.cov_fact_range, cfg)
         R_samp = p.inference_sample_covariance(b.y, b.H_full, b.C, cfg)
         return p.inference_blend(R_pred, R_samp, cfg)
 
@@ -52,7 +53,8 @@ def result_carries(context: Context) -> Sequence[Measurement]:
     found = [equal(context.config.digest(), before, "configuration after inference", where="config")]
     pairs = {"R_pred": blended.R_pred, "R_samp": blended.R_samp}
     found += [at_most(_trace_error(R), 1e-5, "|tr − N|/N", where=name) for name, R in pairs.items()]
-    return [*found, close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")]
+    found.append(close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta"))
+    return [*found, *localisation_carries(context)]
 
 
 @rule(
@@ -112,6 +114,7 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
     train, infer = context.blend, inference_blend(context)
     a, b = p.steering(context.config.array, *place), p.inference_steering(context.config.array, *place)
     return [
+        at_most(relative(infer.R_pred, train.R_pred), 1e-6, "distance of the two", where="R_pred"),
         at_most(relative(infer.R_samp, train.R_samp), 1e-6, "distance of the two", where="R_samp"),
         at_most(relative(infer.R, train.R), 1e-6, "distance of the two", where="R_blend"),
         at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
@@ -200,8 +203,6 @@ def validation_same(context: Context) -> Sequence[Measurement]:
     """Same weights in evaluation mode, same operations: equal up to the order of float32 sums."""
     import torch
 
-    from ris_verified.train.validate import validate
-
     small = context.small
     seen: list[Tensor | None] = []
     modes: list[float] = []
@@ -215,7 +216,7 @@ def validation_same(context: Context) -> Sequence[Measurement]:
         return result
 
     pipeline = dataclasses.replace(small.pipeline, loss=watched)
-    validate(pipeline, small.model, [small.batch])
+    pipeline.validate(pipeline, small.model, [small.batch])
     with torch.no_grad():
         outputs, blended = small.pipeline.forward(small.model, small.batch)
     with torch.enable_grad():

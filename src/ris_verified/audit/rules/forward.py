@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
+from ris_verified.audit.rules.judging import bound_obeys
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +77,7 @@ def inference_chain(context: Context) -> Sequence[Measurement]:
     batch = context.as_batch(context.scenes[:3] + context.scenes[-1:])
     with torch.no_grad():
         out = context.model(batch.y, batch.H, batch.C, batch.H_full)
-        R_pred = p.predicted_covariance(out.cov_fact_angle, out.cov_fact_range, cfg)
+        R_pred = p.inference_predicted_covariance(out.cov_fact_angle, out.cov_fact_range, cfg)
         R_samp = p.inference_sample_covariance(batch.y, batch.H_full, batch.C, cfg)
         R = p.inference_blend(R_pred, R_samp, cfg).R
         peaks = p.spectrum(R, batch.K, cfg)
@@ -131,8 +132,6 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
     """√(χ²/3n) for n ≥ 6 exceeds 2 with probability below 1e-9."""
     import torch
 
-    from ris_verified.evaluate.metrics import errors
-
     most = min(2, context.config.scene.sources_max)
     few = dataclasses.replace(context.config.scene, sources_min=1, sources_max=most, snr_db_min=20.0, snr_db_max=20.0)
     scenes = context.draw(6, dataclasses.replace(context.config, scene=few), key=4)
@@ -141,7 +140,7 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
     with torch.no_grad():
         peaks = context.pipeline.spectrum(R, batch.K, context.config)
         found = context.pipeline.mle(peaks, *inputs(batch), context.config)
-    ratio = errors(context.pipeline, found, batch.ptr, scene_bounds(context, scenes)).over_bound
+    ratio = context.pipeline.metric(context.pipeline, found, batch.ptr, scene_bounds(context, scenes)).over_bound
     ratio = ratio[torch.isfinite(batch.ptr).all(-1)]
     missed = int((~torch.isfinite(ratio)).sum())
     rms = float(ratio[torch.isfinite(ratio)].square().mean().sqrt())
@@ -149,14 +148,13 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
         at_most(float(missed), 0.0, "sources missed", "sources", "spectrum on R_true"),
         at_least(rms, 0.3, "RMS of error over bound: not better than the data allow", where="mle"),
         at_most(rms, 2.0, f"RMS of error over bound, {len(ratio)} sources at 20 dB", where="mle"),
+        *bound_obeys(context),
     ]
 
 
 def scene_bounds(context: Context, scenes: list[Any]) -> Tensor:
     """Return the Cramér–Rao bounds of scenes, `B x 3K_MAX x 3K_MAX` float64, NaN beyond K."""
     import torch
-
-    from ris_verified.estimate.bound import cramer_rao_bound
 
     K_MAX, rows = context.config.scene.sources_max, []
     for scene in scenes:
@@ -165,7 +163,7 @@ def scene_bounds(context: Context, scenes: list[Any]) -> Tensor:
             for v in (scene.azimuth, scene.elevation, scene.range, scene.symbols, scene.H_full, scene.codes)
         )
         noise = scene.noise_variance
-        small = cramer_rao_bound(azimuth, elevation, range, symbols, H_full, C, noise, context.config)[0]
+        small = context.pipeline.bound(azimuth, elevation, range, symbols, H_full, C, noise, context.config)[0]
         whole = torch.full((3 * K_MAX, 3 * K_MAX), torch.nan, dtype=torch.float64)
         whole[: len(small), : len(small)] = small
         rows.append(whole)

@@ -166,8 +166,6 @@ def averages_apart(context: Context) -> Sequence[Measurement]:
     """Counts of tensors: no tolerance."""
     import torch
 
-    from ris_verified.train.validate import validate
-
     small = context.small
     pipeline, state = small.pipeline, small.state()
     pipeline.train_step(state, small.batch, pipeline)
@@ -176,7 +174,7 @@ def averages_apart(context: Context) -> Sequence[Measurement]:
     live = [p.detach().clone() for p in state.model.parameters()]
     asked = [p.requires_grad for p in state.model.parameters()]
     state.update_averages(small.config.train)
-    validate(pipeline, state.model, [small.batch])
+    pipeline.validate(pipeline, state.model, [small.batch])
     moved = sum(not torch.equal(a, b.detach()) for a, b in zip(live, state.model.parameters(), strict=True))
     held = sum(p.grad_fn is not None for p in state.ema.parameters())
     own = {p.data_ptr() for p in state.model.parameters()}

@@ -36,18 +36,10 @@ def field(config: Any, name: str) -> Any:
     return value
 
 
-def spaces() -> Mapping[str, Mapping[str, Any]]:
-    """Return the search spaces by name."""
-    from ris_verified.hpo.space import SPACES
-
-    found: Mapping[str, Mapping[str, Any]] = SPACES
-    return found
-
-
 def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
     """Return label, sampled values and configuration of the extreme trials of each space."""
     made = []
-    for name, space in spaces().items():
+    for name, space in context.pipeline.spaces.items():
         for end in ("low", "high"):
             values = sample(space, end)
             made.append((f"{name}, {end} end", values, context.pipeline.trial_config(context.config, values)))
@@ -69,7 +61,7 @@ def overrides(context: Context) -> Sequence[Measurement]:
 
     known = set(names(type(context.config)))
     found = []
-    for label, space in spaces().items():
+    for label, space in context.pipeline.spaces.items():
         unknown = sorted(set(space) - known)
         tuned = sorted(set(space) & set(FIXED))
         found.append(at_most(float(len(unknown)), 0.0, f"unknown names in space {label}", where=", ".join(unknown)))
@@ -96,7 +88,7 @@ def trial_reaches(context: Context) -> Sequence[Measurement]:
     import torch
 
     found = []
-    for label, space in spaces().items():
+    for label, space in context.pipeline.spaces.items():
         tuned = sorted(name for name in space if name.startswith("estimate.mle"))
         found.append(equal(bool(tuned), True, f"NF-MLE parameters in space {label}: {', '.join(tuned)}", where="space"))
     b = context.blend

@@ -12,7 +12,9 @@ from typing import Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, relative
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.judging import loop_obeys
 from ris_verified.audit.rules.losses import all_weights
+from ris_verified.audit.rules.trials import objective_declares
 
 
 @rule(
@@ -139,7 +141,7 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
         found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
-    return found
+    return [*found, *objective_declares(context)]
 
 
 @rule(
@@ -170,7 +172,7 @@ def reloads(context: Context) -> Sequence[Measurement]:
     found = []
     for name, value in vars(was).items():
         found.append(at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name))
-    return found
+    return [*found, *loop_obeys(context)]
 
 
 @rule(

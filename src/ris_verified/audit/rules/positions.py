@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, view_grid
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.judging import metric_obeys
 from ris_verified.audit.rules.losses import all_weights
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def perfect_scores(context: Context) -> Sequence[Measurement]:
         )
         share = float(subspace_capture(other.to(torch.complex128), batch.ptr, cfg.array).mean())
         found.append(at_most(share, 0.9, f"capture of a {name} prediction", where="subspace_capture"))
-    return found + _unequal(context) + _matching(context)
+    return found + _unequal(context) + _matching(context) + metric_obeys(context)
 
 
 def _terms(context: Context, outputs: ModelOutput, R: Tensor) -> dict[str, float]:

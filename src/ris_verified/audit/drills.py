@@ -1,0 +1,103 @@
+"""Runs that several rules look at: trials on a handful of scenes, and what they leave behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.damage import tiny_data
+
+if TYPE_CHECKING:
+    from ris_verified.audit.context import Context
+    from ris_verified.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """What one trial returned and what was alive after it.
+
+    Args:
+        score: of the objective.
+        tensor_bytes: of all tensors that Python can reach, each storage once.
+        resident: bytes of the process.
+        files: open ones.
+    """
+
+    score: float
+    tensor_bytes: int
+    resident: int
+    files: int
+
+
+def tiny_trials(context: Context) -> Pipeline:
+    """Return the small pipeline whose trials train one epoch on four scenes and validate on one."""
+    config = context.small.config
+    share = config.hpo.data_share
+    return dataclasses.replace(
+        context.small.pipeline,
+        config=dataclasses.replace(
+            config,
+            hpo=dataclasses.replace(config.hpo, epochs_per_trial=1),
+            data=dataclasses.replace(config.data, train_scenes=round(4 / share), validation_scenes=round(1 / share)),
+        ),
+    )
+
+
+@contextmanager
+def tiny_folder(context: Context) -> Iterator[Path]:
+    """Yield a temporary folder with six scenes in `data`."""
+    with tempfile.TemporaryDirectory() as name:
+        tiny_data(context, Path(name) / "data")
+        yield Path(name)
+
+
+def run_trials(context: Context, count: int) -> list[TrialRun]:
+    """Run the objective `count` times with the configuration's own values, numbered from 0.
+
+    Args:
+        context: its pipeline's objective is run.
+        count: of trials.
+
+    Returns:
+        A record of each.
+    """
+    pipeline, runs = tiny_trials(context), []
+    with tiny_folder(context) as folder:
+        for number in range(count):
+            score = pipeline.objective(pipeline, folder / "data", folder / "out", {}, number)
+            runs.append(TrialRun(float(score), *_alive()))
+    return runs
+
+
+def one_trial(context: Context, values: dict[str, Any]) -> float:
+    """Return the score of trial 0 with sampled values."""
+    pipeline = tiny_trials(context)
+    with tiny_folder(context) as folder:
+        return float(pipeline.objective(pipeline, folder / "data", folder / "out", values, 0))
+
+
+def _alive() -> tuple[int, int, int]:
+    import torch
+
+    gc.collect()
+    # `type`, not `isinstance`: proxies among the objects answer to the latter by importing what they stand for.
+    tensors = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.layout == torch.strided}
+    return sum(storages.values()), resident_bytes(), len(os.listdir("/dev/fd"))
+
+
+def resident_bytes() -> int:
+    """Return the resident memory of the process; its peak where the system tells no more."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

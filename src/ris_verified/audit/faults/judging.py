@@ -1,0 +1,128 @@
+"""Slips in what judges: metric, bound, score, validation, loop, localisation and the forecast of memory."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ris_verified.audit.faults.fault import Fault
+from ris_verified.pipeline import Pipeline
+
+
+def _staged(stage: str, change: Callable[..., Any]) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant that puts a function (sound stage, arguments…) in place of a stage."""
+
+    def plant(pipeline: Pipeline) -> Pipeline:
+        sound = vars(pipeline)[stage]
+        changed: dict[str, Any] = {stage: lambda *given, **named: change(sound, *given, **named)}
+        return dataclasses.replace(pipeline, **changed)
+
+    return plant
+
+
+def _own_config(plant: Callable[[Pipeline], Pipeline]) -> Callable[[Pipeline], Pipeline]:
+    """Return the plant on a copy of the configuration, for slips that write to it."""
+    return lambda pipeline: plant(dataclasses.replace(pipeline, config=copy.deepcopy(pipeline.config)))
+
+
+def _index_matched(f: Any, pipe: Pipeline, estimate: Any, ptr: Tensor, crb: Tensor) -> Any:
+    def paired(azimuth: Tensor, elevation: Tensor, range: Tensor, truth: Tensor) -> Any:
+        pairs = pipe.match(azimuth, elevation, range, truth)
+        there = torch.isfinite(truth).all(-1) & torch.isfinite(azimuth)
+        index = torch.arange(truth.shape[1]).expand(truth.shape[:2])
+        return dataclasses.replace(pairs, estimate_index=torch.where(there, index, -1))
+
+    return f(dataclasses.replace(pipe, match=paired), estimate, ptr, crb)
+
+
+def _misses_forgiven(f: Any, pipe: Pipeline, estimate: Any, ptr: Tensor, crb: Tensor) -> Any:
+    result = f(pipe, estimate, ptr, crb)
+    within = (result.over_bound <= 4) | result.over_bound.isnan()
+    return dataclasses.replace(result, found=within.all(-1))
+
+
+def _loss_as_score(f: Any, pipe: Pipeline, model: Any, batches: Any) -> float:
+    return float(pipe.validate(pipe, model, batches)["nmse"])
+
+
+def _found_only(f: Any, pipe: Pipeline, model: Any, batches: Any) -> float:
+    def match(azimuth: Tensor, elevation: Tensor, range: Tensor, ptr: Tensor) -> Any:
+        pairs = pipe.match(azimuth, elevation, range, ptr)
+        return dataclasses.replace(pairs, distance=pairs.distance.masked_fill(pairs.estimate_index < 0, 0))
+
+    return float(f(dataclasses.replace(pipe, match=match), model, batches))
+
+
+def _capture_of_prediction(f: Any, pipe: Pipeline, model: Any, batches: Any) -> dict[str, float]:
+    def blend(P: Tensor, S: Tensor, cfg: Any) -> Any:
+        mixed = pipe.blend(P, S, cfg)
+        return dataclasses.replace(mixed, R=mixed.R_pred)
+
+    figures: dict[str, float] = f(dataclasses.replace(pipe, blend=blend), model, batches)
+    return figures
+
+
+def _bare_localisation(f: Any, *given: Any, **named: Any) -> Any:
+    return dataclasses.replace(f(*given, **named), blend=None)
+
+
+def _writing_localisation(f: Any, y: Any, H_full: Any, C: Any, cfg: Any, *rest: Any, **named: Any) -> Any:
+    found = f(y, H_full, C, cfg, *rest, **named)
+    # The slip of the original: results are handed on through the configuration.
+    object.__setattr__(cfg.covariance, "beta", cfg.covariance.beta * 0.999)
+    return found
+
+
+def _last_epoch_saved(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
+    from ris_verified.train.weights import save_model
+
+    result = f(pipe, *given, **named)
+    save_model(pipe.build_model(pipe.config), pipe.config, result.weights)
+    return result
+
+
+def _worst_kept(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
+    def validate(inner: Pipeline, model: Any, batches: Any) -> dict[str, float]:
+        figures = pipe.validate(inner, model, batches)
+        return {**figures, "capture": -figures["capture"]}
+
+    result = f(dataclasses.replace(pipe, validate=validate), *given, **named)
+    for record in result.history:
+        record["validation"]["capture"] *= -1
+    return result
+
+
+def _peak(change: Callable[[Any], Any]) -> Callable[[Pipeline], Pipeline]:
+    return _staged("peak_memory", lambda f, *given: change(f(*given)))
+
+
+FAULTS = (
+    Fault("localisation_without_proof", "RV0301", "the blend is dropped on the way out",
+          _staged("localize", _bare_localisation)),
+    Fault("localisation_writes_config", "RV0301", "results travel through the configuration",
+          _own_config(_staged("localize", _writing_localisation))),
+    Fault("bound_of_half_the_noise", "RV1204", "σ² a real dimension where a complex one is meant",
+          _staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise / 2, cfg))),
+    Fault("bound_with_known_symbols", "RV1204", "the nuisance symbols are taken for known",
+          _staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise, cfg) * 0.9)),
+    Fault("forecast_without_moments", "RV1402", "only the weights are counted",
+          _peak(lambda m: dataclasses.replace(m, held=m.held // 4))),
+    Fault("forecast_of_one_scene", "RV1402", "the batch is forgotten",
+          _staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
+    Fault("metric_by_index", "RV1603", "estimate k is taken for source k", _staged("metric", _index_matched)),
+    Fault("metric_forgives_misses", "RV1603", "a NaN error is zero", _staged("metric", _misses_forgiven)),
+    Fault("weights_of_another_model", "RV1605", "what is saved is not what was validated",
+          _staged("train", _last_epoch_saved)),
+    Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", _staged("train", _worst_kept)),
+    Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", _staged("score", _loss_as_score)),
+    Fault("score_of_found_sources", "RV1608", "what is missed has no error", _staged("score", _found_only)),
+    Fault("score_upside_down", "RV1608", "higher is better somewhere else",
+          _staged("score", lambda f, *given: 1 - f(*given))),
+    Fault("capture_of_the_prediction", "RV1608", "the validated capture is not that of what is deployed",
+          _staged("validate", _capture_of_prediction)),
+)  # fmt: skip

@@ -1,0 +1,225 @@
+"""What metric, bound, loop and localisation must obey; the rules of their checklist lines call these."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ris_verified.audit.drills import tiny_folder, tiny_trials
+from ris_verified.audit.oracle import closed_form, relative
+from ris_verified.audit.rule import Measurement, at_most, close, equal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from torch import Tensor
+
+    from ris_verified.audit.context import Context
+    from ris_verified.scene.scene import Scene
+
+SIGMA = (1e-3, 2e-3, 0.05)
+
+
+def _truth(context: Context) -> Tensor:
+    import torch
+
+    s = context.config.scene
+    ptr = torch.full((2, max(2, s.sources_max), 3), torch.nan, dtype=torch.float64)
+    ptr[0, 0] = torch.tensor([0.3, -0.2, 2.0])
+    ptr[0, 1] = torch.tensor([-0.4, 0.1, 4.0])
+    ptr[1, 0] = torch.tensor([0.1, 0.25, 3.0])
+    return ptr
+
+
+def _largest(errors: Tensor) -> float:
+    import torch
+
+    return float(errors[torch.isfinite(errors)].abs().max())
+
+
+def metric_obeys(context: Context) -> list[Measurement]:
+    """Known displacements of known sources: errors, ratio to the bound, found, missed, any order."""
+    import torch
+
+    from ris_verified.estimate.result import Peaks
+
+    p, ptr = context.pipeline, _truth(context)
+    K_MAX = ptr.shape[1]
+    crb = torch.diag_embed(torch.tensor(SIGMA, dtype=torch.float64).square().repeat(K_MAX)).expand(2, -1, -1)
+
+    def judged(moved: Tensor) -> Any:
+        return p.metric(p, Peaks(*moved.unbind(-1)), ptr, crb)
+
+    eps = 64 * torch.finfo(torch.float64).eps
+    perfect, swapped = judged(ptr), judged(ptr.flip(1))
+    found = [
+        at_most(_largest(perfect.position), 10 * eps, "error of the truth", "m", "metric"),
+        equal(perfect.found.tolist(), [True, True], "scenes found by the truth", where="metric"),
+        equal(torch.isfinite(perfect.position).sum().item(), 3, "errors of three sources", where="metric"),
+        equal(torch.isfinite(swapped.position).sum().item(), 3, "the same in another order", where="metric"),
+        at_most(
+            _largest(swapped.position),
+            10 * eps,
+            "error with sources in another order",
+            "m",
+            "metric",
+        ),
+    ]
+    for axis, name in enumerate(("azimuth", "elevation", "range")):
+        step = ptr.clone()
+        step[..., axis] += SIGMA[axis]
+        error = vars(judged(step))[name]
+        found.append(
+            close(float(error[0, 0].abs()), SIGMA[axis], 1e3 * eps, f"{name} error of one sigma", where="metric")
+        )
+    found += _over_bound(ptr, judged)
+    lost = ptr.clone()
+    lost[0, 1] = torch.nan
+    found.append(
+        equal(judged(lost).found.tolist(), [False, True], "scenes found with a source missing", where="metric")
+    )
+    return found
+
+
+def _over_bound(ptr: Tensor, judged: Any) -> list[Measurement]:
+    """A source moved by n bounds along its range: √(r²cos²θ σ_φ² + r² σ_θ² + σ_r²) each."""
+    r, elevation = float(ptr[0, 0, 2]), float(ptr[0, 0, 1])
+    bound = math.hypot(r * math.cos(elevation) * SIGMA[0], r * SIGMA[1], SIGMA[2])
+    found = []
+    for times, within in ((3.0, True), (5.0, False)):
+        moved = ptr.clone()
+        moved[0, 0, 2] += times * bound
+        errors = judged(moved)
+        found.append(close(float(errors.over_bound[0, 0]), times, 1e-9, f"{times:g} bounds away", where="metric"))
+        found.append(equal(bool(errors.found[0]), within, f"a source {times:g} bounds away is found", where="metric"))
+    return found
+
+
+def bound_obeys(context: Context) -> list[Measurement]:
+    """Compare the bound with the inverse of the whole Fisher matrix, symbols and all, by differences."""
+    import torch
+
+    scenes = [s for s in context.small.scenes if len(s.azimuth) <= 2][:2] or context.small.scenes[:1]
+    found = []
+    for scene in scenes:
+        given = [torch.from_numpy(v)[None] for v in (scene.azimuth, scene.elevation, scene.range, scene.symbols,
+                                                     scene.H_full, scene.codes)]  # fmt: skip
+        C = context.pipeline.bound(*given, scene.noise_variance, context.small.config)[0].double()
+        wanted = torch.from_numpy(_inverse_fisher(context.small, scene))
+        scale = wanted.diagonal().sqrt()
+        apart = relative((C / scale / scale[:, None])[None], (wanted / scale / scale[:, None])[None])
+        found.append(
+            at_most(apart, 1e-4, f"bound against the inverse Fisher matrix, K = {len(scene.azimuth)}", where="bound")
+        )
+    return found
+
+
+def _inverse_fisher(context: Context, scene: Scene) -> Any:
+    """J = 2/σ² Re Jμᴴ Jμ with μ(p, s) = Φ_l A(p) s_l; a central difference of step eps^⅓ errs by about eps^⅔."""
+    import numpy as np
+
+    K, joint = len(scene.azimuth), context.config.scene.symbols == "constant"
+    p = np.stack([scene.azimuth, scene.elevation, scene.range], 1).ravel()
+    s = scene.symbols[:1] if joint else scene.symbols
+    h = np.finfo(np.float64).eps ** (1 / 3)
+
+    def mean(p: Any, s: Any) -> Any:
+        A = closed_form(context, *(p.reshape(K, 3)[:, i] for i in range(3))).T
+        field = np.broadcast_to(s, (len(scene.codes), K)) @ A.T
+        return ((scene.codes * field) @ scene.H_full.T).ravel()
+
+    columns = [(mean(p + h * e, s) - mean(p - h * e, s)) / (2 * h) for e in np.eye(len(p))]
+    for index in np.ndindex(s.shape):
+        unit = np.zeros_like(s)
+        unit[index] = 1.0
+        columns += [mean(p, unit), mean(p, 1j * unit)]
+    D = np.stack(columns, 1)
+    return np.linalg.inv(2 / scene.noise_variance * (D.conj().T @ D).real)[: len(p), : len(p)]
+
+
+def loop_obeys(context: Context) -> list[Measurement]:
+    """Train two epochs on four scenes: what was validated is in the file, what was logged was used."""
+    import dataclasses
+
+    import torch
+
+    small = tiny_trials(context)
+    config = dataclasses.replace(
+        small.config,
+        train=dataclasses.replace(small.config.train, epochs=2, batch_size=2, accumulation=1),
+        data=dataclasses.replace(small.config.data, train_scenes=4, validation_scenes=1),
+    )
+    pipeline = dataclasses.replace(small, config=config)
+    with tiny_folder(context) as folder:
+        result = pipeline.train(pipeline, folder / "data", folder / "out", curves=False)
+        return [*_saved(pipeline, result, folder), *_logged(context, pipeline, folder / "out" / "log.jsonl", torch)]
+
+
+def _saved(pipeline: Any, result: Any, folder: Path) -> list[Measurement]:
+    import torch
+
+    from ris_verified.data.dataset import SceneDataset
+    from ris_verified.train.weights import load_model
+
+    dataset = SceneDataset(folder / "data", "validation")
+    batch = pipeline.unpack(dataset.batch(torch.arange(1)), "cpu")
+    figures = pipeline.validate(pipeline, load_model(result.weights, pipeline), [batch])
+    reported = result.history[result.best_epoch - 1]["validation"]
+    captures = [record["validation"]["capture"] for record in result.history]
+    found = []
+    for name in ("loss", "capture"):
+        bound = 1e-6 * max(1.0, abs(reported[name]))
+        found.append(
+            close(figures[name], reported[name], bound, f"validated {name} of the saved weights", where="train")
+        )
+    found.append(close(reported["capture"], max(captures), 0.0, "capture of the epoch that was kept", where="train"))
+    returned = pipeline.validate(pipeline, result.model.cpu(), [batch])
+    found.append(close(returned["loss"], figures["loss"], 1e-6, "returned against saved weights", where="train"))
+    return found
+
+
+def _logged(context: Context, pipeline: Any, log: Path, torch: Any) -> list[Measurement]:
+    from ris_verified.train.log import read_log
+    from ris_verified.train.state import TrainState
+
+    steps, _ = read_log(log)
+    dry = TrainState.create(pipeline, total_steps=len(steps), model=context.small.model)
+    planned = []
+    for _ in steps:
+        planned.append(dry.rates())
+        with torch.no_grad():
+            dry.optimizer.step()
+        dry.scheduler.step()
+    logged = [record["learning_rates"] for record in steps]
+    return [
+        equal(len(steps), 4, "steps logged for two epochs of two batches", where="train"),
+        equal(logged, planned, "rates logged against a dry run of the schedule", where="train"),
+    ]
+
+
+def localisation_carries(context: Context) -> list[Measurement]:
+    """Localise two scenes with a model: the result holds R_pred, R_samp and β, the configuration stays."""
+    import torch
+
+    from ris_verified.shapes import from_ri
+
+    p, cfg, batch = context.pipeline, context.config, context.batch
+    given = [from_ri(v[:2]).to(torch.complex128) for v in (batch.y, batch.H_full, batch.C)]
+    before = cfg.digest()
+    found = p.localize(*given, cfg, order=batch.K[:2], model=context.model, pipeline=p)
+    blended = found.blend
+    if blended is None:
+        return [
+            equal("none", "R_pred, R_samp and β", "what localisation returns beside its estimates", where="localize")
+        ]
+    N = cfg.array.elements
+    traces = {n: torch.diagonal(vars(blended)[n], dim1=-2, dim2=-1).sum(-1) for n in ("R_pred", "R_samp", "R")}
+    result = [
+        at_most(float((t - N).abs().max() / N), 1e-5, f"|tr − N|/N of {n}", where="localize") for n, t in traces.items()
+    ]
+    result.append(close(float(blended.beta), cfg.covariance.beta, 0.0, "β in the result", where="localize"))
+    result.append(equal(cfg.digest(), before, "configuration after localisation", where="config"))
+    wanted = batch.K[:2].tolist()
+    result.append(equal(torch.isfinite(found.azimuth).sum(-1).tolist(), wanted, "positions a scene", where="localize"))
+    return result
