@@ -7,7 +7,7 @@ import gc
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ris_verified.audit.damage import tiny_data
 
 if TYPE_CHECKING:
     from ris_verified.audit.context import Context
+    from ris_verified.config import Config
     from ris_verified.pipeline import Pipeline
 
 
@@ -25,7 +26,7 @@ class TrialRun:
 
     Args:
         score: of the objective.
-        tensor_bytes: of all tensors that Python can reach, each storage once.
+        tensor_bytes: of all tensors made since the first trial began that Python can reach, each storage once.
         resident: bytes of the process.
         files: open ones.
     """
@@ -69,18 +70,48 @@ def run_trials(context: Context, count: int) -> list[TrialRun]:
         A record of each.
     """
     pipeline, runs = tiny_trials(context), []
-    with tiny_folder(context) as folder:
+    with _only_new_objects(), tiny_folder(context) as folder:
         for number in range(count):
             score = pipeline.objective(pipeline, folder / "data", folder / "out", {}, number)
             runs.append(TrialRun(float(score), *_alive()))
     return runs
 
 
-def one_trial(context: Context, values: dict[str, Any]) -> float:
-    """Return the score of trial 0 with sampled values."""
-    pipeline = tiny_trials(context)
-    with tiny_folder(context) as folder:
-        return float(pipeline.objective(pipeline, folder / "data", folder / "out", values, 0))
+@contextmanager
+def _only_new_objects() -> Iterator[None]:
+    # Collecting what was there before takes a quarter of a second each time, and is not in question.
+    frozen = gc.get_freeze_count()
+    gc.collect()
+    if not frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
+
+
+class _Reached(Exception):
+    """Ends a trial where its training would begin."""
+
+
+def trained_config(context: Context, values: dict[str, Any]) -> Config | None:
+    """Return the configuration that an objective trains with, None where it does not train at all.
+
+    Args:
+        context: its pipeline's objective is run up to the training.
+        values: sampled.
+    """
+    seen: list[Config] = []
+
+    def train(pipeline: Pipeline, *_: Any, **__: Any) -> Any:
+        seen.append(pipeline.config)
+        raise _Reached
+
+    pipeline = dataclasses.replace(tiny_trials(context), train=train)
+    with tempfile.TemporaryDirectory() as folder, suppress(_Reached):
+        pipeline.objective(pipeline, Path(folder), Path(folder), values, 0)
+    return seen[0] if seen else None
 
 
 def _alive() -> tuple[int, int, int]:

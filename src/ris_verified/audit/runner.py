@@ -180,7 +180,8 @@ def audit(
             raise AuditError("no such folder", where=f"{name} {folder}", expected="an existing folder")
     began = time.perf_counter()
     chosen = choose(select, ignore, profile, ("source",) if pipeline is None else ("pipeline", "source"))
-    context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None)
+    seed = 0 if pipeline is None else pipeline.config.seed
+    context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None, seed)
     with undisturbed():
         results = tuple(result for item in chosen for result in run_rule(item, context))
     digest = "" if pipeline is None else pipeline.config.digest()

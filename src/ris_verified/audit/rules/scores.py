@@ -65,7 +65,9 @@ def shifted(ptr: Tensor, metres: float) -> Tensor:
 def scores_follow(context: Context) -> Sequence[Measurement]:
     """Order needs no tolerance; equal positions in another order are summed otherwise: 64 eps of float32."""
     small = context.small
-    found = [*_positions(small), *_answers(small)]
+    # Real factors cannot tell a source from its mirror image, so no network of theirs knows the answer.
+    real = context.config.covariance.factor_mode == "real"
+    found = _positions(small) + ([] if real else _answers(small))
     return found + (_memorised(small) if context.profile == "full" else [])
 
 
@@ -119,7 +121,9 @@ def knowing(small: Context) -> nn.Module:
     ptr = torch.where(present[..., None], batch.ptr.double(), torch.ones((), dtype=torch.float64))
     A = small.pipeline.steering(cfg.array, *ptr.unbind(-1)).mT * present[:, None]
     angle = to_ri(A).float().flatten(1)
-    one = to_ri(torch.ones_like(A)).float().flatten(1)
+    # Products take the range part as a second factor, sums as a second set of vectors.
+    other = torch.ones_like(A) if cfg.covariance.factor_mode == "product" else A
+    one = to_ri(other).float().flatten(1)
     logits = 20.0 * torch.nn.functional.one_hot(batch.K - 1, cfg.scene.sources_max).float()
     answer = ModelOutput(angle, one, logits, ptr[..., :2].float(), ptr[..., 2].float())
 
@@ -162,7 +166,7 @@ def _capture(pipeline: Pipeline, model: nn.Module, batch: Batch) -> float:
         k = int(K)
         U = torch.linalg.eigh(R.to(torch.complex128))[1][:, -k:]
         a = pipeline.steering(pipeline.config.array, *ptr[torch.isfinite(ptr).all(-1)].unbind(-1))
-        shares.append(float((a.conj() @ U).abs().square().sum(-1).mean() / R.shape[-1]))
+        shares.append(float(((a.conj() @ U).norm(dim=-1) / a.norm(dim=-1)).square().mean()))
     return sum(shares) / len(shares)
 
 
