@@ -17,9 +17,10 @@ from ris_verified.audit.runner import PACKAGE, audit, run_rule
 from ris_verified.config import Config
 from ris_verified.pipeline import Pipeline
 
-# Figures stated for the reference sizes, a grid that only resolves there, and a drill of ten seconds.
+# Figures stated for the reference sizes, and a grid that only resolves there.
 REFERENCE = {"RV0402", "RV1203", "RV1204", "RV1301", "RV1302"}
 PLANTED = [f for f in faults() if isinstance(f, Fault) and f.rule not in REFERENCE]
+LARGE = [f for f in faults() if isinstance(f, Fault) and f.rule in REFERENCE]
 WRITTEN = [f for f in faults() if isinstance(f, SourceFault | DataFault)]
 
 
@@ -39,6 +40,17 @@ def test_planted_fault_is_killed(fault: Fault, sound: Pipeline, clean: dict[str,
     assert clean[fault.rule] == "pass"
     results = run_rule(rules()[fault.rule], Context(fault.plant(sound), "full", PACKAGE))
     assert {r.status for r in results} == {"fail"}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Context:
+    return Context(Pipeline.default(Config()), "full", PACKAGE)
+
+
+@pytest.mark.parametrize("fault", LARGE, ids=lambda fault: f"{fault.rule}-{fault.name}")
+def test_fault_at_reference_size_is_killed(fault: Fault, reference: Context) -> None:
+    kill = prove_one(fault, reference.pipeline, reference, {})
+    assert kill.killed, kill
 
 
 @pytest.mark.parametrize("fault", WRITTEN, ids=lambda fault: f"{fault.rule}-{fault.name}")
