@@ -19,6 +19,8 @@ from ris_verified.audit.result import Result
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
 from ris_verified.audit.runner import PACKAGE, run_rule, undisturbed
+from ris_verified.audit.state import as_found
+from ris_verified.errors import AuditError
 
 if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
@@ -141,11 +143,18 @@ def prove(pipeline: Pipeline, select: Sequence[str] = ()) -> Iterator[Kill]:
 
     Yields:
         A `Kill` for each fault.
+
+    Raises:
+        AuditError: a fault's run left the pipeline changed for good.
     """
     clean, known = Context(pipeline, "full", PACKAGE), dict[str, str]()
     for fault in faults():
         if not select or any(fault.rule.startswith(text) for text in select):
-            yield prove_one(fault, pipeline, clean, known)
+            with as_found(pipeline) as found:
+                kill = prove_one(fault, pipeline, clean, known)
+            if found.changed:
+                raise AuditError("changed what it could not put back", where=f"fault {fault.name}: {found.changed[0]}")
+            yield kill
 
 
 def kill_table(kills: Sequence[Kill]) -> str:

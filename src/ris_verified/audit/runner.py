@@ -18,6 +18,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.rule import Measurement, NotApplicable, Profile, Rule, tightness
 from ris_verified.audit.rules import rules
+from ris_verified.audit.state import as_found
 from ris_verified.errors import AuditError, RisVerifiedError
 
 if TYPE_CHECKING:
@@ -167,8 +168,8 @@ def audit(
         data: folder of stored scenes; by default scenes are drawn.
 
     Returns:
-        A `Report`; its verdict is NO-GO when a blocker fails, a check crashes or nothing ran. Random
-        states, gradient mode and the pipeline's modules are left as they were.
+        A `Report`; its verdict is NO-GO when a blocker fails, a check crashes or nothing ran. The process
+        and all that hangs on the pipeline are left as they were, or the report says what is not.
 
     Raises:
         AuditError: unknown rule id or profile, or a folder that does not exist.
@@ -182,7 +183,9 @@ def audit(
     chosen = choose(select, ignore, profile, ("source",) if pipeline is None else ("pipeline", "source"))
     seed = 0 if pipeline is None else pipeline.config.seed
     context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None, seed)
-    with undisturbed():
+    with as_found(pipeline) as found, undisturbed():
         results = tuple(result for item in chosen for result in run_rule(item, context))
+    results += found.results()
     digest = "" if pipeline is None else pipeline.config.digest()
-    return Report(verdict(results), profile, digest, environment(), time.perf_counter() - began, results)
+    machine = environment() | {"state": found.summary}
+    return Report(verdict(results), profile, digest, machine, time.perf_counter() - began, results)
