@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,26 +10,50 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ris_verified.audit.context import Context
+    from ris_verified.config import ArrayConfig
 
 
-def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:
-    """Return steering vectors `P x N` complex128 from the definition alone, in NumPy.
+def element_grid(array: ArrayConfig) -> Any:
+    """Return element positions `N x 3` float64 from the definition alone, in NumPy."""
+    import numpy as np
+
+    d = array.spacing_wavelengths * array.wavelength
+    y = (np.arange(array.horizontal) - (array.horizontal - 1) / 2) * d
+    z = (np.arange(array.vertical) - (array.vertical - 1) / 2) * d
+    return np.array([(0.0, a, b) for b in z for a in y])
+
+
+def wave(array: ArrayConfig, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return steering vectors `P x N` complex128 of any panel from the definition alone, in NumPy.
 
     Args:
+        array: the panel.
         azimuth, elevation, range: `P` float64, radians and metres.
     """
     import numpy as np
 
-    array = context.config.array
-    d = array.spacing_wavelengths * array.wavelength
-    y = (np.arange(array.horizontal) - (array.horizontal - 1) / 2) * d
-    z = (np.arange(array.vertical) - (array.vertical - 1) / 2) * d
-    elements = np.array([(0.0, a, b) for b in z for a in y])
     flat = np.cos(elevation)
     p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
-    distance = np.linalg.norm(p[:, None] - elements, axis=-1)
+    distance = np.linalg.norm(p[:, None] - element_grid(array), axis=-1)
     a = np.exp(-2j * np.pi / array.wavelength * (distance - range[:, None]))
     return a * (range[:, None] / distance) if array.amplitude == "spherical" else a
+
+
+def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return `wave` for the audited panel."""
+    return wave(context.config.array, azimuth, elevation, range)
+
+
+def other_panel(array: ArrayConfig) -> ArrayConfig:
+    """Return a panel of another shape, wavelength, spacing and amplitude: a hard-coded number shows on it."""
+    return dataclasses.replace(
+        array,
+        horizontal=array.horizontal + 1,
+        vertical=array.vertical + 3,
+        wavelength=1.3 * array.wavelength,
+        spacing_wavelengths=0.8 * array.spacing_wavelengths,
+        amplitude="unit" if array.amplitude == "spherical" else "spherical",
+    )
 
 
 def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,6 +68,20 @@ def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
     ]
     azimuth, elevation, range = (axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij"))
     return azimuth, elevation, range
+
+
+def view_points(context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `view_grid`, the corners of the view and 400 random positions, half of them uniform in 1/range."""
+    import numpy as np
+    import torch
+
+    s, rng = context.config.scene, np.random.default_rng([context.seed, 804])
+    low, high = [-s.azimuth_max, -s.elevation_max, s.range_min], [s.azimuth_max, s.elevation_max, s.range_max]
+    drawn = rng.uniform(low, high, (400, 3))
+    drawn[::2, 2] = 1 / rng.uniform(1 / s.range_max, 1 / s.range_min, 200)
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1).reshape(-1, 3)
+    more = torch.from_numpy(np.concatenate([corners, drawn]))
+    return tuple(torch.cat([a, b]) for a, b in zip(view_grid(context), more.unbind(-1), strict=True))  # type: ignore[return-value]
 
 
 def relative(a: Tensor, b: Tensor) -> float:

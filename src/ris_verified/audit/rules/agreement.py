@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.oracle import closed_form, relative, view_grid
+from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 from ris_verified.audit.rules.judging import localisation_carries
 
@@ -167,7 +167,8 @@ def _blend_figures(context: Context, name: str, blended: Blend) -> list[Measurem
     "One convention for positions",
     law="a_n(p) of generator, heads, MUSIC and MLE equal exp(−jk(‖p − p_n‖ − r)) to 1e-6, in metres and radians",
     why="Degrees for radians, or a sign, in one place gives a spectrum that peaks elsewhere.",
-    how="Both steering stages over the view against the closed form in NumPy float64; the scene's clean measurement is "
+    how="Both steering stages on a grid and 400 random positions of the view against the closed form in NumPy float64,"
+    " and in float32 to 32 k r eps with complex64 returned; the scene's clean measurement is "
     "explained by the closed form (residual of a least-squares fit), bound 1e-6 (checklist).",
     remedy="import the one steering function everywhere",
 )
@@ -176,18 +177,33 @@ def one_convention(context: Context) -> Sequence[Measurement]:
     import numpy as np
     import torch
 
-    place = view_grid(context)
+    place = view_points(context)
     wanted = closed_form(context, *(v.numpy() for v in place))
     found = []
     for name in ("steering", "inference_steering"):
         a = vars(context.pipeline)[name](context.config.array, *place)
         found.append(at_most(relative(a, torch.from_numpy(wanted)), 1e-6, "distance from the closed form", where=name))
+        found.append(_single(context, name, place))
     worst = 0.0
     for scene in context.scenes:
         A = closed_form(context, scene.azimuth, scene.elevation, scene.range).T
         expected = (scene.codes * (scene.symbols @ A.T)) @ scene.H_full.T
         worst = max(worst, float(np.linalg.norm(scene.y_clean - expected) / np.linalg.norm(expected)))
     return [*found, at_most(worst, 1e-6, "clean measurement against the closed form", where="draw_scene")]
+
+
+def _single(context: Context, name: str, place: tuple[Tensor, ...]) -> Measurement:
+    """Positions in float32 turn phases by a few k r eps, however they are subtracted: bound 32 k r_max eps."""
+    import torch
+
+    array, s = context.config.array, context.config.scene
+    low = [v.float() for v in place]
+    a = vars(context.pipeline)[name](array, *low)
+    if a.dtype != torch.complex64:
+        return equal(a.dtype, torch.complex64, "dtype for float32 positions", where=name)
+    wanted = torch.from_numpy(closed_form(context, *(v.double().numpy() for v in low)))
+    bound = 32 * torch.finfo(torch.float32).eps * max(1.0, array.wavenumber * s.range_max)
+    return at_most(relative(a.to(wanted.dtype), wanted), bound, "distance from the closed form in float32", where=name)
 
 
 @rule(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import KEY, Context
 from ris_verified.audit.damage import DAMAGE, damage_file, tiny_data
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.drawn import own_keys
+from ris_verified.audit.rules.unpacking import as_drawn, moves, refusals, same_field
 
 if TYPE_CHECKING:
     from ris_verified.data.batch import Batch
@@ -105,36 +107,29 @@ def stored_form(context: Context) -> Sequence[Measurement]:
 @rule(
     "RV1003",
     "Tuple and dict unpack to the same eight",
-    law="unpack((y, H, C, ptr, K, R_in, snr, H_full)) = unpack({…}) = unpack(Batch)",
+    law="unpack((y, H, C, ptr, K, R_in, snr, H_full)) = unpack({…}) = unpack(Batch) = the eight as given, "
+    "on the device that is asked for",
     why="A loader that changes its order swaps tensors of equal shape without an error.",
-    how="The drawn batch is unpacked from a tuple, a dict and a Batch; fields are compared bit for bit, devices by "
-    "type.",
-    remedy="unpack by name; let tuples follow FIELDS",
+    how="The drawn scenes, assembled before the stage, are unpacked from a tuple, a dict, a dict in reverse order with "
+    "a further entry, and a Batch; fields are compared with what was given bit for bit and by dtype, and with the "
+    "drawn scenes. A dict that lacks a field must raise. The device is tried with torch's `meta` device.",
+    remedy="unpack by name; let tuples follow FIELDS; neither convert nor fill in",
 )
 def unpacks(context: Context) -> Sequence[Measurement]:
-    """Bits are compared: no tolerance."""
-    import torch
-
+    """Bits are compared: no tolerance; stated values pass through float32, half a unit in the last place."""
     from ris_verified.data.batch import FIELDS
+    from ris_verified.data.dataset import scenes_to_batch
 
-    fields = {name: vars(context.batch)[name] for name in FIELDS}
+    given = scenes_to_batch(context.scenes, context.config)
+    fields = {name: vars(given)[name] for name in FIELDS}
+    turned = {"spare": fields["y"][:1]} | dict(reversed(fields.items()))
+    kinds = {"a tuple": tuple(fields.values()), "a list": list(fields.values()), "a dict": fields,
+             "a dict in another order": turned, "a Batch": given}  # fmt: skip
     found = []
-    for kind, given in (("tuple", tuple(fields.values())), ("dict", fields)):
-        made = context.pipeline.unpack(given, "cpu")
-        for name in FIELDS:
-            value = vars(made)[name]
-            same = value.shape == fields[name].shape and torch.equal(
-                torch.nan_to_num(value, nan=-7.0), _filled(fields[name])
-            )
-            found.append(equal(same, True, f"{name} unpacked from a {kind}", where=name))
-            found.append(equal(value.device.type, "cpu", f"device of {name}", where=name))
-    return found
-
-
-def _filled(value: Any) -> Any:
-    import torch
-
-    return torch.nan_to_num(value, nan=-7.0)
+    for kind, value in kinds.items():
+        made = context.pipeline.unpack(value, "cpu")
+        found += [same_field(vars(made)[name], fields[name], name, kind) for name in FIELDS]
+    return [*found, *as_drawn(context, given), *refusals(context, fields), *moves(context, given)]
 
 
 @rule(
@@ -192,7 +187,8 @@ def _measurements(context: Context) -> list[tuple[Any, Any, float, float]]:
     "Scenes repeat by seed and avoid every grid",
     law="draw(cfg, key) twice gives equal bytes; other keys other scenes; positions lie off the search grids",
     why="Sources on the grid make the search look exact; unseeded scenes make a result unrepeatable.",
-    how="One scene is drawn twice and with another key; the drawn coordinates that are whole multiples of a degree or "
+    how="One scene is drawn twice and with another key; some 250 keys of all splits, far indices and two seeds must "
+    "differ in every field; the drawn coordinates that are whole multiples of a degree or "
     "10 cm, or that lie on an axis of the spectrum's, the search's or the model's grid, are counted. Bounds: equal "
     "bytes; none on a grid.",
     remedy="draw from default_rng([seed, *key]), uniformly and continuously",
@@ -212,6 +208,7 @@ def repeatable(context: Context) -> Sequence[Measurement]:
         at_most(float(on_grid), 0.0, "coordinates on a grid of degrees or decimetres", where="draw_scene"),
         at_most(float(_on_axes(context)), 0.0, "coordinates on a grid of search or model", where="draw_scene"),
         at_least(float(np.unique(angles).size), float(angles.size), "distinct angles drawn", where="draw_scene"),
+        *own_keys(context),
     ]
 
 

@@ -49,6 +49,8 @@ def batch_shapes(context: Context) -> Sequence[Measurement]:
     """A sum of N float32 products has relative error at most eps·N."""
     import torch
 
+    from ris_verified.shapes import from_ri
+
     found = []
     for name, place in (("reference", context), ("small", context.small)):
         cfg, batch = place.config, place.batch
@@ -60,7 +62,7 @@ def batch_shapes(context: Context) -> Sequence[Measurement]:
             found.append(equal(value.dtype, torch.float32, f"dtype at the {name} sizes", where=field))
     if not all(m.passed for m in found):
         return found
-    H, C, H_full = (torch.view_as_complex(vars(context.batch)[n].double()) for n in ("H", "C", "H_full"))
+    H, C, H_full = (from_ri(vars(context.batch)[n].double()) for n in ("H", "C", "H_full"))
     error = float((H - C @ H_full.mT).abs().max() / H.abs().max())
     bound = 8 * torch.finfo(torch.float32).eps * H_full.shape[-1]
     return [*found, at_most(error, bound, "H against H_full c_l", where="H")]
