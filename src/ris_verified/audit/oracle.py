@@ -45,14 +45,13 @@ def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> A
 
 
 def other_panel(array: ArrayConfig) -> ArrayConfig:
-    """Return a panel of another shape, wavelength, spacing and amplitude: a hard-coded number shows on it."""
+    """Return a panel of another shape, wavelength and spacing: a hard-coded number shows on it."""
     return dataclasses.replace(
         array,
         horizontal=array.horizontal + 1,
         vertical=array.vertical + 3,
         wavelength=1.3 * array.wavelength,
         spacing_wavelengths=0.8 * array.spacing_wavelengths,
-        amplitude="unit" if array.amplitude == "spherical" else "spherical",
     )
 
 

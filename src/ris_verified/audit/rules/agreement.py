@@ -10,6 +10,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 from ris_verified.audit.rules.judging import localisation_carries
+from ris_verified.audit.rules.known import blend_of_known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +119,18 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
         at_most(relative(infer.R_samp, train.R_samp), 1e-6, "distance of the two", where="R_samp"),
         at_most(relative(infer.R, train.R), 1e-6, "distance of the two", where="R_blend"),
         at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
+        equal(_live_sample(context), False, "R_samp of inference asks for a gradient in y", where="R_samp"),
     ]
+
+
+def _live_sample(context: Context) -> bool:
+    import torch
+
+    b = context.batch
+    with torch.enable_grad():
+        y = b.y.clone().requires_grad_()
+        R: Tensor = context.pipeline.inference_sample_covariance(y, b.H_full, b.C, context.config)
+    return R.requires_grad
 
 
 @rule(
@@ -126,15 +138,16 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
     "The blend is the stated one",
     law="R ∝ herm((1−β)P + βS)/tr + ε tr/N I, trace N, β as configured, ε = 1e-3",
     why="ε = 1.0 turns the blend into an identity matrix with a little signal; swapped weights trust the wrong half.",
-    how="Both blends against the formula in float64, bound 8 eps·N relative; β as ⟨R_raw − P, S − P⟩/‖S − P‖² to the "
-    "same; ε from the smallest eigenvalue λ of R_blend as λ/(1 − λ) (R_raw is singular).",
+    how="Both blends, of the scenes and of known matrices at two β and ε, against the formula in float64, bound 8 eps·N"
+    " relative; every figure of the proof, which must fail on a raw blend that is off; β as ⟨R_raw − P, S − P⟩/‖S − P‖²"
+    " to the same; ε from the smallest eigenvalue λ of R_blend as λ/(1 − λ) (R_raw is singular); no gradient to S.",
     remedy="blend as (1−β)R_pred + β R_samp.detach() with loading C_EPS = 1e-3 of tr/N",
 )
 def blend_formula(context: Context) -> Sequence[Measurement]:
     """float32 sums of N terms; λ of a unit-scale matrix carries the matrix's absolute rounding."""
     found = []
     for name, blended in (("blend", context.blend), ("inference_blend", inference_blend(context))):
-        found += _blend_figures(context, name, blended)
+        found += [*_blend_figures(context, name, blended), *blend_of_known(context, name)]
     return found
 
 

@@ -102,19 +102,12 @@ def _point_source(row: Any, cfg: Config) -> float:
 
 def code_laws(context: Context) -> list[Measurement]:
     """Return that codes are what their indices say, fill the book that is declared and vary."""
-    s, array = context.config.scene, context.config.array
+    s = context.config.scene
     found = [_values(context.scenes + context.many, s.code_bits)]
     if s.codebook == "random":
         found += _random_book(context)
-    for book in ("dft2d", "hadamard"):
-        config = dataclasses.replace(context.config, scene=dataclasses.replace(s, codebook=book))
-        found.append(_in_book(context.draw(2, config, key=14), config, book))
-    coarse = dataclasses.replace(s, code_bits=1, codebook="random")
-    scenes = context.draw(2, dataclasses.replace(context.config, scene=coarse), key=15)
-    found.append(_values(scenes, 1))
-    levels = {int(q) for x in scenes for q in x.code_index.ravel()}
-    if array.elements * s.snapshots > 64:
-        found.append(equal(sorted(levels), [0, 1], "phase indices drawn with one bit", where=WHERE))
+    else:
+        found.append(_in_book(context.scenes + context.many, context.config))
     return found
 
 
@@ -155,10 +148,10 @@ def _uncorrelated(product: Any, label: str) -> Measurement:
     return at_most(float(abs(product.mean())), bound, f"correlation of random codes, {label}", "", WHERE)
 
 
-def _in_book(scenes: list[Scene], config: Config, book: str) -> Measurement:
+def _in_book(scenes: list[Scene], config: Config) -> Measurement:
     import numpy as np
 
-    array, levels = config.array, 2**config.scene.code_bits
+    array, book, levels = config.array, config.scene.codebook, 2**config.scene.code_bits
     if book == "dft2d":
         u, v = np.divmod(np.arange(64), 8)
         turns = (

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ris_verified.scene.scene import Scene
 
 WHERE = "draw_scene"
-PLAIN, CROWDED, SPREAD = 250, 150, 10.0
+PLAIN, CROWDED = 250, 150
 
 
 def tiny_config(config: Config, **scene: Any) -> Config:
@@ -41,7 +41,7 @@ def tiny_config(config: Config, **scene: Any) -> Config:
 def drawn_laws(context: Context) -> list[Measurement]:
     """Return positions, counts, stated figures, powers, symbols and noise of drawn scenes against their declaration."""
     config = tiny_config(context.config)
-    full = tiny_config(context.config, sources_min=config.scene.sources_max, power_spread_db=SPREAD)
+    full = tiny_config(context.config, sources_min=config.scene.sources_max)
     draw, seed = context.pipeline.draw_scene, context.seed
     many = [draw(config, KEY + 6, seed, i) for i in range(PLAIN)]
     crowded = [draw(full, KEY + 8, seed, i) for i in range(CROWDED)]

@@ -7,11 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.oracle import numerical_rank
+from ris_verified.audit.oracle import numerical_rank, relative
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
+from ris_verified.audit.rules.known import predicted_of_known
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ris_verified.config import Config
+    from ris_verified.scene.scene import Scene
 
 FAR = 100.0  # metres: there the mirror image's steering vector is the complex conjugate
 
@@ -73,8 +77,9 @@ def batch_shapes(context: Context) -> Sequence[Measurement]:
     "One interleaving of real and imaginary parts",
     law="from_ri(to_ri(z)) = z exactly; data, factors and covariance use the same order",
     why="Real parts first and imaginary parts after gives the same shape and another matrix.",
-    how="Round trip on random numbers; y and H_full of the batch against the scene's complex arrays; R_pred from "
-    "factors packed as [N, K_MAX, (re, im)] against A Aᴴ computed here, bound 8 eps·N of trace N.",
+    how="Round trip on random numbers; y and H_full of the batch against the scenes' complex arrays; R_pred of "
+    "two random factors packed as [N, K_MAX, (re, im)], in both precisions, against the formula of the configured mode,"
+    " bound 8 eps·N relative.",
     remedy="use to_ri and from_ri everywhere",
 )
 def interleaving(context: Context) -> Sequence[Measurement]:
@@ -84,25 +89,16 @@ def interleaving(context: Context) -> Sequence[Measurement]:
 
     from ris_verified.shapes import from_ri, to_ri
 
-    cfg, scene, batch = context.config, context.scenes[0], context.batch
+    cfg, batch = context.config, context.batch
     generator = torch.Generator().manual_seed(context.seed)
     N, K = cfg.array.elements, cfg.scene.sources_max
     z = torch.randn(2, N, K, generator=generator, dtype=torch.complex64)
     found = [equal(torch.equal(from_ri(to_ri(z)), z), True, "round trip is exact", where="to_ri")]
     for name in ("y", "H_full"):
-        wanted = np.stack([vars(scene)[name].real, vars(scene)[name].imag], -1).astype(np.float32)
-        error = float(np.abs(vars(batch)[name][0].numpy() - wanted).max())
-        found.append(at_most(error, 0.0, "batch against the scene's (re, im) pairs", where=name))
-    if cfg.covariance.factor_mode != "product":
-        return found
-    ones = torch.ones_like(z)
-    packed = [torch.stack([f.real, f.imag], -1).reshape(2, -1) for f in (z, ones)]
-    R = context.pipeline.predicted_covariance(packed[0], packed[1], cfg)
-    wanted_R = z @ z.mH
-    wanted_R = wanted_R * (N / torch.diagonal(wanted_R, dim1=1, dim2=2).real.sum(-1))[:, None, None]
-    error = float((R - wanted_R).abs().max() / wanted_R.abs().max())
-    bound = 8 * torch.finfo(torch.float32).eps * N
-    return [*found, at_most(error, bound, "R_pred of known factors", where="predicted_covariance")]
+        pairs = [np.stack([vars(s)[name].real, vars(s)[name].imag], -1) for s in context.scenes]
+        error = float(np.abs(vars(batch)[name].numpy() - np.stack(pairs).astype(np.float32)).max())
+        found.append(at_most(error, 0.0, "batch against the scenes' (re, im) pairs", where=name))
+    return [*found, *predicted_of_known(context)]
 
 
 @rule(
@@ -159,8 +155,9 @@ def _mirror(context: Context) -> Measurement:
     "R_samp is the ridge solution's covariance",
     law="x̂ = (ΦᴴΦ + αI)⁻¹Φᴴy, α = ridge·(tr G/N + 1e-12), centred; R_samp ∝ X̂ᵀX̂*, rank ≤ L − 1, trace N",
     why="A conjugate on the wrong side still gives a Hermitian positive matrix: of the mirrored scene.",
-    how="R_samp against the N × N normal equations solved here in float64 by another path. Bound: cond·eps·N with "
-    "cond ≤ N/ridge + 1 for float32 input of trace N; rank above 4 eps·N at most L − 1.",
+    how="Both stages, at the reference and at the small size, at the configured ridge and at three times it, in float64"
+    " and float32, against the N × N normal equations solved here in float64 by another path. Bound: cond·eps with "
+    "cond ≤ N/ridge + 1, eps of the returned precision; rank above 4 eps·N at most L − 1.",
     remedy="R_samp = Σ x̂_l x̂_lᴴ, conjugate on the second factor, snapshots centred, complex64",
 )
 def sample_laws(context: Context) -> Sequence[Measurement]:
@@ -169,27 +166,48 @@ def sample_laws(context: Context) -> Sequence[Measurement]:
 
     from ris_verified.contracts import tolerance
 
-    cfg, R = context.config, context.blend.R_samp
-    wanted = torch.stack([_ridge_by_normal_equations(context, i) for i in range(2)])
+    found = [m for place in (context, context.small) for m in _sample_formula(place)]
+    cfg, b = context.config, context.batch
+    R = context.pipeline.sample_covariance(b.y, b.H_full, b.C, cfg)
     N = cfg.array.elements
-    eps = torch.finfo(R.dtype).eps
-    bound = min(0.05, (N / cfg.covariance.ridge + 1) * eps * 8)
-    error = float((R[:2] - wanted).norm() / wanted.norm())
     limit = cfg.scene.snapshots - (1 if cfg.covariance.centre else 0)
     trace = torch.diagonal(R, dim1=1, dim2=2).real.double().sum(-1)
     return [
+        *found,
         equal(R.dtype, torch.complex64, "dtype", where="R_samp"),
-        at_most(error, bound, "distance from the normal equations, relative", where="R_samp"),
         at_most(float((R - R.mH).abs().max()), tolerance(R.dtype, N, 8) * N, "largest entry of R − Rᴴ", where="R_samp"),
         at_most(float(numerical_rank(R)), float(limit), "rank", where="R_samp"),
         at_most(float(((trace - N).abs() / N).max()), 1e-5, "|tr − N|/N", where="R_samp"),
     ]
 
 
-def _ridge_by_normal_equations(context: Context, index: int) -> Tensor:
+def _sample_formula(context: Context) -> list[Measurement]:
+    """Both stages on the scenes in float64 and, in a batch with float32, against the normal equations."""
     import torch
 
-    cfg, scene = context.config, context.scenes[index]
+    from ris_verified.shapes import to_ri
+
+    p, cfg = context.pipeline, context.config
+    chosen = [context.scenes[i] for i in (0, 1, -1)]
+    other = dataclasses.replace(cfg, covariance=dataclasses.replace(cfg.covariance, ridge=3 * cfg.covariance.ridge))
+    found, N = [], cfg.array.elements
+    arrays = [torch.stack([torch.from_numpy(vars(s)[n]) for s in chosen]) for n in ("y", "H_full", "codes")]
+    for config in (cfg, other):
+        wanted = torch.stack([_ridge_by_normal_equations(s, config) for s in chosen])
+        for name in ("sample_covariance", "inference_sample_covariance"):
+            for kind in (torch.float64, torch.float32):
+                R = vars(p)[name](*(to_ri(z).to(kind) for z in arrays), config)
+                eps = torch.finfo(R.dtype).eps
+                bound = min(0.05, (N / config.covariance.ridge + 1) * eps * 8)
+                text = f"{R.dtype} of {len(chosen)} scenes, N = {N}, ridge {config.covariance.ridge:g}"
+                error = relative(R.to(wanted.dtype), wanted)
+                found.append(at_most(error, bound, f"distance from the normal equations, {text}", where=name))
+    return found
+
+
+def _ridge_by_normal_equations(scene: Scene, cfg: Config) -> Tensor:
+    import torch
+
     H, y = torch.from_numpy(scene.H_full), torch.from_numpy(scene.y)
     N, rows = cfg.array.elements, []
     joint = cfg.scene.symbols == "constant"

@@ -1,0 +1,227 @@
+"""What RV1602 and RV1202 measure on the estimators: several sources, any start, the order."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import closed_form
+from ris_verified.audit.rule import Measurement, at_least, at_most, equal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ris_verified.config import Config
+    from ris_verified.estimate.result import Peaks
+    from ris_verified.scene.scene import Scene
+
+APART, POOL = 0.25, 600
+AXES = ("azimuth", "elevation", "range")
+
+
+def separate_sources(context: Context, most: int) -> Any:
+    """Return up to `most` positions, `K x 3`, whose steering vectors correlate by less than a quarter.
+
+    They are chosen from a fixed pool inside the view, one by one, the least like the others first.
+    """
+    import numpy as np
+
+    s, rng = context.config.scene, np.random.default_rng(1602)
+    low = np.array([-0.9 * s.azimuth_max, -0.9 * s.elevation_max, 1 / s.range_max])
+    high = np.array([0.9 * s.azimuth_max, 0.9 * s.elevation_max, 1 / s.range_min])
+    # Within nine tenths in 1/range too: a search must not be clamped at the truth.
+    low[2], high[2] = low[2] + 0.05 * (high[2] - low[2]), high[2] - 0.05 * (high[2] - low[2])
+    pool = rng.uniform(low, high, (POOL, 3))
+    pool[:, 2] = 1 / pool[:, 2]
+    a = closed_form(context, *pool.T)
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    chosen = [0]
+    while len(chosen) < most:
+        likeness = np.abs(a.conj() @ a[chosen].T).max(1)
+        if likeness.min() > APART:
+            break
+        chosen.append(int(likeness.argmin()))
+    return pool[chosen]
+
+
+def refining(config: Config) -> Config:
+    """Return the configuration with Newton and NF-MLE on and given their default number of full steps at least."""
+    e = config.estimate
+    default = type(e)()
+    changed = dataclasses.replace(
+        e, newton_nearfield=True, newton_step=1.0, mle=True,
+        newton_iterations=max(e.newton_iterations, default.newton_iterations),
+        mle_iterations=max(e.mle_iterations, default.mle_iterations),
+        mle_snr_threshold_db=min(e.mle_snr_threshold_db, default.mle_snr_threshold_db),
+    )  # fmt: skip
+    return dataclasses.replace(config, estimate=changed)
+
+
+def several_sources(context: Context) -> list[Measurement]:
+    """Return that spectrum and Newton find 1, 2, … sources of unequal power from their exact covariances."""
+    import numpy as np
+    import torch
+
+    p, cfg = context.pipeline, refining(context.config)
+    place = separate_sources(context, cfg.scene.sources_max)
+    a = closed_form(context, *place.T)
+    counts = list(range(1, len(place) + 1))
+    # 20 dB between the strongest and the weakest: the signal subspace holds both alike.
+    powers = np.logspace(0, -2, len(place))
+    R = np.stack([np.einsum("k,kn,km->nm", powers[:K], a[:K], a[:K].conj()) for K in counts])
+    covariance = torch.from_numpy(R)
+    K = torch.tensor(counts)
+    with torch.no_grad():
+        peaks = p.spectrum(covariance.to(torch.complex64), K, cfg)
+        refined = p.newton(covariance, K, peaks, cfg)
+    found = [_slots(peaks, counts, "spectrum"), _slots(refined, counts, "newton")]
+    if not all(m.passed for m in found):
+        return found
+    first, order = _likeness(context, peaks, a, counts)
+    last, after = _likeness(context, refined, a, counts)
+    text = f"smallest |aᴴâ|/‖a‖‖â‖ of 1 … {len(place)} sources"
+    kept = [np.array_equal(x, y) for x, y in zip(order, after, strict=True)]
+    return [
+        *found,
+        at_least(first, 0.5, f"{text}, each with a peak of its own", where="spectrum"),
+        at_least(last, 1 - 1e-6, f"{text}, refined", where="newton"),
+        equal(kept, [True] * len(kept), "refined sources keep their slots", where="newton"),
+        *_inside(refined, cfg, "newton"),
+    ]
+
+
+def _slots(found: Peaks, counts: list[int], where: str) -> Measurement:
+    import torch
+
+    finite = torch.isfinite(torch.stack([vars(found)[n] for n in AXES])).all(0)
+    any_finite = torch.isfinite(torch.stack([vars(found)[n] for n in AXES])).any(0)
+    wanted = [[k < K for k in range(finite.shape[1])] for K in counts]
+    held = finite.tolist() == wanted and any_finite.tolist() == wanted
+    return equal(held, True, "the first K slots hold positions and the others NaN", where=where)
+
+
+def _likeness(context: Context, found: Peaks, a: Any, counts: list[int]) -> tuple[float, list[Any]]:
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    smallest, order = 1.0, []
+    for i, K in enumerate(counts):
+        columns = [vars(found)[n][i, :K].double().numpy() for n in AXES]
+        other = closed_form(context, *columns)
+        size = np.linalg.norm(other, axis=1)[:, None] * np.linalg.norm(a[:K], axis=1)
+        like = np.abs(other.conj() @ a[:K].T) / size
+        rows, chosen = linear_sum_assignment(-like)
+        smallest = min(smallest, float(like[rows, chosen].min()))
+        order.append(chosen)
+    return smallest, order
+
+
+def _inside(found: Peaks, cfg: Config, where: str) -> list[Measurement]:
+    import torch
+
+    s = cfg.scene
+    limits = {"azimuth": (-s.azimuth_max, s.azimuth_max), "elevation": (-s.elevation_max, s.elevation_max),
+              "range": (s.range_min, s.range_max)}  # fmt: skip
+    result = []
+    for name, (low, high) in limits.items():
+        value = vars(found)[name].double()
+        value = value[torch.isfinite(value)]
+        beyond = max(float(value.max()) - high, low - float(value.min()))
+        result.append(at_most(beyond, 1e-6 * high, f"{name} beyond the view", where=where))
+    return result
+
+
+def any_start(context: Context) -> list[Measurement]:
+    """Return that Newton from edges of the view and from chance, on a blend, stays finite, inside and never worse."""
+    import numpy as np
+    import torch
+
+    from ris_verified.estimate.result import Peaks
+
+    p, cfg = context.pipeline, context.config
+    R = context.blend.R[:4].to(torch.complex128)
+    s, K_MAX = cfg.scene, cfg.scene.sources_max
+    rng = np.random.default_rng([context.seed, 1602])
+    sides = np.array([s.azimuth_max, s.elevation_max])
+    start = np.concatenate([rng.uniform(-sides, sides, (len(R), K_MAX, 2)),
+                            rng.uniform(s.range_min, s.range_max, (len(R), K_MAX, 1))], -1)  # fmt: skip
+    start[0, :, 0], start[1, :, 1], start[2, :, 2] = s.azimuth_max, -s.elevation_max, s.range_min
+    start[3, :, :2], start[3, :, 2] = -sides, s.range_max
+    K = torch.full((len(R),), K_MAX)
+    peaks = Peaks(*(torch.from_numpy(start[..., i].copy()) for i in range(3)))
+    with torch.no_grad():
+        refined = p.newton(R, K, peaks, cfg)
+    found = [_slots(refined, [K_MAX] * len(R), "newton")]
+    if not found[0].passed:
+        return found
+    before, after = (_null(context, R, e) for e in (peaks, refined))
+    bound = 1e3 * float(np.finfo(np.float64).eps) * R.shape[-1]
+    rise = float((after - before).max())
+    text = "rise of the null spectrum from a start by chance or at the edge of the view"
+    return [*found, at_most(rise, bound, text, where="newton"), *_inside(refined, cfg, "newton")]
+
+
+def _null(context: Context, R: Tensor, found: Peaks) -> Any:
+    import numpy as np
+
+    vectors = np.linalg.eigh(R.numpy())[1]
+    K = context.config.scene.sources_max
+    rows = []
+    for b, U in enumerate(vectors):
+        a = closed_form(context, *(vars(found)[n][b].double().numpy() for n in AXES))
+        rows.append(1 - np.sum(np.abs(a.conj() @ U[:, -K:]) ** 2, 1) / np.sum(np.abs(a) ** 2, 1))
+    return np.array(rows)
+
+
+def measured_scenes(context: Context, places: list[Any], snr_db: float, stream: int) -> list[Scene]:
+    """Return drawn scenes with other sources in them: equal powers, measured anew by the closed form.
+
+    Args:
+        context: gives scenes, whose channel and codes stay, and the seed.
+        places: `K x 3` positions of each scene.
+        snr_db: of all.
+        stream: separates draws.
+    """
+    import numpy as np
+
+    rng, s, made = np.random.default_rng([context.seed, stream]), context.config.scene, []
+    for place, scene in zip(places, context.many, strict=False):
+        A = closed_form(context, *place.T).T
+        rows = 1 if s.symbols == "constant" else s.snapshots
+        drawn = rng.standard_normal((rows, len(place), 2)).view(np.complex128)[..., 0] / np.sqrt(2)
+        symbols = np.broadcast_to(drawn, (s.snapshots, len(place))).copy()
+        clean = (scene.codes * (symbols @ A.T)) @ scene.H_full.T
+        variance = float(np.mean(np.abs(clean) ** 2) / 10 ** (snr_db / 10))
+        noise = rng.standard_normal((*clean.shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
+        azimuth, elevation, range = (place[:, i].copy() for i in (0, 1, 2))
+        made.append(dataclasses.replace(
+            scene, azimuth=azimuth, elevation=elevation, range=range, powers=np.ones(len(place)), symbols=symbols,
+            y_clean=clean, y=clean + np.sqrt(variance) * noise, noise_variance=variance, snr_db=snr_db,
+        ))  # fmt: skip
+    return made
+
+
+def order_found(context: Context) -> list[Measurement]:
+    """Return that the order stage counts one and K_MAX separate sources of 30 dB on the small panel."""
+    import torch
+
+    from ris_verified.audit.rules.forward import inputs
+
+    small = context.small
+    place = separate_sources(small, small.config.scene.sources_max)
+    counts = [1, len(place)] * 3
+    batch = small.as_batch(measured_scenes(small, [place[:K] for K in counts], 30.0, 1202))
+    with torch.no_grad():
+        order = small.pipeline.order(*inputs(batch), small.config)
+    found = [
+        equal(order.dtype, torch.int64, "dtype of the order", where="order"),
+        equal(list(order.shape), [len(counts)], "one order a scene", where="order"),
+    ]
+    if not found[-1].passed:
+        return found
+    for K in sorted(set(counts)):
+        share = float((order[torch.tensor(counts) == K] == K).double().mean())
+        text = f"share of scenes with {K} separate sources at 30 dB that are counted right"
+        found.append(at_least(share, 0.5, text, where="order"))
+    return found
