@@ -46,13 +46,13 @@ def separate_sources(context: Context, most: int) -> Any:
 
 
 def refining(config: Config) -> Config:
-    """Return the configuration with Newton and NF-MLE on and given their default number of full steps at least."""
+    """Return the configuration with Newton and NF-MLE on and steps enough to converge."""
     e = config.estimate
     default = type(e)()
     changed = dataclasses.replace(
         e, newton_nearfield=True, newton_step=1.0, mle=True,
         newton_iterations=max(e.newton_iterations, default.newton_iterations),
-        mle_iterations=max(e.mle_iterations, default.mle_iterations),
+        mle_iterations=max(e.mle_iterations, 3 * default.mle_iterations),
         mle_snr_threshold_db=min(e.mle_snr_threshold_db, default.mle_snr_threshold_db),
     )  # fmt: skip
     return dataclasses.replace(config, estimate=changed)
@@ -63,18 +63,18 @@ def several_sources(context: Context) -> list[Measurement]:
     import numpy as np
     import torch
 
-    p, cfg = context.pipeline, refining(context.config)
+    stages, cfg = context.pipeline, refining(context.config)
     place = separate_sources(context, cfg.scene.sources_max)
     a = closed_form(context, *place.T)
     counts = list(range(1, len(place) + 1))
-    # 20 dB between the strongest and the weakest: the signal subspace holds both alike.
-    powers = np.logspace(0, -2, len(place))
-    R = np.stack([np.einsum("k,kn,km->nm", powers[:K], a[:K], a[:K].conj()) for K in counts])
+    # The signal subspace holds 10 dB of difference alike; the sources that are not asked for stay 30 dB below.
+    powers = [np.where(np.arange(len(place)) < K, np.logspace(0, -1, len(place)), 1e-4) for K in counts]
+    R = np.stack([np.einsum("k,kn,km->nm", p, a, a.conj()) for p in powers])
     covariance = torch.from_numpy(R)
     K = torch.tensor(counts)
     with torch.no_grad():
-        peaks = p.spectrum(covariance.to(torch.complex64), K, cfg)
-        refined = p.newton(covariance, K, peaks, cfg)
+        peaks = stages.spectrum(covariance.to(torch.complex64), K, cfg)
+        refined = stages.newton(covariance, K, peaks, cfg)
     found = [_slots(peaks, counts, "spectrum"), _slots(refined, counts, "newton")]
     if not all(m.passed for m in found):
         return found
@@ -132,6 +132,34 @@ def _inside(found: Peaks, cfg: Config, where: str) -> list[Measurement]:
     return result
 
 
+def at_edges(context: Context) -> list[Measurement]:
+    """Return that Newton finds a source in each corner of the view, from near by."""
+    import numpy as np
+    import torch
+
+    from ris_verified.estimate.result import Peaks
+
+    cfg = refining(context.config)
+    s, K_MAX = cfg.scene, cfg.scene.sources_max
+    sides = [(-s.azimuth_max, s.azimuth_max), (-s.elevation_max, s.elevation_max), (1 / s.range_max, 1 / s.range_min)]
+    corners = np.stack(np.meshgrid(*sides), -1).reshape(-1, 3)
+    begin = np.full((len(corners), K_MAX, 3), np.nan)
+    begin[:, 0] = 0.98 * corners + 0.02 * corners.mean(0)
+    a = closed_form(context, corners[:, 0], corners[:, 1], 1 / corners[:, 2])
+    R = torch.from_numpy(a[:, :, None] * a[:, None].conj())
+    start = Peaks(*(torch.from_numpy(v.copy()) for v in (begin[..., 0], begin[..., 1], 1 / begin[..., 2])))
+    with torch.no_grad():
+        refined = context.pipeline.newton(R, torch.ones(len(R), dtype=torch.int64), start, cfg)
+    found = [_slots(refined, [1] * len(R), "newton in the corners of the view")]
+    if not found[0].passed:
+        return found
+    other = closed_form(context, *(vars(refined)[n][:, 0].double().numpy() for n in AXES))
+    size = np.linalg.norm(a, axis=1) * np.linalg.norm(other, axis=1)
+    like = float((np.abs(np.sum(a.conj() * other, 1)) / size).min())
+    text = "|aᴴâ|/‖a‖‖â‖ of sources in the corners of the view"
+    return [*found, at_least(like, 1 - 1e-6, text, where="newton"), *_inside(refined, cfg, "newton")]
+
+
 def any_start(context: Context) -> list[Measurement]:
     """Return that Newton from edges of the view and from chance, on a blend, stays finite, inside and never worse."""
     import numpy as np
@@ -139,39 +167,40 @@ def any_start(context: Context) -> list[Measurement]:
 
     from ris_verified.estimate.result import Peaks
 
-    p, cfg = context.pipeline, context.config
-    R = context.blend.R[:4].to(torch.complex128)
+    cfg, R = context.config, context.blend.R[:4].to(torch.complex128)
     s, K_MAX = cfg.scene, cfg.scene.sources_max
     rng = np.random.default_rng([context.seed, 1602])
-    sides = np.array([s.azimuth_max, s.elevation_max])
-    start = np.concatenate([rng.uniform(-sides, sides, (len(R), K_MAX, 2)),
-                            rng.uniform(s.range_min, s.range_max, (len(R), K_MAX, 1))], -1)  # fmt: skip
-    start[0, :, 0], start[1, :, 1], start[2, :, 2] = s.azimuth_max, -s.elevation_max, s.range_min
-    start[3, :, :2], start[3, :, 2] = -sides, s.range_max
-    K = torch.full((len(R),), K_MAX)
-    peaks = Peaks(*(torch.from_numpy(start[..., i].copy()) for i in range(3)))
+    high = np.array([s.azimuth_max, s.elevation_max, s.range_max])
+    low = np.array([-s.azimuth_max, -s.elevation_max, s.range_min])
+    begin = rng.uniform(low, high, (len(R), K_MAX, 3))
+    begin[0, :, 0], begin[1, :, 1], begin[2, :, 2], begin[3] = high[0], low[1], low[2], high
+    counts = [K_MAX, 1 + K_MAX // 2, 1, max(1, K_MAX - 1)]
+    for row, K in zip(begin, counts, strict=True):
+        row[K:] = np.nan
+    start = Peaks(*(torch.from_numpy(begin[..., i].copy()) for i in range(3)))
     with torch.no_grad():
-        refined = p.newton(R, K, peaks, cfg)
-    found = [_slots(refined, [K_MAX] * len(R), "newton")]
+        refined = context.pipeline.newton(R, torch.tensor(counts), start, cfg)
+    found = [_slots(refined, counts, "newton from any start")]
     if not found[0].passed:
         return found
-    before, after = (_null(context, R, e) for e in (peaks, refined))
+    before, after = (_null(context, R, e, counts) for e in (start, refined))
     bound = 1e3 * float(np.finfo(np.float64).eps) * R.shape[-1]
-    rise = float((after - before).max())
     text = "rise of the null spectrum from a start by chance or at the edge of the view"
-    return [*found, at_most(rise, bound, text, where="newton"), *_inside(refined, cfg, "newton")]
+    return [
+        *found,
+        at_most(float((after - before).max()), bound, text, where="newton"),
+        *_inside(refined, cfg, "newton"),
+    ]
 
 
-def _null(context: Context, R: Tensor, found: Peaks) -> Any:
+def _null(context: Context, R: Tensor, found: Peaks, counts: list[int]) -> Any:
     import numpy as np
 
-    vectors = np.linalg.eigh(R.numpy())[1]
-    K = context.config.scene.sources_max
-    rows = []
-    for b, U in enumerate(vectors):
-        a = closed_form(context, *(vars(found)[n][b].double().numpy() for n in AXES))
+    rows: list[Any] = []
+    for b, (U, K) in enumerate(zip(np.linalg.eigh(R.numpy())[1], counts, strict=True)):
+        a = closed_form(context, *(vars(found)[n][b, :K].double().numpy() for n in AXES))
         rows.append(1 - np.sum(np.abs(a.conj() @ U[:, -K:]) ** 2, 1) / np.sum(np.abs(a) ** 2, 1))
-    return np.array(rows)
+    return np.concatenate(rows)
 
 
 def measured_scenes(context: Context, places: list[Any], snr_db: float, stream: int) -> list[Scene]:

@@ -160,7 +160,7 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
 
 
 def _crowded(context: Context) -> list[Measurement]:
-    """Two scenes of up to K_MAX separate sources at 20 dB, the MLE started one and a half standard deviations off."""
+    """Two scenes of up to K_MAX separate sources at 12 dB, the MLE started one and a half standard deviations off."""
     import torch
 
     from ris_verified.estimate.result import Peaks
@@ -170,7 +170,7 @@ def _crowded(context: Context) -> list[Measurement]:
     # A quarter of the rows must be left to measure the noise with.
     own = (1 if s.symbols == "constant" else s.snapshots) + 3
     place = separate_sources(context, min(s.sources_max, max(1, 3 * s.snapshots * s.antennas // (4 * own))))
-    scenes = measured_scenes(context, [place, place[::-1]], 20.0, 1204)
+    scenes = measured_scenes(context, [place, place[::-1]], 12.0, 1204)
     batch = context.as_batch(scenes)
     sigma = torch.diagonal(scene_bounds(context, scenes), dim1=1, dim2=2).sqrt().unflatten(1, (-1, 3))
     high = torch.tensor([s.azimuth_max, s.elevation_max, s.range_max], dtype=torch.float64)

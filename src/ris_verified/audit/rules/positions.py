@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, view_grid
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.estimation import any_start, refining, several_sources
+from ris_verified.audit.rules.estimation import any_start, at_edges, refining, several_sources
 from ris_verified.audit.rules.judging import metric_obeys
 from ris_verified.audit.rules.losses import all_weights
 from ris_verified.audit.rules.matching import known_cases
@@ -29,8 +29,8 @@ SHIFT = 0.15
     why="A sign, a unit or an order of axes that differs in the search shows in some corner of the view only.",
     how="45 positions over the view, covariances from the closed form in NumPy. Spectrum: correlation of the found "
     "with the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance"
-    " at most a hundredth of the range. Then K = 1 … K_MAX sources apart, 20 dB between them: each has a peak and a "
-    "refined position of its own, in its slot. Newton from edges of the view and from chance on R_blend: finite, "
+    " at most a hundredth of the range. Then K = 1 … K_MAX sources apart, the others 30 dB below: each has a peak and"
+    " a refined position of its own, in its slot. Newton from edges of the view and from chance on R_blend: finite, "
     "inside the view, null spectrum (NumPy) not above the start's by more than 1e3 eps·N.",
     remedy="use the one steering convention, conjugates included, in the search",
 )
@@ -59,7 +59,7 @@ def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     distance = p.match(refined.azimuth, refined.elevation, refined.range, _truth(context)).distance[:, 0]
     relative = distance / view_grid(context)[2]
     found.append(at_most(float(relative.max()), 0.01, "distance over range after Newton", where="newton"))
-    return [*found, *several_sources(context), *any_start(context)]
+    return [*found, *several_sources(context), *at_edges(context), *any_start(context)]
 
 
 def _truth(context: Context) -> Tensor:
