@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ris_verified.audit.cli import add_arguments, run
+from ris_verified.audit.formats import FORMATS
+from ris_verified.audit.rules import rules
 
 
 def call(*arguments: str) -> int:
@@ -60,7 +62,6 @@ def test_json_goes_to_the_output_file(source: Path, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--format", "sarif"),
         ("--explain", "RV9999"),
         ("--select", "nothing", "--source", "."),
         ("--source", "absent-folder"),
@@ -82,9 +83,51 @@ def test_wrong_usage_exits_2_with_one_line(arguments: tuple[str, ...], capsys: p
     assert "expected" in error
 
 
-def test_a_format_to_come_is_refused_with_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
-    assert call("--format", "html") == 2
-    assert "text, json (not yet:" in capsys.readouterr().err
+def test_an_unknown_format_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        call("--format", "yaml")
+    assert stopped.value.code == 2
+    assert "sarif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_written_where_it_is_told(name: str, source: Path, tmp_path: Path) -> None:
+    target = tmp_path / f"report.{name}"
+    assert call("--source", str(source), "--format", name, "--output", str(target)) == 1
+    assert "NO-GO" in target.read_text(encoding="utf-8")
+
+
+def test_the_catalogue_is_json_and_explain_takes_several(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--list", "--format", "json") == 0
+    assert {item["id"] for item in json.loads(capsys.readouterr().out)} == set(rules())
+    assert call("--explain", "rv0101,RV0803") == 0
+    text = capsys.readouterr().out
+    assert "RV0101" in text
+    assert "RV0803" in text
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("raise ZeroDivisionError('at import')", "line 1"),
+        ("import absent_thing_xyz", "absent_thing_xyz"),
+        ("def f():\n    x = [1]\n    return x[5]\n", "line 3"),
+        ("def f(config):\n    return config\n", "without arguments"),
+        ("def f():\n    return 3\n", "is a int"),
+        ("def g(: pass", "SyntaxError"),
+    ],
+)
+def test_a_module_that_cannot_give_a_pipeline_is_one_clear_error(
+    code: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"broken_{abs(hash(code))}"
+    (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert call("--pipeline", f"{name}:f") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert said in error
 
 
 def test_a_pipeline_from_the_current_folder(
@@ -102,7 +145,7 @@ def test_a_pipeline_from_the_current_folder(
     monkeypatch.syspath_prepend(str(tmp_path))
     assert call("--pipeline", "mine_for_audit:build", "--select", "RV0801") == 0
     assert call("--pipeline", "mine_for_audit:bent", "--select", "RV1601") == 1
-    assert "spacing of neighbours" in capsys.readouterr().out
+    assert "element_positions" in capsys.readouterr().out
 
 
 def test_prove_exits_0_when_all_are_killed_and_2_for_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,6 +66,7 @@ def test_fault_that_does_no_harm_survives_in_the_table(sound: Pipeline) -> None:
     assert "SURVIVED (pass clean, pass planted)" in kill_table([kill])
     assert "0 of 1" in kill_table([kill])
     assert "**survived**" in kill_markdown([kill])
+    assert "1 of 1" not in traceability([kill], "today")
 
 
 def test_a_crash_is_no_kill() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -94,20 +94,3 @@ def alarms(config: Config, label: str) -> Iterator[Alarm]:
         if result.status in ("fail", "error"):
             figures = f"[{result.measured}, bound {result.bound}]"
             yield Alarm(label, result.id, result.status, f"{result.where}: {result.message} {figures}")
-
-
-def markdown(seeds: Iterable[int], drawn: Iterable[int], found: Iterable[Alarm], preset: str) -> str:
-    """Return what was audited and what was raised as Markdown."""
-    many, family, raised = list(seeds), list(drawn), list(found)
-    rows = [
-        "# False alarms",
-        "",
-        f"The sound pipeline was audited (profile quick) with {len(many)} seeds of the configuration `{preset}`",
-        f"and with {len(family)} configurations drawn from the family in `ris_verified/audit/alarms.py`.",
-        f"{len(raised)} rules did not pass.",
-        "",
-    ]
-    if raised:
-        rows += ["| configuration | rule | status | what |", "|---|---|---|---|"]
-        rows += ["| " + " | ".join(text.replace("|", "\\|") for text in vars(a).values()) + " |" for a in raised]
-    return "\n".join(rows) + "\n"

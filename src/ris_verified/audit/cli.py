@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import os
+import dataclasses
+import json
 import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified.audit.formats import FORMATS, render
+from ris_verified.audit.loading import load_pipeline
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
 from ris_verified.errors import AuditError, ConfigError, RisVerifiedError, StorageError
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from ris_verified.config import Config
     from ris_verified.pipeline import Pipeline
 
-FORMATS = ("text", "json")
-PLANNED = ("junit", "sarif", "markdown", "html")
 GO, NO_GO, USAGE, INTERNAL = 0, 1, 2, 3
 
 
@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--select", action="append", default=[], metavar="IDS", help="rules to run: ids or beginnings, comma-separated"
     )
     parser.add_argument(
-        "--ignore", action="append", default=[], metavar="IDS", help="rules to leave out, in the same form"
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="IDS[@PLACE][=REASON]",
+        help="failures to accept, with a reason; a waiver that no failure needs any more is warned of",
     )
     parser.add_argument(
         "--pipeline", metavar="MODULE:ATTR", help="a Pipeline, or a function without arguments that returns one"
@@ -45,12 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration value"
     )
-    parser.add_argument("--format", default="text", help=f"{' or '.join(FORMATS)}")
+    parser.add_argument("--format", choices=FORMATS, default="text", help="of the report, the list or the kill table")
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the report here instead of to standard output"
     )
     parser.add_argument("--list", action="store_true", help="list the rules and stop")
-    parser.add_argument("--explain", metavar="ID", help="explain one rule and stop")
+    parser.add_argument("--explain", metavar="IDS", help="explain rules and stop")
     parser.add_argument("--prove", action="store_true", help="plant every fault and show which rule kills it")
 
 
@@ -74,38 +78,38 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    if args.format not in FORMATS:
-        known = f"{', '.join(FORMATS)} (not yet: {', '.join(PLANNED)})"
-        raise AuditError(f"{args.format!r} is no format", where="--format", expected=known)
     if args.list:
-        return _emit(_listing(), args.output, GO)
+        return _emit(_catalogue() if args.format == "json" else _listing(), args.output, GO)
     if args.explain:
-        return _emit(explain(args.explain.strip().upper()), args.output, GO)
-    select, ignore = _ids(args.select), _ids(args.ignore)
+        ids = _ids([args.explain.upper()])
+        return _emit("\n".join(explain(id) for id in ids), args.output, GO)
+    select = _ids(args.select)
     if args.prove:
         return _prove(args, select)
     from ris_verified.audit.runner import audit
 
     source_only = args.source is not None and not (args.pipeline or args.data or args.config or args.set)
     pipeline = None if source_only else _pipeline(args)
-    report = audit(pipeline, args.profile, select, ignore, args.source, args.data)
-    text = report.to_json() if args.format == "json" else report.to_text()
-    return _emit(text, args.output, GO if report.verdict == "GO" else NO_GO)
+    report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data)
+    return _emit(render(report, args.format), args.output, GO if report.verdict == "GO" else NO_GO)
 
 
 def _prove(args: argparse.Namespace, select: list[str]) -> int:
     from ris_verified.audit.prove import kill_table, prove
-    from ris_verified.audit.runner import choose
+    from ris_verified.audit.runner import audit, choose
 
-    choose(select, [], "full")
-    kills = []
-    for kill in prove(_pipeline(args), select):
+    choose(select, "full")
+    pipeline, kills = _pipeline(args), []
+    for kill in prove(pipeline, select):
         kills.append(kill)
         sys.stderr.write(f"\r{len(kills)} faults planted, {sum(k.killed for k in kills)} killed")
         sys.stderr.flush()
     sys.stderr.write("\n")
     survived = not kills or any(not kill.killed for kill in kills)
-    return _emit(kill_table(kills), args.output, NO_GO if survived else GO)
+    if args.format == "text":
+        return _emit(kill_table(kills), args.output, NO_GO if survived else GO)
+    report = dataclasses.replace(audit(pipeline, args.profile, select), kills=tuple(kills))
+    return _emit(render(report, args.format), args.output, NO_GO if survived or report.verdict != "GO" else GO)
 
 
 def _ids(given: list[str]) -> list[str]:
@@ -137,46 +141,14 @@ def _config_of(data: Path) -> Config:
     return Config.loads(Manifest.load(data).config, str(data))
 
 
-def load_pipeline(text: str) -> Pipeline:
-    """Import `MODULE:ATTR`, with the current folder on the path.
-
-    Raises:
-        AuditError: no such module or attribute, or not a pipeline.
-    """
-    module, sign, name = text.partition(":")
-    if not (module and sign and name):
-        raise AuditError(f"{text!r}", where="--pipeline", expected="MODULE:ATTR, such as mine:pipeline")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        loaded = importlib.import_module(module)
-    except ImportError as error:
-        raise AuditError(
-            f"cannot be imported: {error}", where=f"--pipeline {module}", expected="a module on the path"
-        ) from error
-    if name not in vars(loaded):
-        raise AuditError(
-            f"has no attribute {name!r}", where=f"--pipeline {module}", expected="a Pipeline or a function"
-        )
-    return _as_pipeline(vars(loaded)[name], text)
-
-
-def _as_pipeline(value: object, text: str) -> Pipeline:
-    from ris_verified.pipeline import Pipeline
-
-    made = value if isinstance(value, Pipeline) or not callable(value) else value()
-    if not isinstance(made, Pipeline):
-        raise AuditError(
-            f"is a {type(made).__name__}",
-            where=f"--pipeline {text}",
-            expected="a Pipeline, or a function that returns one",
-        )
-    return made
-
-
 def _listing() -> str:
     rows = [f"{r.id}  {r.severity:8} {r.profile:6} {r.title}" for r in rules().values()]
     return "\n".join([*rows, "", f"{len(rows)} rules"]) + "\n"
+
+
+def _catalogue() -> str:
+    fields = ("id", "title", "severity", "profile", "needs", "law", "why", "how", "remedy", "source")
+    return json.dumps([{name: vars(r)[name] for name in fields} for r in rules().values()], indent=2) + "\n"
 
 
 def explain(id: str) -> str:

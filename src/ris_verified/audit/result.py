@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ris_verified.audit.rule import Severity
+
+if TYPE_CHECKING:
+    from ris_verified.audit.prove import Kill
 
 SCHEMA = "ris-verified-audit/1"
 Status = Literal["pass", "fail", "error", "skip"]
@@ -29,6 +32,8 @@ class Result:
         where: tensor, field, or file and line.
         remedy: what to do.
         seconds: of the whole check.
+        margin: room to the bound in the unit of the figures, negative beyond it; None where there is none.
+        waiver: why a failure was waived; empty where none was.
     """
 
     id: str
@@ -42,6 +47,22 @@ class Result:
     where: str
     remedy: str
     seconds: float
+    margin: float | None = None
+    waiver: str = ""
+
+    @property
+    def stops(self) -> bool:
+        """Whether this result alone makes the verdict NO-GO."""
+        return self.status == "error" or (self.status == "fail" and self.severity == "blocker")
+
+    @property
+    def figures(self) -> str:
+        """Measured value, bound and margin for people; empty where nothing was compared."""
+        if self.bound == "":
+            return ""
+        unit = f" {self.unit}" if self.unit else ""
+        room = "" if self.margin is None else f", margin {self.margin:.3g}{unit}"
+        return f"{show(self.measured)}{unit}, bound {show(self.bound)}{unit}{room}"
 
 
 @dataclass(frozen=True)
@@ -55,6 +76,8 @@ class Report:
         environment: versions and machine, by name.
         seconds: of the whole audit.
         results: in order of the rules.
+        warnings: about the audit itself, such as a waiver that is no longer needed.
+        kills: outcome of planted faults, where the audit was proved.
     """
 
     verdict: str
@@ -63,27 +86,42 @@ class Report:
     environment: dict[str, str]
     seconds: float
     results: tuple[Result, ...]
+    warnings: tuple[str, ...] = ()
+    kills: tuple[Kill, ...] = ()
+
+    @property
+    def worst_first(self) -> list[Result]:
+        """The results, what went wrong first."""
+        return sorted(self.results, key=lambda r: (ORDER[r.status], RANK[r.severity], r.id))
+
+    @property
+    def counts(self) -> str:
+        """How many results of each status, and how many failures were waived."""
+        text = ", ".join(f"{sum(r.status == s for r in self.results)} {s}" for s in ("pass", "fail", "error", "skip"))
+        waived = sum(bool(r.waiver) for r in self.results)
+        return f"{text} ({waived} waived)" if waived else text
 
     def to_json(self) -> str:
         """Return the report as JSON; a number that is not finite becomes a string."""
         tree = {"schema": SCHEMA, **asdict(self), "results": [_finite(asdict(r)) for r in self.results]}
+        if not self.kills:
+            del tree["kills"]
         return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     def to_text(self) -> str:
         """Return the report as text, what went wrong first, the verdict last."""
         lines: list[str] = []
-        for result in sorted(self.results, key=lambda r: (ORDER[r.status], RANK[r.severity], r.id)):
+        for result in self.worst_first:
             lines += _lines(result)
-        counts = ", ".join(f"{sum(r.status == s for r in self.results)} {s}" for s in ("pass", "fail", "error", "skip"))
-        lines += ["", f"{self.verdict}: {counts} in {self.seconds:.1f} s (profile {self.profile})"]
+        lines += [f"WARN  {warning}" for warning in self.warnings]
+        lines += ["", f"{self.verdict}: {self.counts} in {self.seconds:.1f} s (profile {self.profile})"]
         return "\n".join(lines) + "\n"
 
 
 def verdict(results: tuple[Result, ...]) -> str:
     """Return GO only if something ran, nothing crashed and no blocker failed."""
     ran = any(r.status in ("pass", "fail") for r in results)
-    stopped = any(r.status == "error" or (r.status == "fail" and r.severity == "blocker") for r in results)
-    return "GO" if ran and not stopped else "NO-GO"
+    return "GO" if ran and not any(r.stops for r in results) else "NO-GO"
 
 
 def show(value: float | str) -> str:
@@ -99,8 +137,7 @@ def _lines(result: Result) -> list[str]:
     head = f"{result.status.upper():5} {result.id} {result.title}"
     if result.status == "skip":
         return [f"{head}: {result.message}"]
-    unit = f" {result.unit}" if result.unit else ""
-    figures = f" [{show(result.measured)}{unit}, bound {show(result.bound)}{unit}]" if result.bound != "" else ""
+    figures = f" [{result.figures}]" if result.figures else ""
     if result.status == "pass":
         return [f"{head}: {result.message}{figures}"]
     where = f" at {result.where}" if result.where else ""

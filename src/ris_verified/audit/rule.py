@@ -30,6 +30,7 @@ class Measurement:
         message: the fact in words.
         unit: of both values.
         where: tensor, field, or file and line.
+        margin: room to the bound in the same unit, negative beyond it; None for texts.
     """
 
     measured: float | str
@@ -38,6 +39,7 @@ class Measurement:
     message: str
     unit: str = ""
     where: str = ""
+    margin: float | None = None
 
 
 Check = Callable[["Context"], "Measurement | Sequence[Measurement]"]
@@ -108,20 +110,21 @@ def rule(
 
 def at_most(measured: float, bound: float, message: str, unit: str = "", where: str = "") -> Measurement:
     """Compare measured ≤ bound; NaN fails."""
-    return Measurement(measured, bound, measured <= bound, message, unit, where)
+    return Measurement(measured, bound, measured <= bound, message, unit, where, bound - measured)
 
 
 def at_least(measured: float, bound: float, message: str, unit: str = "", where: str = "") -> Measurement:
     """Compare measured ≥ bound; NaN fails."""
-    return Measurement(measured, bound, measured >= bound, message, unit, where)
+    return Measurement(measured, bound, measured >= bound, message, unit, where, measured - bound)
 
 
 def close(
     measured: float, expected: float, tolerance: float, message: str, unit: str = "", where: str = ""
 ) -> Measurement:
     """Compare |measured − expected| ≤ tolerance; NaN fails."""
-    held = abs(measured - expected) <= tolerance
-    return Measurement(measured, f"{expected:g} ± {tolerance:.2g}", held, message, unit, where)
+    apart = abs(measured - expected)
+    bound = f"{expected:g} ± {tolerance:.2g}"
+    return Measurement(measured, bound, apart <= tolerance, message, unit, where, tolerance - apart)
 
 
 def equal(measured: object, expected: object, message: str, unit: str = "", where: str = "") -> Measurement:

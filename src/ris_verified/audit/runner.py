@@ -19,6 +19,7 @@ from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.rule import Measurement, NotApplicable, Profile, Rule, tightness
 from ris_verified.audit.rules import rules
 from ris_verified.audit.state import as_found
+from ris_verified.audit.waivers import apply_waivers, parse_waivers
 from ris_verified.errors import AuditError, RisVerifiedError
 
 if TYPE_CHECKING:
@@ -27,14 +28,11 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def choose(
-    select: Sequence[str], ignore: Sequence[str], profile: Profile, needs: Sequence[str] = ("pipeline", "source")
-) -> list[Rule]:
+def choose(select: Sequence[str], profile: Profile, needs: Sequence[str] = ("pipeline", "source")) -> list[Rule]:
     """Return the rules to run, in order of their ids.
 
     Args:
         select: ids or beginnings of ids; none means all.
-        ignore: the same, left out.
         profile: `full` runs the rules of `quick` too; an id selected in full always runs.
         needs: kinds of rules that can run here.
 
@@ -45,18 +43,17 @@ def choose(
         AuditError: an entry matches no rule.
     """
     known = rules()
-    for text in (*select, *ignore):
+    for text in select:
         if not any(name.startswith(text) for name in known):
             raise AuditError(
-                f"{text!r} matches no rule", where="select, ignore", expected="an id or its beginning, such as RV08",
+                f"{text!r} matches no rule", where="select", expected="an id or its beginning, such as RV08",
                 remedy="see `ris-verified audit --list`",
             )  # fmt: skip
     chosen = []
     for name, item in known.items():
         wanted = not select or any(name.startswith(text) for text in select)
-        left_out = any(name.startswith(text) for text in ignore)
         in_profile = profile == "full" or item.profile == "quick" or name in select
-        if wanted and not left_out and in_profile and item.needs in needs:
+        if wanted and in_profile and item.needs in needs:
             chosen.append(item)
     return chosen
 
@@ -145,7 +142,7 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
 def _result(item: Rule, status: Literal["pass", "fail", "error", "skip"], m: Measurement, began: float) -> Result:
     return Result(
         item.id, item.title, status, item.severity, m.measured, m.bound, m.unit, m.message, m.where,
-        item.remedy if status in ("fail", "error") else "", time.perf_counter() - began,
+        item.remedy if status in ("fail", "error") else "", time.perf_counter() - began, m.margin,
     )  # fmt: skip
 
 
@@ -163,7 +160,7 @@ def audit(
         pipeline: what to audit; None audits `source` only, as syntax trees, never imported.
         profile: `quick` before every launch, `full` adds the drills that take minutes.
         select: ids or beginnings of ids to run; none means all.
-        ignore: the same, left out.
+        ignore: failures to accept, as `IDS`, `IDS=REASON` or `ID@PLACE=REASON`; the rules still run.
         source: folder of Python files; by default this package's own.
         data: folder of stored scenes; by default scenes are drawn.
 
@@ -180,12 +177,14 @@ def audit(
         if folder is not None and not Path(folder).is_dir():
             raise AuditError("no such folder", where=f"{name} {folder}", expected="an existing folder")
     began = time.perf_counter()
-    chosen = choose(select, ignore, profile, ("source",) if pipeline is None else ("pipeline", "source"))
+    waivers = parse_waivers(ignore)
+    chosen = choose(select, profile, ("source",) if pipeline is None else ("pipeline", "source"))
     seed = 0 if pipeline is None else pipeline.config.seed
     context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None, seed)
     with as_found(pipeline) as found, undisturbed():
         results = tuple(result for item in chosen for result in run_rule(item, context))
+    results, warned = apply_waivers(results, waivers)
     results += found.results()
     digest = "" if pipeline is None else pipeline.config.digest()
     machine = environment() | {"state": found.summary}
-    return Report(verdict(results), profile, digest, machine, time.perf_counter() - began, results)
+    return Report(verdict(results), profile, digest, machine, time.perf_counter() - began, results, warned)

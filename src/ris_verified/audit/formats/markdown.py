@@ -1,0 +1,69 @@
+"""Markdown, for a pull request or a job's summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ris_verified.audit.result import Report, Result
+
+if TYPE_CHECKING:
+    from ris_verified.audit.prove import Kill
+
+MARKS = {"error": "ERROR", "fail": "FAIL", "skip": "skip", "pass": "pass"}
+
+
+def render(report: Report) -> str:
+    """Return the verdict, then what went wrong, then everything that was measured.
+
+    Args:
+        report: what an audit found.
+    """
+    wrong = [r for r in report.worst_first if r.status in ("fail", "error")]
+    rest = [r for r in report.worst_first if r.status not in ("fail", "error")]
+    rows = [f"# Audit: {report.verdict}", "", f"{report.counts} in {report.seconds:.1f} s, profile {report.profile}."]
+    rows += [f"- Warning: {cell(text)}" for text in report.warnings]
+    if wrong:
+        rows += ["", "## What failed", ""]
+        for result in wrong:
+            rows += _failure(result)
+    if rest:
+        rows += ["", "## What was measured", "", "| rule | status | what | figures |", "|---|---|---|---|"]
+        rows += [
+            f"| {r.id} {cell(r.title)} | {MARKS[r.status]} | {cell(r.message)} | {cell(r.figures)} |" for r in rest
+        ]
+    if report.kills:
+        rows += ["", "## Planted faults", "", *kill_rows(report.kills)]
+    machine = ", ".join(f"{name} {value}" for name, value in report.environment.items())
+    rows += ["", f"Configuration `{report.config_hash or 'none'}`, {cell(machine)}."]
+    return "\n".join(rows) + "\n"
+
+
+def _failure(result: Result) -> list[str]:
+    place = f" at `{_code(result.where)}`" if result.where else ""
+    figures = f" [{cell(result.figures)}]" if result.figures else ""
+    rows = [f"- **{MARKS[result.status]} {result.id} {cell(result.title)}** ({result.severity}){place}"]
+    rows.append(f"  {cell(result.message)}{figures}")
+    return [*rows, f"  Remedy: {cell(result.remedy)}"] if result.remedy else rows
+
+
+def kill_rows(kills: Sequence[Kill]) -> Sequence[str]:
+    """Return the kill table's rows."""
+    rows = ["| fault | story | predicted | outcome | failing rules of the section | what the rule measured |"]
+    rows.append("|---|---|---|---|---|---|")
+    for kill in kills:
+        outcome = "killed" if kill.killed else f"**survived** ({kill.clean} clean, {kill.status} planted)"
+        by, evidence = " ".join(kill.killed_by), cell(kill.evidence)
+        rows.append(f"| `{kill.fault}` | {cell(kill.story)} | {kill.rule} | {outcome} | {by} | {evidence} |")
+    return rows
+
+
+def cell(text: str) -> str:
+    """Return a text that stays within a table's cell and is shown as it is written."""
+    escaped = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
+    return " ".join(escaped.split())
+
+
+def _code(text: str) -> str:
+    return " ".join(text.replace("`", "'").split())

@@ -1,0 +1,95 @@
+"""From `MODULE:ATTR` to a pipeline."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+from ris_verified.errors import AuditError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from ris_verified.pipeline import Pipeline
+
+
+def load_pipeline(text: str) -> Pipeline:
+    """Import a module and return the pipeline that its attribute is or builds.
+
+    Args:
+        text: `MODULE:ATTR`, with the working folder on the path.
+
+    Raises:
+        AuditError: not of this form, no such module or attribute, not a pipeline, or whatever the
+            module or the function raised.
+    """
+    from ris_verified.pipeline import Pipeline
+
+    module, _, name = text.partition(":")
+    if not module or not name.isidentifier():
+        raise AuditError(
+            f"{text!r} is not of the form MODULE:ATTR", where="--pipeline", expected="such as mine.run:pipeline"
+        )
+    value = _attribute(_module(module, text), name, module)
+    if not isinstance(value, Pipeline) and callable(value):
+        value = _built(value, text)
+    if not isinstance(value, Pipeline):
+        raise AuditError(
+            f"is a {type(value).__name__}",
+            where=f"--pipeline {text}",
+            expected="a Pipeline, or a function without arguments that returns one",
+        )
+    return value
+
+
+def _module(name: str, text: str) -> ModuleType:
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise AuditError(
+                f"cannot be imported: {error}", where=f"--pipeline {name}", expected="a module on the path"
+            ) from error
+        raise _raised(error, text) from error
+    except Exception as error:
+        raise _raised(error, text) from error
+
+
+def _attribute(module: ModuleType, name: str, where: str) -> object:
+    if name not in vars(module):
+        raise AuditError(f"has no attribute {name!r}", where=f"--pipeline {where}", expected="a Pipeline or a function")
+    return vars(module)[name]
+
+
+def _built(function: object, text: str) -> object:
+    try:
+        inspect.signature(function).bind()  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise AuditError(
+            f"cannot be called without arguments: {error}",
+            where=f"--pipeline {text}",
+            expected="a Pipeline, or a function without arguments that returns one",
+        ) from error
+    try:
+        return function()  # type: ignore[operator]
+    except Exception as error:
+        raise _raised(error, text) from error
+
+
+def _raised(error: Exception, text: str) -> AuditError:
+    """Return what was raised, with the last line of the user's own code that led to it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__] or frames
+    place = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
+    return AuditError(
+        f"raised {type(error).__name__}: {' '.join(str(error).split())}{place}",
+        where=f"--pipeline {text}",
+        expected="a module and a function that run",
+        remedy="import the module yourself and mend what it raises",
+    )

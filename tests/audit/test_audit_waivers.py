@@ -1,0 +1,64 @@
+"""Waivers: what they cover, that they say so, and that idle ones are named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ris_verified.audit.runner import audit
+from ris_verified.audit.waivers import Waiver, parse_waivers
+from ris_verified.errors import AuditError
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text("def f(cfg):\n    return getattr(cfg, 'hybrid_beta', 0.3)\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("text", "waivers"),
+    [
+        ("RV0101", [Waiver("RV0101", "", "")]),
+        ("RV01,RV02=old, and kept", [Waiver("RV01", "", "old, and kept"), Waiver("RV02", "", "old, and kept")]),
+        ("RV0101@a/b.py:3=a=b", [Waiver("RV0101", "a/b.py:3", "a=b")]),
+    ],
+)
+def test_written_forms(text: str, waivers: list[Waiver]) -> None:
+    assert parse_waivers([text]) == waivers
+
+
+def test_an_unknown_rule_is_a_usage_error() -> None:
+    with pytest.raises(AuditError, match="RV0199"):
+        parse_waivers(["RV0199=never was"])
+
+
+def test_a_waived_failure_is_a_skip_that_keeps_its_figures(source: Path) -> None:
+    report = audit(None, source=source, select=["RV0101"], ignore=["RV0101=the port is not finished"])
+    assert report.verdict == "NO-GO"  # nothing is left that was measured
+    assert {(r.status, r.waiver) for r in report.results} == {("skip", "the port is not finished")}
+    assert all("hybrid_beta" in r.message and "bound 0" in r.message for r in report.results)
+    assert report.warnings == ()
+    assert "2 waived" in report.counts
+
+
+def test_a_place_limits_a_waiver(source: Path) -> None:
+    report = audit(None, source=source, select=["RV0101", "RV0201"], ignore=["RV0101@two.py=old"])
+    assert [(r.where, r.status) for r in report.results if r.id == "RV0101"] == [
+        ("one.py:2", "fail"),
+        ("two.py:2", "skip"),
+    ]
+    assert report.verdict == "NO-GO"
+    both = audit(None, source=source, select=["RV0101", "RV0201"], ignore=["RV0101@two.py=old", "RV0101@one.py=old"])
+    assert both.verdict == "GO"
+
+
+def test_an_idle_waiver_and_one_without_reason_are_named(source: Path) -> None:
+    report = audit(
+        None, source=source, select=["RV0101", "RV0201"], ignore=["RV0101", "RV0201=was needed", "RV1607=not run"]
+    )
+    assert len(report.warnings) == 2
+    assert "RV0101 gives no reason" in report.warnings[0]
+    assert "RV0201 matches nothing any more" in report.warnings[1]
