@@ -20,13 +20,12 @@ def render(report: Report) -> str:
     """
     import jinja2
 
-    wrong = [r for r in report.worst_first if r.status in ("fail", "error")]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ris_verified.audit.formats", "."), autoescape=True, trim_blocks=True
     )
     page: str = environment.get_template("report.html.j2").render(
         report=report,
-        wrong=wrong,
+        wrong=failures(report),
         rest=[r for r in report.worst_first if r.status not in ("fail", "error")],
         rules=rules(),
         derivation=derivation,
@@ -35,6 +34,15 @@ def render(report: Report) -> str:
         killed=sum(kill.killed for kill in report.kills),
     )
     return page + "\n"
+
+
+def failures(report: Report) -> list[tuple[str, list[Result]]]:
+    """Return id and failing results of each rule, the worst rule first."""
+    found: dict[str, list[Result]] = defaultdict(list)
+    for result in report.worst_first:
+        if result.status in ("fail", "error"):
+            found[result.id].append(result)
+    return list(found.items())
 
 
 def derivation(id: str) -> str:
