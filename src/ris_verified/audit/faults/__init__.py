@@ -9,17 +9,9 @@ from ris_verified.audit.faults.fault import AnyFault
 from ris_verified.errors import AuditError
 
 MODULES = (
-    "sources",
-    "scenes",
-    "covariances",
-    "learning",
-    "steps",
-    "estimates",
-    "tuning",
-    "stored",
-    "studies",
-    "judging",
-)
+    "sources", "scenes", "draws", "batches", "covariances", "learning", "steps", "estimates", "outcomes", "tuning",
+    "stored", "studies", "judging",
+)  # fmt: skip
 
 
 @functools.cache

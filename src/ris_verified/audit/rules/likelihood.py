@@ -69,14 +69,14 @@ def _gradient(context: Context, scene: Scene, place: Any, steps: Any) -> Any:
     return slopes
 
 
-def _interior(context: Context, place: Any) -> Any:
-    """Return which of the `3K` parameters lie off the edges of the view: an edge may hold one back."""
+def _interior(context: Context, place: Any) -> bool:
+    """Return whether every position lies off the edges of the view: an edge may hold one back, and it the others."""
     import numpy as np
 
     s = context.config.scene
     low = np.array([-s.azimuth_max, -s.elevation_max, s.range_min])
     high = np.array([s.azimuth_max, s.elevation_max, s.range_max])
-    return (np.minimum(place - low, high - place) > 1e-6 * high).ravel()
+    return bool((np.minimum(place - low, high - place) > 1e-6 * high).all())
 
 
 def at_optimum(context: Context, scenes: list[Scene], found: Estimates, start: Peaks, label: str) -> list[Measurement]:
@@ -129,10 +129,9 @@ def _scene_figures(context: Context, scene: Scene, found: Estimates, start: Peak
     unit = J * scale[:, None] * scale
     free = rest.size - K * (len(rest) + 3)
     variance = value / max(free, 1)
-    inner = _interior(context, place)
-    g = (_gradient(context, scene, place, 1e-3 * np.sqrt(variance) * scale) * scale)[inner]
+    g = _gradient(context, scene, place, 1e-3 * np.sqrt(variance) * scale) * scale
     # The Hessian of the objective is σ² J: the way to the optimum is J⁻¹g/σ², and its length in σ is squared here.
-    way = float(np.sqrt(g @ np.linalg.solve(unit[np.ix_(inner, inner)], g) / variance)) if inner.any() else 0.0
+    way = float(np.sqrt(g @ np.linalg.solve(unit, g) / variance)) if _interior(context, place) else 0.0
     rise = value / fit(context, scene, begin)[0] - 1
     covariance = found.covariance[i, : 3 * K, : 3 * K].double().numpy()
     product = (covariance / scale[:, None] / scale) @ unit
