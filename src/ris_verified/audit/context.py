@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ris_verified.audit.drills import TrialRun
+    from ris_verified.audit.plain_step import Drill
     from ris_verified.config import Config
     from ris_verified.covariance.blend import Blend
     from ris_verified.data.batch import Batch
@@ -149,8 +150,19 @@ class Context:
     @cached_property
     def small(self) -> Context:
         """The same stages at a small size, for drills that take many steps."""
-        pipeline = dataclasses.replace(self.pipeline, config=small_config(self.config))
+        return self.with_config(small_config(self.config))
+
+    def with_config(self, config: Config) -> Context:
+        """Return the same stages under another configuration."""
+        pipeline = dataclasses.replace(self.pipeline, config=config)
         return Context(pipeline, self.profile, self.source, None, self.seed)
+
+    @cached_property
+    def drills(self) -> list[Drill]:
+        """The pipeline's training step beside a plain one, at the small size."""
+        from ris_verified.audit.plain_step import drills
+
+        return drills(self.small)
 
     def true_covariance(self, scene: Scene) -> Tensor:
         """Return N A P Aᴴ/tr of a scene, complex128, from the pipeline's steering vectors."""

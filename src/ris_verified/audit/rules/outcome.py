@@ -16,6 +16,7 @@ from ris_verified.audit.rules.channel import channel_laws, code_laws
 from ris_verified.audit.rules.drawn import drawn_laws
 from ris_verified.audit.rules.judging import loop_obeys
 from ris_verified.audit.rules.losses import all_weights
+from ris_verified.audit.rules.step_laws import batch_laws, report_laws, update_laws
 from ris_verified.audit.rules.trials import objective_declares
 
 
@@ -142,7 +143,7 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
         found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
-    return [*found, *objective_declares(context)]
+    return [*found, *update_laws(context), *objective_declares(context)]
 
 
 @rule(
@@ -173,7 +174,7 @@ def reloads(context: Context) -> Sequence[Measurement]:
     found = []
     for name, value in vars(was).items():
         found.append(at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name))
-    return [*found, *loop_obeys(context)]
+    return [*found, *report_laws(context), *loop_obeys(context)]
 
 
 @rule(
@@ -204,7 +205,7 @@ def one_step(context: Context) -> Sequence[Measurement]:
             dry.scheduler.step()
         found.append(equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step"))
         found.append(equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step"))
-    return found
+    return found + batch_laws(context)
 
 
 @rule(

@@ -10,24 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
+from ris_verified.audit.rules.nonfinite import changed, counters, passed_on, single_poisons, values
 
 if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
-    from ris_verified.train.state import TrainState
-
-
-def _values(state: TrainState) -> list[Any]:
-    averaged = [] if state.ema is None else list(state.ema.parameters())
-    moments = [v for s in state.optimizer.state.values() for v in s.values() if hasattr(v, "clone")]
-    return [v.detach().clone() for v in (*state.model.parameters(), *averaged, *moments)]
-
-
-def _changed(before: list[Any], after: list[Any]) -> int:
-    import torch
-
-    if len(before) != len(after):
-        return abs(len(before) - len(after))
-    return sum(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 
 def poisoned(pipeline: Pipeline, where: str) -> Pipeline:
@@ -88,9 +74,11 @@ def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement
     "A non-finite step changes nothing and is counted",
     law="loss or gradient not finite ⟹ weights, moments and averages keep their bits; counted; a limit stops the run",
     why="Clipping, the step and the EMA each spread one NaN to every weight.",
-    how="On the small model, after one good step: y made NaN, the loss made NaN, then only the gradient; every "
-    "tensor of model, EMA and optimiser is compared bit for bit. Then nonfinite_limit + 1 such steps must "
-    "raise. Bound: 0 changed.",
+    how="On the small model, after good steps: NaN in y, in the loss, in all gradients, NaN or infinity in the gradient "
+    "of one tensor (first, middle, last), an infinite loss; every tensor of model, averages and optimiser is compared "
+    "bit for bit. nonfinite_limit + 1 such steps in a row must raise, skips with a good step between must not, and "
+    "the schedule goes on. A large finite gradient is no skip, an error in a stage is raised, and no stage turns "
+    "NaN into a number. Bound: 0 changed.",
     remedy="test loss and gradient norm before clipping, stepping and averaging; count and stop",
 )
 def nan_drill(context: Context) -> Sequence[Measurement]:
@@ -102,14 +90,12 @@ def nan_drill(context: Context) -> Sequence[Measurement]:
     for where in ("input", "loss", "gradient"):
         state = small.state()
         small.pipeline.train_step(state, small.batch, small.pipeline)
-        before, skipped = _values(state), state.skipped
+        before, skipped = values(state), state.skipped
         bad = small.pipeline if where == "input" else poisoned(small.pipeline, where)
         y = small.batch.y * float("nan")
         batch = dataclasses.replace(small.batch, y=y) if where == "input" else small.batch
         report = small.pipeline.train_step(state, batch, bad)
-        found.append(
-            at_most(float(_changed(before, _values(state))), 0.0, "tensors changed by a NaN", "tensors", where)
-        )
+        found.append(at_most(float(changed(before, values(state))), 0.0, "tensors changed by a NaN", "tensors", where))
         found.append(equal(report.skipped, True, f"a NaN {where} is reported as skipped", where=where))
         found.append(equal(state.skipped - skipped, 1, f"a NaN {where} is counted", where=where))
     limited = dataclasses.replace(small.config, train=dataclasses.replace(small.config.train, nonfinite_limit=2))
@@ -120,7 +106,8 @@ def nan_drill(context: Context) -> Sequence[Measurement]:
             bad.train_step(state, small.batch, bad)
     except TrainingError:
         outcome = f"stopped at step {state.step}"
-    return [*found, equal(outcome, "stopped at step 3", "a run of NaN with a limit of 2", where="train_step")]
+    found.append(equal(outcome, "stopped at step 3", "a run of NaN with a limit of 2", where="train_step"))
+    return [*found, *single_poisons(context), *counters(context), *passed_on(context)]
 
 
 @rule(
