@@ -137,7 +137,7 @@ def trace_steps(context: Context, batches: Sequence[Batch], step: Step, faster: 
 
     def entered(model: nn.Module, given: Sequence[Any], *_: Any) -> None:
         made.sizes[-1].append(len(given[0]) if given else 0)
-        made.modes[-1].add(model.training)
+        made.modes[-1].update(part.training for part in model.modules())
         made.autocast.append(torch.is_autocast_enabled("cpu"))
 
     state.optimizer.register_step_pre_hook(seen)
@@ -147,7 +147,7 @@ def trace_steps(context: Context, batches: Sequence[Batch], step: Step, faster: 
                               (made.modes, set())):  # fmt: skip
             column.append(start)  # type: ignore[attr-defined]
         made.reports.append(step(state, batch, context.pipeline))
-        made.modes[-1].add(state.model.training)
+        made.modes[-1].update(part.training for part in state.model.modules())
         made.weights.append(_named(state.model))
         made.averages.append(_named(None if state.ema is None else state.ema.module))
         made.tail.append(_named(None if state.swa is None else state.swa.module))

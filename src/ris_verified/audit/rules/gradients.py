@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.graph import forward_functions, graph_breaks
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.model_slopes import output_slopes
 from ris_verified.audit.rules.names import clean
 from ris_verified.audit.syntax import SourceFile, read_file
 
@@ -92,7 +93,7 @@ def predicted_live(context: Context) -> Sequence[Measurement]:
     measured = 0.0 if slope is None else slope.item()
     size = float((predicted(h) - predicted(-h)).norm() / (2 * h) * W.norm())
     found = [close(measured, wanted, 1e3 * h**2 * max(size, 1.0), "slope of ⟨W, R_raw⟩, autograd and difference")]
-    return found + _reaches(context)
+    return [*found, *_reaches(context), *output_slopes(context)]
 
 
 def _reaches(context: Context) -> list[Measurement]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.model_laws import unregistered
 
 MILLION = 1_000_000
+TOO_SMALL = 1e-11  # a thousandth of Adam's eps: the step is below a thousandth of the rate
 
 
 @rule(
@@ -32,6 +34,38 @@ def partition(context: Context) -> Sequence[Measurement]:
         at_most(float(len(twice)), 0.0, "parameters in two groups", "tensors", ", ".join(twice[:3])),
         at_most(float(len(frozen)), 0.0, "frozen parameters", "tensors", ", ".join(frozen[:3])),
         at_most(float(len(foreign)), 0.0, "parameters of another model", "tensors"),
+        *_split(context),
+        *unregistered(context),
+    ]
+
+
+def _split(context: Context) -> list[Measurement]:
+    """The two groups are those of the names, differ in rate only, and making them changes nothing."""
+    import torch
+
+    place = context.small
+    model = place.pipeline.build_model(place.config)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    groups = place.pipeline.parameter_groups(model, place.config)
+    names = [g.get("name") for g in groups]
+    member = {id(p): g.get("name") for g in groups for p in g["params"]}
+    own = {name for name, _ in model.named_children()}
+    strayed = [n for n, p in model.named_parameters() if n.split(".")[0] in own & set(names) - {member.get(id(p))}]
+    tied: dict[int, set[str]] = {}
+    for n, p in model.named_parameters(remove_duplicate=False):
+        tied.setdefault(id(p), set()).add(n.split(".")[0])
+    shared = [sorted(parts) for parts in tied.values() if len(parts & set(names)) > 1]
+    options = [{k: v for k, v in g.items() if k not in ("name", "params", "lr", "initial_lr")} for g in groups]
+    changed = [n for n, p in model.named_parameters() if not torch.equal(p.detach(), before[n])]
+    where = "parameter_groups"
+    return [
+        equal(sorted(map(str, names)), ["backbone", "head"], "names of the groups", where=where),
+        equal(
+            strayed[:3], [], "parameters in another group than the part of the model that they belong to", where=where
+        ),
+        equal(shared, [], "one parameter that serves two groups", where="build_model"),
+        equal([o for o in options if o], [], "options of a group that the configuration does not declare", where=where),
+        equal(changed[:3], [], "parameters that making the groups changed", where=where),
     ]
 
 
@@ -76,6 +110,9 @@ def ratio(context: Context) -> Sequence[Measurement]:
         with torch.no_grad():
             state.optimizer.step()
         state.scheduler.step()
+    again = {g["name"]: float(g["lr"]) for g in context.pipeline.parameter_groups(context.model, context.config)}
+    apart = abs(again["head"] / again["backbone"] - 4.0)
+    worst = max(worst, apart, key=_nan_last)
     return [
         at_most(worst, 4.0 * 8 * torch.finfo(torch.float64).eps, "|lr_head/lr_backbone − 4| at worst over 12 steps")
     ]
@@ -103,9 +140,12 @@ def all_move(context: Context) -> Sequence[Measurement]:
     after = dict(state.model.named_parameters())
     still = [name for name, p in after.items() if torch.equal(p.detach(), before[name])]
     silent = [name for name, p in after.items() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+    # Weight decay moves a tensor too: its gradient must.
+    dead = [name for name, p in after.items() if p.grad is not None and not bool(p.grad.abs().max() > TOO_SMALL)]
     return [
         equal(report.skipped, False, "the step was taken"),
         at_most(float(len(still)), 0.0, "tensors that did not move", "tensors", ", ".join(still[:3])),
         at_most(float(len(silent)), 0.0, "tensors without a finite gradient", "tensors", ", ".join(silent[:3])),
+        at_most(float(len(dead)), 0.0, "tensors whose gradient Adam takes for zero", "tensors", ", ".join(dead[:3])),
         close(sum(p.numel() for p in after.values()), sum(p.numel() for p in before.values()), 0, "parameters kept"),
     ]

@@ -15,8 +15,10 @@ from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 from ris_verified.audit.rules.channel import channel_laws, code_laws
 from ris_verified.audit.rules.drawn import drawn_laws
 from ris_verified.audit.rules.judging import loop_obeys
+from ris_verified.audit.rules.knobs import knobs_turn
 from ris_verified.audit.rules.loss_slopes import unread_fields
 from ris_verified.audit.rules.losses import all_weights
+from ris_verified.audit.rules.model_laws import repeats, scenes_alone
 from ris_verified.audit.rules.step_laws import batch_laws, report_laws, update_laws
 from ris_verified.audit.rules.trials import objective_declares
 
@@ -144,7 +146,8 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
         found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
-    return [*found, *unread_fields(context), *update_laws(context), *objective_declares(context)]
+    found += [*unread_fields(context), *scenes_alone(context), *knobs_turn(context), *update_laws(context)]
+    return found + objective_declares(context)
 
 
 @rule(
@@ -175,7 +178,7 @@ def reloads(context: Context) -> Sequence[Measurement]:
     found = []
     for name, value in vars(was).items():
         found.append(at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name))
-    return [*found, *report_laws(context), *loop_obeys(context)]
+    return [*found, *repeats(context), *report_laws(context), *loop_obeys(context)]
 
 
 @rule(

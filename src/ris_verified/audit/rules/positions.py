@@ -13,6 +13,7 @@ from ris_verified.audit.rules.estimation import any_start, at_edges, refining, s
 from ris_verified.audit.rules.judging import metric_obeys
 from ris_verified.audit.rules.losses import all_weights
 from ris_verified.audit.rules.matching import known_cases
+from ris_verified.audit.rules.model_laws import heads_agree
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +60,7 @@ def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     distance = p.match(refined.azimuth, refined.elevation, refined.range, _truth(context)).distance[:, 0]
     relative = distance / view_grid(context)[2]
     found.append(at_most(float(relative.max()), 0.01, "distance over range after Newton", where="newton"))
-    return [*found, *several_sources(context), *at_edges(context), *any_start(context)]
+    return [*found, *several_sources(context), *at_edges(context), *any_start(context), *heads_agree(context)]
 
 
 def _truth(context: Context) -> Tensor:
