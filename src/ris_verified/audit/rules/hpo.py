@@ -7,6 +7,7 @@ from typing import Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+from ris_verified.audit.rules.trial_laws import kept, refused, restricted
 
 FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading")
 
@@ -70,7 +71,7 @@ def overrides(context: Context) -> Sequence[Measurement]:
         for name in FIXED:
             value, default = field(config, name), field(context.config, name)
             found.append(close(value, default, 0.0, f"{name} in a trial ({label})", where=name))
-    return found
+    return [*found, *refused(context, FIXED)]
 
 
 @rule(
@@ -102,7 +103,7 @@ def trial_reaches(context: Context) -> Sequence[Measurement]:
         total = sum(weights[n] * float(v) for n, v in result.terms.items())
         bound = 8 * torch.finfo(torch.float32).eps * len(weights) * max(1.0, abs(total))
         found.append(close(float(result.total), total, bound, f"loss of a trial ({label})", where="loss"))
-    return found
+    return [*found, *kept(context, spaces())]
 
 
 @rule(
@@ -134,4 +135,4 @@ def trial_plain(context: Context) -> Sequence[Measurement]:
                 close(vars(config.data)[name], share * whole, 1.0, f"in a trial ({label})", "scenes", f"data.{name}")
             )
         found.append(close(share, 0.1, 0.0, "share of the data", where="hpo.data_share"))
-    return found
+    return [*found, *restricted(context, spaces())]
