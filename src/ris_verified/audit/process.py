@@ -20,7 +20,7 @@ def process_parts() -> list[Part]:
     settings: list[Setting] = [
         ("random", random.getstate, random.setstate),
         ("warnings.filters", lambda: [str(item) for item in warnings.filters], _only_compared),
-        ("os.environ", lambda: dict(os.environ), _set_environment),
+        ("os.environ", _environment, _set_environment),
         ("working directory", _folder, os.chdir),
         ("sys.path", lambda: list(sys.path), _set_path),
     ]
@@ -54,8 +54,13 @@ def _folder() -> str:
         return ""
 
 
+def _environment() -> dict[str, str]:
+    # pytest tells here which test runs and at which stage, while the audit is one of its tests.
+    return {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+
+
 def _set_environment(held: dict[str, str]) -> None:
-    for name in os.environ.keys() - held.keys():
+    for name in _environment().keys() - held.keys():
         del os.environ[name]
     os.environ.update(held)
 
