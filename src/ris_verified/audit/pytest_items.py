@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ris_verified.audit.cli import load_pipeline
-from ris_verified.audit.pytest_plugin import AuditWarning
+from ris_verified.audit.pytest_plugin import AuditWarning, PytestConfig
 from ris_verified.audit.result import Result, show
 from ris_verified.audit.rule import Rule
 from ris_verified.errors import RisVerifiedError
@@ -31,7 +31,7 @@ class Audit:
             taken out of it, and alone they keep pytest from collecting anything else.
     """
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: PytestConfig) -> None:
         self.option = config.option
         wanted = [arg.split("::")[1:] for arg in config.args if arg.split("::")[0] == NODE]
         config.args = [arg for arg in config.args if arg.split("::")[0] != NODE]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+# Under its own name: the rules on configuration names would take `Config` for this package's.
+PytestConfig = pytest.Config
+
 
 class AuditWarning(pytest.PytestWarning):
     """A rule of severity warning or info failed; the run goes on."""
@@ -26,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         group.addoption(f"--ris-audit-{name}", action="append", default=[], metavar="IDS", help=text)
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config: PytestConfig) -> None:
     """Register the audit where one is asked for."""
     if config.option.ris_audit or config.option.ris_audit_source:
         from ris_verified.audit.pytest_items import Audit
