@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import numerical_rank
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.rules.groups import own_network
 
 BATCH = 64
 
@@ -32,6 +33,8 @@ def require_reference(context: Context) -> None:
 def optimiser_line(context: Context) -> Sequence[Measurement]:
     """Printed decimals are compared: no tolerance."""
     require_reference(context)
+    if not own_network(context):
+        raise NotApplicable("the checklist states these figures for this library's own network")
     groups = {g["name"]: g for g in context.groups}
     train = context.config.train
     wanted = {"backbone": ("8.3", train.learning_rate), "head": ("11.0", 4 * train.learning_rate)}

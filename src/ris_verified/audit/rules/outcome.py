@@ -120,7 +120,8 @@ def _rician(context: Context) -> Measurement:
     "Every loss term moves when its cause moves and only then",
     law="k_logits move `order` only, angles `angle` only, ranges `range` only, R the covariance terms only",
     why="A term that reads the wrong output trains the wrong head.",
-    how="Each output of the model is disturbed alone, positions by too little to change the assignment; the set of "
+    how="Each output of the model is disturbed alone, positions by too little to change the assignment of slots that "
+    "lie far apart; the set of "
     "terms that change is compared with the declared one.",
     remedy="let the term read its own output",
 )
@@ -128,7 +129,7 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
     """Equal inputs give equal bits, so any change counts."""
     import torch
 
-    config, b, out = all_weights(context.config), context.blend, context.outputs
+    config, b, out = all_weights(context.config), context.blend, _apart(context)
 
     def terms(outputs: Any, R: Any) -> dict[str, float]:
         result = context.pipeline.loss(outputs, b.R_pred, context.batch, config, R_blend=R, training=False)
@@ -148,6 +149,17 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
         found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
     found += [*unread_fields(context), *scenes_alone(context), *knobs_turn(context), *update_laws(context)]
     return found + objective_declares(context)
+
+
+def _apart(context: Context) -> Any:
+    """Return the model's output with slots far apart: an untrained one may put all in one place, in no stable order."""
+    import torch
+
+    out, s = context.outputs, context.config.scene
+    share = torch.linspace(-0.9, 0.9, out.ranges.shape[1], dtype=out.ranges.dtype)
+    angles = torch.stack([share * s.azimuth_max, share * s.elevation_max], -1).expand_as(out.angles)
+    ranges = (s.range_min + (share + 1) / 2 * (s.range_max - s.range_min)).expand_as(out.ranges)
+    return dataclasses.replace(out, angles=angles, ranges=ranges)
 
 
 @rule(
