@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ris_verified.audit.cli import load_pipeline
+from ris_verified.audit.loading import load_pipeline
 from ris_verified.audit.pytest_plugin import AuditWarning, PytestConfig
 from ris_verified.audit.result import Result, show
 from ris_verified.audit.rule import Rule
+from ris_verified.audit.waivers import Waiver, apply_waivers, parse_waivers
 from ris_verified.errors import RisVerifiedError
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ class Audit:
         return Context(self.pipeline, self.option.ris_audit_profile, Path(source) if source else PACKAGE)
 
     @cached_property
+    def waivers(self) -> list[Waiver]:
+        """The accepted failures."""
+        return parse_waivers(self.option.ris_audit_ignore)
+
+    @cached_property
     def rules(self) -> list[Rule]:
         """The chosen rules."""
         from ris_verified.audit.runner import choose
 
         o = self.option
         needs = ("pipeline", "source") if o.ris_audit else ("source",)
-        chosen = choose(_ids(o.ris_audit_select), _ids(o.ris_audit_ignore), o.ris_audit_profile, needs)
+        chosen = choose(_ids(o.ris_audit_select), o.ris_audit_profile, needs)
         return [item for item in chosen if not self.only or item.id in self.only]
 
     def pytest_report_header(self) -> str:
@@ -87,7 +93,7 @@ class Audit:
         if source and not Path(source).is_dir():
             raise pytest.UsageError(f"--ris-audit-source: no such folder: {source}")
         try:
-            found = self.pipeline, self.rules
+            found = self.pipeline, self.rules, self.waivers
         except RisVerifiedError as error:
             raise pytest.UsageError(str(error).replace("--pipeline", "--ris-audit")) from error
         except Exception as error:  # a foreign module may raise anything when it is imported
@@ -164,7 +170,7 @@ class AuditItem(pytest.Item):
         """Run the check and turn its results into pytest's outcomes."""
         from ris_verified.audit.runner import run_rule
 
-        results = run_rule(self.rule, self.audit.context)
+        results, _ = apply_waivers(run_rule(self.rule, self.audit.context), self.audit.waivers)
         worst = results[0]
         self.user_properties += [(n, show(vars(worst)[n])) for n in ("measured", "bound", "where")]
         if worst.status == "skip":

@@ -24,9 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--ris-audit-source", metavar="DIR", help="audit this source; alone: syntax trees only, nothing is imported"
     )
-    for name in ("select", "ignore"):
-        text = f"rules to {'run' if name == 'select' else 'leave out'}: ids or beginnings, comma-separated"
-        group.addoption(f"--ris-audit-{name}", action="append", default=[], metavar="IDS", help=text)
+    for name, form, text in (
+        ("select", "IDS", "rules to run: ids or beginnings, comma-separated"),
+        ("ignore", "IDS[@PLACE][=REASON]", "failures to accept, as of `ris-verified audit --ignore`"),
+    ):
+        group.addoption(f"--ris-audit-{name}", action="append", default=[], metavar=form, help=text)
 
 
 def pytest_configure(config: PytestConfig) -> None:

@@ -103,7 +103,7 @@ def trial_reaches(context: Context) -> Sequence[Measurement]:
         total = sum(weights[n] * float(v) for n, v in result.terms.items())
         bound = 8 * torch.finfo(torch.float32).eps * len(weights) * max(1.0, abs(total))
         found.append(close(float(result.total), total, bound, f"loss of a trial ({label})", where="loss"))
-    return [*found, *kept(context, spaces())]
+    return [*found, *kept(context, context.pipeline.spaces)]
 
 
 @rule(
@@ -135,4 +135,4 @@ def trial_plain(context: Context) -> Sequence[Measurement]:
                 close(vars(config.data)[name], share * whole, 1.0, f"in a trial ({label})", "scenes", f"data.{name}")
             )
         found.append(close(share, 0.1, 0.0, "share of the data", where="hpo.data_share"))
-    return [*found, *restricted(context, spaces())]
+    return [*found, *restricted(context, context.pipeline.spaces)]
