@@ -94,7 +94,7 @@ def _point_source(row: Any, cfg: Config) -> float:
     azimuth = np.arcsin(np.clip(u[inside] / np.cos(elevation), -1, 1))
     unit = dataclasses.replace(cfg.array, amplitude="unit")
     h = row / np.linalg.norm(row)
-    near = np.abs(wave(unit, azimuth, elevation, np.full(azimuth.shape, distance)).conj() @ h).argmax()
+    seen = np.abs(wave(unit, azimuth, elevation, np.full(azimuth.shape, distance)).conj() @ h)
 
     def apart(x: Any) -> Any:
         a = wave(unit, x[:1], x[1:2], distance * np.exp(x[2:]))[0] / len(row) ** 0.5
@@ -102,8 +102,14 @@ def _point_source(row: Any, cfg: Config) -> float:
         return np.concatenate([rest.real, rest.imag])
 
     limits = ([-np.pi, -np.pi / 2, -reach], [np.pi, np.pi / 2, reach])
-    fit = least_squares(apart, [azimuth[near], elevation[near], 0.0], bounds=limits, xtol=1e-14, ftol=1e-14)
-    return float((1 - 2 * fit.cost) ** 0.5)
+    best = 0.0
+    # Elements further apart than λ/2 have lobes alike in other directions: the four likeliest points are tried.
+    for near in np.argsort(-seen)[:4]:
+        fit = least_squares(apart, [azimuth[near], elevation[near], 0.0], bounds=limits, xtol=1e-14, ftol=1e-14)
+        best = max(best, float((1 - 2 * fit.cost) ** 0.5))
+        if best >= 1 - 4 * HALF**2:
+            break
+    return best
 
 
 def code_laws(context: Context) -> list[Measurement]:

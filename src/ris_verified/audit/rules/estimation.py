@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form
-from ris_verified.audit.rule import Measurement, at_least, at_most, equal
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,13 +49,21 @@ def refining(config: Config) -> Config:
     """Return the configuration with Newton and NF-MLE on and steps enough to converge."""
     e = config.estimate
     default = type(e)()
+    # Levenberg–Marquardt settles by itself; ill-conditioned scenes need some hundred steps.
     changed = dataclasses.replace(
         e, newton_nearfield=True, newton_step=1.0, mle=True,
         newton_iterations=max(e.newton_iterations, default.newton_iterations),
-        mle_iterations=max(e.mle_iterations, 3 * default.mle_iterations),
+        mle_iterations=max(e.mle_iterations, 400),
         mle_snr_threshold_db=min(e.mle_snr_threshold_db, default.mle_snr_threshold_db),
     )  # fmt: skip
     return dataclasses.replace(config, estimate=changed)
+
+
+def require_surface(context: Context) -> None:
+    """Raise NotApplicable where one row or column of elements leaves a direction undetermined."""
+    array = context.config.array
+    if min(array.horizontal, array.vertical) < 2:
+        raise NotApplicable(f"a panel of {array.horizontal} × {array.vertical} does not determine both angles")
 
 
 def several_sources(context: Context) -> list[Measurement]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ris_verified.scene.scene import Scene
 
 STEP = 1e-5
-SETTLED = 0.1  # standard deviations
+SETTLED = 0.3  # standard deviations
 
 
 def _seen(context: Context, scene: Scene, place: Any) -> tuple[Any, Any]:

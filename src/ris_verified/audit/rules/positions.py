@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, view_grid
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.estimation import any_start, at_edges, refining, several_sources
+from ris_verified.audit.rules.estimation import any_start, at_edges, refining, require_surface, several_sources
 from ris_verified.audit.rules.judging import metric_obeys
 from ris_verified.audit.rules.losses import all_weights
 from ris_verified.audit.rules.matching import known_cases
@@ -36,10 +36,11 @@ SHIFT = 0.15
     remedy="use the one steering convention, conjugates included, in the search",
 )
 def peaks_at_truth(context: Context) -> Sequence[Measurement]:
-    """f = 1 − |aᴴâ|²/N² is minimised to rounding, far below 1e-6 where Newton converges."""
+    """f = 1 − |aᴴâ|²/‖a‖²‖â‖² is minimised to rounding, far below 1e-6 where Newton converges."""
     import numpy as np
     import torch
 
+    require_surface(context)
     p, cfg = context.pipeline, refining(context.config)
     place = [v.numpy() for v in view_grid(context)]
     a = torch.from_numpy(closed_form(context, *place))
@@ -53,10 +54,11 @@ def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     for name, estimate, bound in (("spectrum", peaks, 0.5), ("newton", refined, 1 - 1e-6)):
         columns = [v[:, 0].double().numpy() for v in (estimate.azimuth, estimate.elevation, estimate.range)]
         other = closed_form(context, *(np.nan_to_num(v, nan=1.0) for v in columns))
-        likeness = np.abs((other.conj() * a.numpy()).sum(-1)) / a.shape[-1]
+        size = np.linalg.norm(other, axis=-1) * a.norm(dim=-1).numpy()
+        likeness = np.abs((other.conj() * a.numpy()).sum(-1)) / size
         worst = int(likeness.argmin())
         where = f"{name} at φ = {place[0][worst]:.2f}, θ = {place[1][worst]:.2f}, r = {place[2][worst]:.2f} m"
-        found.append(at_least(float(likeness.min()), bound, "|aᴴâ|/N of the found position", where=where))
+        found.append(at_least(float(likeness.min()), bound, "|aᴴâ|/‖a‖‖â‖ of the found position", where=where))
     distance = p.match(refined.azimuth, refined.elevation, refined.range, _truth(context)).distance[:, 0]
     relative = distance / view_grid(context)[2]
     found.append(at_most(float(relative.max()), 0.01, "distance over range after Newton", where="newton"))

@@ -28,7 +28,7 @@ UNUSUAL: dict[str, Any] = {
 
 def between(space: Mapping[str, Any], seed: int) -> dict[str, Any]:
     """Return one value inside every distribution, with all the digits that it may have."""
-    draw, values = random.Random(seed), dict[str, Any]()  # noqa: S311 - not for secrets
+    draw, values = random.Random(seed), dict[str, Any]()
     for name, distribution in space.items():
         held = vars(distribution)
         if "choices" in held:
@@ -40,7 +40,9 @@ def between(space: Mapping[str, Any], seed: int) -> dict[str, Any]:
         elif held.get("log"):
             values[name] = math.exp(draw.uniform(math.log(low), math.log(high)))
         else:
-            values[name] = draw.uniform(low, high) if step is None else low + step * draw.randint(0, int((high - low) / step))
+            values[name] = (
+                draw.uniform(low, high) if step is None else low + step * draw.randint(0, int((high - low) / step))
+            )
     return values
 
 
@@ -61,7 +63,9 @@ def kept(context: Context, spaces: Mapping[str, Mapping[str, Any]]) -> list[Meas
             trial = context.pipeline.trial_config(base, values)
             found.append(equal(values, given, f"sampled values after the call ({label})", where=WHERE))
             wrong = [n for n, v in given.items() if read(trial, n) != v]
-            found.append(equal(wrong, [], f"sampled values inside their range not read back ({label})", where=", ".join(wrong)))
+            found.append(
+                equal(wrong, [], f"sampled values inside their range not read back ({label})", where=", ".join(wrong))
+            )
             now = _every(trial)
             other = [n for n, v in _every(base).items() if now[n] != v and n not in given and n not in RESTRICTED]
             message = f"fields that a trial changes and that were not sampled ({label})"
@@ -80,7 +84,11 @@ def restricted(context: Context, spaces: Mapping[str, Mapping[str, Any]]) -> lis
             "estimate.newton_nearfield": True,
         }  # fmt: skip
         for name, value in wanted.items():
-            found.append(equal(read(trial, name), value, f"in a trial of a base that has {UNUSUAL.get(name)} ({label})", where=name))
+            found.append(
+                equal(
+                    read(trial, name), value, f"in a trial of a base that has {UNUSUAL.get(name)} ({label})", where=name
+                )
+            )
         for name in ("data.train_scenes", "data.validation_scenes"):
             share = base.hpo.data_share * UNUSUAL[name]
             found.append(close(read(trial, name), share, 1.0, f"in a trial ({label})", "scenes", name))
@@ -100,7 +108,9 @@ def refused(context: Context, fixed: Sequence[str]) -> list[Measurement]:
     base = context.config.replaced(UNUSUAL)
     for name in fixed:
         plain = context.pipeline.trial_config(base, {})
-        found.append(close(read(plain, name), read(base, name), 0.0, "in a trial of a base with this value", where=name))
+        found.append(
+            close(read(plain, name), read(base, name), 0.0, "in a trial of a base with this value", where=name)
+        )
         present = read(context.config, name)
         try:
             now = read(context.pipeline.trial_config(context.config, {name: 0.5 * present}), name)
