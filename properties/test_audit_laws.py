@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ris_verified._config_load import names
 from ris_verified.audit.binding import unbound_names
-from ris_verified.audit.config_names import nearest
+from ris_verified.audit.config_judge import nearest
 from ris_verified.audit.imports import cycles
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.syntax import SourceFile, Tree
@@ -55,7 +55,7 @@ def test_a_program_judged_clean_never_meets_an_unbound_name(body: list[str], ans
         met.add(error.name or str(error).split("'")[1])
     except ValueError:
         pass
-    judged = {name for _, name, _ in unbound_names(ast.parse(text), text)}
+    judged = {name for _, name, _ in unbound_names(ast.parse(text))}
     deleted = {line.split()[1] for line in body if line.strip().startswith("del ")}
     assert met <= judged | deleted
 

@@ -12,7 +12,7 @@ from ris_verified.audit.binding import unbound_names
 
 def names(text: str) -> set[str]:
     text = textwrap.dedent(text)
-    return {name for _, name, _ in unbound_names(ast.parse(text), text)}
+    return {name for _, name, _ in unbound_names(ast.parse(text))}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ris_verified.audit.config_names import ANY, nearest, read_schema, reads
+from ris_verified.audit.config_judge import findings, nearest
+from ris_verified.audit.config_names import read_uses
+from ris_verified.audit.config_read import read_schema
+from ris_verified.audit.config_schema import ANY
 from ris_verified.audit.runner import audit
 from ris_verified.audit.syntax import read_tree
 
@@ -32,7 +35,7 @@ def unknown(folder: Path, text: str) -> set[str]:
     (folder / "use.py").write_text(text, encoding="utf-8")
     tree = read_tree(folder)
     schema = read_schema(tree)
-    return {read.name for read in reads(tree, schema) if not schema.knows(read.owner, read.name)}
+    return {read.name for read, _ in findings(read_uses(tree, schema), schema, own=True)}
 
 
 @pytest.mark.parametrize(
@@ -59,7 +62,7 @@ def test_unknown_names_are_found(tmp_path: Path, text: str) -> None:
     "text",
     [
         "def f(cfg):\n    return cfg.blend.beta, cfg.seed, cfg.blend.half()\n",
-        "import config\ndef f():\n    return config.anything\n",
+        "import elsewhere as config\ndef f():\n    return config.anything\n",
         "def f(config: str):\n    return config.upper()\n",
         "def f(args):\n    config = args.read()\n    return config.strip()\n",
         "def f(cfg, name):\n    return getattr(cfg, name)\n",

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from ris_verified.audit.scopes import typing_test
 from ris_verified.audit.syntax import Tree
 
 
@@ -46,14 +47,19 @@ def _imports(tree: ast.Module, here: str, is_package: bool, root: str) -> Iterat
         if isinstance(node, ast.Import):
             yield from (_below(alias.name, root) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parts = here.split(".") if here else []
-                keep = len(parts) - node.level + (1 if is_package else 0)
-                base = ".".join([*parts[: max(keep, 0)], *([base] if base else [])])
-            else:
-                base = _below(base, root)
+            base = import_base(node, here, is_package)
+            base = base if node.level else _below(base, root)
             yield from (f"{base}.{alias.name}".strip(".") for alias in node.names)
+
+
+def import_base(node: ast.ImportFrom, here: str, is_package: bool) -> str:
+    """Return the dotted module that `from … import` names, as seen from the module `here`."""
+    base = node.module or ""
+    if not node.level:
+        return base
+    parts = here.split(".") if here else []
+    keep = len(parts) - node.level + (1 if is_package else 0)
+    return ".".join([*parts[: max(keep, 0)], *([base] if base else [])])
 
 
 def _below(name: str, root: str) -> str:
@@ -63,9 +69,10 @@ def _below(name: str, root: str) -> str:
 def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     for node in body:
         if isinstance(node, ast.If):
-            if "TYPE_CHECKING" not in ast.dump(node.test):
+            if typing_test(node.test) != 1:
                 yield from _executed(node.body)
-            yield from _executed(node.orelse)
+            if typing_test(node.test) != -1:
+                yield from _executed(node.orelse)
         elif isinstance(node, ast.Try):
             yield from _executed(
                 [*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody]
@@ -76,25 +83,34 @@ def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
             yield node
 
 
-def _components(graph: dict[str, set[str]]) -> list[set[str]]:
-    # A module is in a cycle with all that it reaches and that reach it.
-    reach = {name: _reachable(graph, name) for name in graph}
-    seen: set[str] = set()
+def _components(graph: dict[str, set[str]]) -> list[list[str]]:
+    # Tarjan's walk with a stack of its own: each edge is followed once.
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    held: list[str] = []
+    waiting: set[str] = set()
     groups = []
-    for name in graph:
-        if name not in seen:
-            group = {other for other in reach[name] if name in reach[other]} | {name}
-            seen |= group
-            groups.append(group)
+    for start in graph:
+        todo = [] if start in order else [(start, iter(sorted(graph[start])))]
+        while todo:
+            name, others = todo[-1]
+            if name not in order:
+                order[name] = low[name] = len(order)
+                held.append(name)
+                waiting.add(name)
+            for other in others:
+                if other not in order:
+                    todo.append((other, iter(sorted(graph[other]))))
+                    break
+                if other in waiting:
+                    low[name] = min(low[name], order[other])
+            else:
+                todo.pop()
+                if todo:
+                    low[todo[-1][0]] = min(low[todo[-1][0]], low[name])
+                if low[name] == order[name]:
+                    group = held[held.index(name) :]
+                    del held[-len(group) :]
+                    waiting -= set(group)
+                    groups.append(group)
     return groups
-
-
-def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    found: set[str] = set()
-    todo = list(graph[start])
-    while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += graph[name]
-    return found

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import ast
+import gc
+import os
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
+
+from ris_verified.audit.index import Index
 
 SKIPPED = {"__pycache__", "node_modules", "build", "dist", "site-packages"}
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+Node = TypeVar("Node", bound=ast.AST)
 
 
 @dataclass(frozen=True)
@@ -17,6 +26,7 @@ class SourceFile:
 
     Args:
         name: path relative to the folder, with forward slashes.
+        text: as decoded.
         tree: syntax tree, None where it could not be parsed.
         error: why not.
         line: where the error is.
@@ -27,6 +37,11 @@ class SourceFile:
     tree: ast.Module | None
     error: str = ""
     line: int = 0
+
+    @cached_property
+    def index(self) -> Index:
+        """The nodes of the tree by type, found in one walk."""
+        return Index(self.tree or ast.Module([], []))
 
     def at(self, node: ast.AST | int) -> str:
         """Return `file:line` of a node."""
@@ -47,30 +62,54 @@ class Tree:
 
 
 def read_tree(folder: Path) -> Tree:
-    """Read every `.py` file below a folder; hidden, cache and build folders are left out."""
-    return Tree(folder, tuple(read_file(path, folder) for path in _python_files(folder)))
+    """Read every `.py` file below a folder; hidden, cache and build folders and linked folders are left out."""
+    with uncollected(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", SyntaxWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return Tree(folder, tuple(read_file(path, folder) for path in _python_files(folder)))
 
 
-def _python_files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.rglob("*.py")):
-        parts = path.relative_to(folder).parts
-        if path.is_file() and not any(part in SKIPPED or part.startswith(".") for part in parts):
-            yield path
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep the collector of cycles off: syntax trees hold none, and its walks through millions of nodes take longest."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _python_files(folder: Path) -> list[Path]:
+    found = []
+    for here, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name not in SKIPPED and not name.startswith(".")]
+        found += [Path(here, name) for name in names if name.endswith(".py") and not name.startswith(".")]
+    return sorted(path for path in found if path.is_file() or path.is_symlink())
 
 
 def read_file(path: Path, folder: Path) -> SourceFile:
     """Read one file; what stops the parser is kept as its error."""
     name = path.relative_to(folder).as_posix()
+    text = ""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        return SourceFile(name, text, ast.parse(text))
+        content = path.read_bytes()
+        # The parser sees bytes, so that it obeys a byte-order mark and a coding line as the interpreter does.
+        tree = ast.parse(content)
+        text = content.decode("utf-8-sig", "replace")
+        file = SourceFile(name, text, tree)
+        file.index.of(ast.Module)
+        return file
     except SyntaxError as error:
         return SourceFile(name, "", None, f"syntax error: {error.msg}", error.lineno or 0)
-    except (UnicodeDecodeError, ValueError, OSError, RecursionError, MemoryError) as error:
+    except (UnicodeDecodeError, ValueError, LookupError, OSError) as error:
         return SourceFile(name, "", None, f"cannot be read: {error}", 0)
+    except (RecursionError, MemoryError):
+        return SourceFile(name, "", None, "cannot be read: it is nested too deeply for the parser", 0)
 
 
-def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+def functions(tree: ast.AST) -> Iterator[Function]:
     """Yield every function of a tree, nested ones too."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -84,10 +123,28 @@ def called_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def imported_modules(tree: ast.AST) -> set[str]:
-    """Return the names that `import` statements bind to modules."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-    return found
+def dotted(node: ast.AST | None) -> str:
+    """Return `a.b.c` for a chain of attributes of a name, else an empty text."""
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else ""
+
+
+def root_name(node: ast.AST | None) -> str:
+    """Return the name at the bottom of attributes, subscripts and calls, else an empty text."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Call | ast.Starred):
+        node = node.func if isinstance(node, ast.Call) else node.value
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def text_of(node: ast.AST | None) -> str | None:
+    """Return the text of a string literal, else None."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def arguments(args: ast.arguments) -> list[ast.arg]:
+    """Return every parameter, `*args` and `**kwargs` too."""
+    extra = [a for a in (args.vararg, args.kwarg) if a is not None]
+    return [*args.posonlyargs, *args.args, *args.kwonlyargs, *extra]

@@ -1,0 +1,76 @@
+"""Sections 01 and 02 on the pipeline: values of the configuration, and odd sizes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, equal, rule
+from ris_verified.errors import ConfigError
+
+
+@rule(
+    "RV0104",
+    "Configuration values are in range and consistent",
+    law="every section passes its own validation; N = N_H·N_V; heads divide the widths; K_MAX ≤ N; limits ordered",
+    why="A frozen dataclass can still be bent after construction, and a foreign one may not validate at all.",
+    how="Each section is built again from its own values, which runs its checks, and the relations are computed.",
+    remedy="correct the value; build configurations through their constructors only",
+)
+def values_consistent(context: Context) -> Sequence[Measurement]:
+    """Every comparison is between integers or a value and its own limit: no tolerance."""
+    config = context.config
+    found = []
+    for item in dataclasses.fields(config):
+        section = vars(config)[item.name]
+        if dataclasses.is_dataclass(section) and not isinstance(section, type):
+            try:
+                dataclasses.replace(section)
+            except ConfigError as error:
+                found.append(Measurement("refused", "accepted", False, str(error), where=item.name))
+    array, scene, model = config.array, config.scene, config.model
+    N = len(context.pipeline.element_positions(array))
+    found += [
+        equal(N, array.horizontal * array.vertical, "N = N_H · N_V", where="array"),
+        equal(model.width % model.heads, 0, "remainder of model.width by model.heads", where="model"),
+        equal(scene.sources_max <= N, True, "K_MAX ≤ N", where="scene.sources_max"),
+        equal(scene.range_min <= scene.range_max, True, "range limits are ordered", where="scene"),
+    ]
+    return found
+
+
+@rule(
+    "RV0202",
+    "Every stage runs at odd sizes",
+    law="shapes and traces hold for B ∈ {1, 3}, N_H ≠ N_V, L ≠ M, K = 1 and K = K_MAX",
+    why="A size that is hard-coded, or two that happen to be equal, fails on the last partial batch only.",
+    how="The pipeline's stages, from drawing to the loss, on a panel of 6 × 4 with 8 antennas and 6 snapshots.",
+    remedy="take every size from the tensors or the configuration",
+)
+def odd_sizes(context: Context) -> Sequence[Measurement]:
+    """Shapes are integers: no tolerance."""
+    small, found = context.small, []
+    config, K_MAX = small.config, small.config.scene.sources_max
+    for B, K in ((1, 1), (3, K_MAX)):
+        scene = dataclasses.replace(config.scene, sources_min=K, sources_max=K)
+        fixed = dataclasses.replace(config, scene=scene)
+        try:
+            found += _small_forward(small, small.draw(B, fixed, key=2), f"B = {B}, K = {K}")
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            found.append(Measurement(type(error).__name__, "no error", False, str(error), where=f"B = {B}, K = {K}"))
+    return found
+
+
+def _small_forward(small: Context, scenes: list[Any], where: str) -> list[Measurement]:
+    pipeline, config = small.pipeline, small.config
+    batch = small.as_batch(scenes)
+    outputs, blended = pipeline.forward(small.model, batch)
+    result = pipeline.loss(outputs, blended.R_pred, batch, config, R_blend=blended.R, training=False)
+    shape = [len(scenes), config.array.elements, config.array.elements]
+    finite = abs(float(result.total.detach())) < float("inf")
+    return [
+        equal(list(blended.R.shape), shape, "shape of R_blend", where=where),
+        equal(finite, True, "the loss is finite", where=where),
+    ]
