@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
-from functools import cache
+from collections.abc import Iterable, Iterator
+from functools import cache, lru_cache
 
 from ris_verified._config_load import HISTORICAL
 from ris_verified.audit.config_names import Read, Uses
 from ris_verified.audit.config_schema import Schema
 
 SLIPS = {"hybrid_beta", "tikh_alpha", "eps_cov"}  # the historical ones, wherever they are met
+MANY = 200  # candidates whose letters are compared
+ALIKE = 0.4  # likeness from which a historical name is worth a hint
 FEW = 4  # names; so few say nothing about what a variable is
 SLIP = 0.8  # likeness of a slip, between that of the historical ones and that of unrelated names
 
@@ -28,7 +30,7 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
         schema: what it defines.
         own: whether the definitions are the tree's own.
     """
-    judged = _judged(uses, schema, own)
+    judged, leaves = _judged(uses, schema, own), _leaves(schema, own)
     for read in uses.reads:
         known = _known(read, schema, own)
         certain = not read.weak or read.weak in judged
@@ -37,7 +39,7 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
                 yield read, f"writes {read.name!r} into the configuration, which must not change (RV0301)"
             continue
         if schema.is_open(read.owner) or not certain:
-            if not _slip(read.name, schema, own):
+            if not _slip(read.name, leaves):
                 continue
         hint = f"the nearest known name is {nearest(read.name, schema.names_of(read.owner))}"
         verb = {"write": "writes", "fresh": "writes", "keyword": "sets", "import": "imports"}.get(read.how, "reads")
@@ -56,35 +58,50 @@ def _judged(uses: Uses, schema: Schema, own: bool) -> set[str]:
     for read in uses.reads:
         if read.weak:
             asked.setdefault(read.weak, {})[read.name] = _known(read, schema, own)
-    every = {name: known for names in asked.values() for name, known in names.items()}
+    every = {name: known for weak, names in asked.items() if " in " not in weak for name, known in names.items()}
     mostly = 2 * sum(every.values()) >= len(every)
     return {
         weak
         for weak, names in asked.items()
-        if 2 * sum(names.values()) >= len(names) or (len(names) < FEW and (mostly or len(every) < FEW))
+        if 2 * sum(names.values()) >= len(names) or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW))
     }
 
 
-def _slip(name: str, schema: Schema, own: bool) -> bool:
+def _leaves(schema: Schema, own: bool) -> frozenset[str]:
+    known = schema.names() if own else HISTORICAL
+    return frozenset(text.rsplit(".", 1)[-1] for text in known)
+
+
+def _slip(name: str, leaves: frozenset[str]) -> bool:
     if name in SLIPS:
         return True
-    known = schema.names() if own else HISTORICAL
-    leaves = {text.rsplit(".", 1)[-1] for text in known}
     if name.lower() in {leaf.lower() for leaf in leaves}:
         return False
-    best = max(leaves, key=lambda other: _likeness(name, other), default="")
+    best = _closest(name, leaves)
     return bool(best) and _likeness(name, best) >= SLIP
 
 
-def nearest(name: str, known: Mapping[str, object]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known name most like a wrong one, with today's name of a historical one.
 
     Words count first (equal, or one the beginning of the other), letters decide between equals:
     `eps_cov` is nearer to `C_EPS` than to `HYBRID_COV_BETA`.
     """
-    candidates = {**dict.fromkeys(known), **HISTORICAL}
-    best = max(candidates, key=lambda other: _likeness(name, other))
-    return f"{best} (now {HISTORICAL[best]})" if best in HISTORICAL and best not in known else best
+    names = frozenset(known)
+    best, old = _closest(name, names), _closest(name, frozenset(HISTORICAL))
+    likeness = _likeness(name, old)
+    if likeness >= ALIKE and (not best or likeness > _likeness(name, best)):
+        return f"{old} (now {HISTORICAL[old]})"
+    return best or f"{old} (now {HISTORICAL[old]})"
+
+
+@lru_cache(maxsize=4096)
+def _closest(name: str, candidates: frozenset[str]) -> str:
+    # Comparing letters is slow: among very many names only those with the likest words are compared so.
+    ordered = sorted(candidates)
+    if len(ordered) > MANY:
+        ordered = sorted(ordered, key=lambda other: -_by_words(name, other))[:MANY]
+    return max(ordered, key=lambda other: _likeness(name, other), default="")
 
 
 @cache
@@ -96,7 +113,10 @@ def _word(a: str, b: str) -> float:
     return 1.0 if a == b else 0.8 if min(len(a), len(b)) >= 3 and (a.startswith(b) or b.startswith(a)) else 0.0
 
 
-def _likeness(name: str, other: str) -> float:
+def _by_words(name: str, other: str) -> float:
     left, right = _words(name), _words(other.rsplit(".", 1)[-1])
-    words = sum(max(_word(a, b) for b in right) for a in left) / max(len(left), len(right))
-    return words + difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio() / 2
+    return sum(max(_word(a, b) for b in right) for a in left) / max(len(left), len(right))
+
+
+def _likeness(name: str, other: str) -> float:
+    return _by_words(name, other) + difflib.SequenceMatcher(None, name.lower(), other.lower()).ratio() / 2

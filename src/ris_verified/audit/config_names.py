@@ -14,11 +14,12 @@ from ris_verified.audit.config_schema import ARGUMENT_NAME, ARGUMENTS, CONFIG_NA
 from ris_verified.audit.imports import import_base, module_names
 from ris_verified.audit.index import children
 from ris_verified.audit.scopes import COMPREHENSIONS
-from ris_verified.audit.syntax import Function, SourceFile, Tree, arguments, called_name, dotted, text_of
+from ris_verified.audit.syntax import Function, SourceFile, Tree, arguments, called_name, dotted, root_name, text_of
 
 READERS = {"getattr", "hasattr", "attrgetter", "select", "deepgetattr", "rgetattr"}
 SAME = {"deepcopy", "copy", "clone", "replace", "_replace", "evolve", "model_copy", "merge", "to_container", "cast"}
 LOADERS = re.compile(r"(load|get|make|build|parse|read|compose|from|create|fromfile)_?\w*", re.IGNORECASE)
+VALUES = {"cfg", "CFG", "mdl_cfg", "conf"}  # what is imported under these names is no module
 LOOSE = {
     "Any", "dict", "Dict", "Mapping", "MutableMapping", "Namespace", "SimpleNamespace", "DictConfig", "object",
     "ConfigDict", "CfgNode", "EasyDict", "Box", "ListConfig",
@@ -101,27 +102,28 @@ class Modules:
     def find(self, target: str) -> str | None:
         """Return the module in the tree that a dotted name means, else None."""
         target = target.removeprefix(f"{self.folder}.")
-        if target in self.files:
-            return target
-        found = [name for name in self.files if name and target.endswith(f".{name}")]
-        return max(found, key=len) if found else None
+        while target and target not in self.files:
+            target = target.partition(".")[2]
+        return target or None
 
     def base(self, node: ast.ImportFrom, file: SourceFile) -> str:
         """Return the dotted module that a `from … import` of a file names."""
         return import_base(node, self.names.get(file.name, ""), file.name.endswith("__init__.py"))
 
-    def bound(self, file: SourceFile) -> Iterator[tuple[str, Kind | None]]:
-        """Yield name and kind of every import of a file; a name that says what it is, and nothing else, is left out."""
-        for node in file.index.of(ast.Import):
+    def bound(self, node: ast.Import | ast.ImportFrom, file: SourceFile) -> Iterator[tuple[str, Kind | None]]:
+        """Yield name and kind of what an import brings; of a name that only says what it is, nothing."""
+        if isinstance(node, ast.Import):
             for alias in node.names:
                 section = f"module {self.find(alias.name)}"
                 known = section in self.schema.sections and (alias.asname is not None or "." not in alias.name)
                 yield alias.asname or alias.name.split(".")[0], Kind(section) if known else None
-        for module, alias, _ in self.taken(file):
+            return
+        module = self.find(self.base(node, file))
+        for alias in node.names:
             kind = self._from(module, alias.name)
-            if kind is not None or module is None or not CONFIG_NAME.search(alias.name):
-                if kind is not None or module is not None or alias.name not in ("cfg", "CFG", "mdl_cfg"):
-                    yield alias.asname or alias.name, kind
+            unknown = module is not None and f"module {module}" not in self.schema.sections
+            if kind is not None or not (CONFIG_NAME.search(alias.name) and (unknown or alias.name in VALUES)):
+                yield alias.asname or alias.name, kind
 
     def taken(self, file: SourceFile) -> Iterator[tuple[str | None, ast.alias, int]]:
         """Yield module, name and line of every `from … import`."""
@@ -153,7 +155,8 @@ class _Reader:
 
     def __init__(self, file: SourceFile, schema: Schema, modules: Modules, uses: Uses) -> None:
         self.file, self.schema, self.uses = file, schema, uses
-        self.top: dict[str, Kind | None] = dict(modules.bound(file))
+        self.modules = modules
+        self.top: dict[str, Kind | None] = {}
         uses.reads += [Read(file, line, owner, name, how="import") for owner, name, line in modules.missing(file)]
         self.top |= {name: Kind(section) for name, section in schema.modules.get(file.name, {}).items()}
         self.scopes: list[dict[str, Kind | None]] = [self.top]
@@ -192,8 +195,9 @@ class _Reader:
             generic = name.lower().lstrip("_") in ("cfg", "config", "conf")
             return Kind(held if held and not generic else schema.root, name)
         if ARGUMENT_NAME.match(name) and self.arguments:
-            return Kind(self.arguments, name)
-        return Kind(held, name) if held else None
+            # Everybody calls something `args`: one file's use of the name says nothing about another's.
+            return Kind(self.arguments, f"{name} in {self.file.name}")
+        return None
 
     def _part(self, node: ast.Attribute | ast.Subscript) -> Kind | None:
         owner = self.kind(node.value)
@@ -209,7 +213,7 @@ class _Reader:
             known = self.classes[-1][1]
             if node.attr in known:
                 return known[node.attr]
-        elif isinstance(node.value, ast.Name) and node.value.id in self.top:
+        elif (root := root_name(node)) in self.top and self._name(root) is None:
             return None  # an attribute of an imported module that is not part of the tree's configuration
         return Kind(self.schema.root, node.attr) if CONFIG_NAME.search(node.attr) else None
 
@@ -356,6 +360,10 @@ class _Reader:
         name = called_name(value.func)
         text = dotted(value.func).lower()
         return bool(LOADERS.fullmatch(name)) and bool(re.search(r"cfg|conf|yaml|hydra|toml|compose", text))
+
+    def imports(self, node: ast.Import | ast.ImportFrom) -> None:
+        """Follow an import."""
+        self.scopes[-1].update(self.modules.bound(node, self.file))
 
     def loop(self, node: ast.For | ast.AsyncFor) -> None:
         """Read a loop; its targets hide outer names."""
@@ -520,7 +528,7 @@ def _outer(node: ast.expr) -> Iterator[ast.expr]:
 HANDLERS: dict[type, Callable[..., None]] = {
     ast.FunctionDef: _Reader.function, ast.AsyncFunctionDef: _Reader.function, ast.Lambda: _Reader.function,
     ast.ClassDef: _Reader.class_, **dict.fromkeys(COMPREHENSIONS, _Reader.comprehension), ast.Assign: _Reader.assign,
-    ast.AnnAssign: _Reader.assign, ast.For: _Reader.loop, ast.AsyncFor: _Reader.loop,
+    ast.AnnAssign: _Reader.assign, ast.Import: _Reader.imports, ast.ImportFrom: _Reader.imports, ast.For: _Reader.loop, ast.AsyncFor: _Reader.loop,
     ast.Attribute: _Reader.attribute, ast.Subscript: _Reader.subscript, ast.AugAssign: _Reader.augmented,
     ast.Compare: _Reader.compare, ast.MatchClass: _Reader.pattern, ast.Call: _Reader.call,
 }  # fmt: skip

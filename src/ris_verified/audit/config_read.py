@@ -6,7 +6,9 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ris_verified.audit.config_schema import ARGUMENTS, CONFIG_CLASS, CONFIG_FILE, CONFIG_NAME, FILES, Schema, Section
+from ris_verified.audit.config_schema import (
+    ARGUMENTS, CONFIG_CLASS, CONFIG_FILE, CONFIG_NAME, DATA_CLASS, FILES, MAKER, Schema, Section,
+)  # fmt: skip
 from ris_verified.audit.imports import module_names
 from ris_verified.audit.syntax import SourceFile, Tree, called_name, dotted, root_name, text_of
 
@@ -43,7 +45,8 @@ def _classes(tree: Tree, schema: Schema) -> None:
     for file, _ in tree.parsed:
         for node in file.index.of(ast.ClassDef):
             every.setdefault(node.name, []).append((file, node))
-    todo = [name for name, nodes in every.items() if CONFIG_CLASS.search(name) and any(_holds(n) for _, n in nodes)]
+    functions = {f.name for file, _ in tree.parsed for f in file.index.functions}
+    todo = [name for name, nodes in every.items() if _is_config(name, nodes)]
     while todo:
         name = todo.pop()
         if name in schema.sections:
@@ -51,11 +54,18 @@ def _classes(tree: Tree, schema: Schema) -> None:
         section = schema.sections[name] = Section(name)
         for file, node in every[name]:
             todo += _read_class(file, node, section, every)
+        section.strict = section.strict and len(every[name]) == 1 and name not in functions
     for section in schema.sections.values():
         for name, inner in section.members.items():
             if inner and inner not in schema.sections:
                 section.members[name] = ""
         section.strict = section.strict or any(schema.sections[b].strict for b in section.bases if b in schema.sections)
+
+
+def _is_config(name: str, nodes: list[tuple[SourceFile, ast.ClassDef]]) -> bool:
+    if CONFIG_CLASS.search(name):
+        return any(_holds(node) for _, node in nodes)
+    return bool(DATA_CLASS.search(name)) and _is_data(nodes)
 
 
 def _holds(node: ast.ClassDef) -> bool:
@@ -94,7 +104,7 @@ def _member(
         section.add(item.target.id, file.at(item), kind)
         yield from [kind] if kind else []
     elif isinstance(item, ast.Assign):
-        kind = next((n for n in made_by(item.value) if n in every), "")
+        kind = next((n for n in made_by(item.value) if n in every and _is_data(every[n])), "")
         for target in item.targets:
             for name in (t for t in ast.walk(target) if isinstance(t, ast.Name)):
                 section.add(name.id, file.at(item), kind)
@@ -239,7 +249,8 @@ def _values(file: SourceFile, module: ast.Module, schema: Schema) -> None:
                     _value(file, prefix, target, item.value, own, schema)
             elif isinstance(item, ast.Return) and isinstance(item.value, ast.Name) and item.value.id in own and not top:
                 name = prefix.rsplit(":", 1)[1]
-                schema.makers[name] = own[item.value.id]
+                if MAKER.search(name):
+                    schema.makers[name] = own[item.value.id]
         if top:
             schema.modules[file.name] = own
 
@@ -322,7 +333,7 @@ def _instances(tree: Tree, schema: Schema) -> None:
     for own in schema.modules.values():
         for name, section in own.items():
             seen.setdefault(name, set()).add(section)
-    schema.instances = {name: found.pop() for name, found in seen.items() if len(found) == 1}
+    schema.instances = {n: found.pop() for n, found in seen.items() if len(found) == 1 and CONFIG_NAME.search(n)}
     modules = module_names(tree)
     trees = {file.name: module for file, module in tree.parsed}
     for module, name in modules.items():
@@ -336,7 +347,7 @@ def _instances(tree: Tree, schema: Schema) -> None:
             kinds = [n for n in named(function.returns) if n in schema.sections]
             made = [n for s in function.body if isinstance(s, ast.Return) for n in made_by(s.value)]
             found = kinds or [n for n in made if n in schema.sections]
-            if found and function.name not in ("__init__", "get", "load"):
+            if found and MAKER.search(function.name):
                 schema.makers.setdefault(function.name, found[0])
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-CONFIG_CLASS = re.compile(
-    r"(config|cfg|conf|settings?|hparams?|params|hyper_?param(eter)?s?|options|opts|args|arguments)s?$", re.IGNORECASE
-)
+CONFIG_CLASS = re.compile(r"(config|cfg|conf|settings|hparams|hyper_?param(eter)?s?)s?$", re.IGNORECASE)
+DATA_CLASS = re.compile(r"(params|parameters|options|opts|args|arguments)$", re.IGNORECASE)  # if it only holds values
+MAKER = re.compile(r"cfg|conf|args|settings|hparams|options|params|CN$", re.IGNORECASE)
 CONFIG_NAME = re.compile(r"(^|_)(cfg|config|conf|hparams|settings)s?$", re.IGNORECASE)
 ARGUMENT_NAME = re.compile(r"^_?(args|opts?|flags|hps|hparams|hyp|options)$", re.IGNORECASE)
 CONFIG_FILE = re.compile(r"(^|/|_)(config|cfg|conf|settings|constants?|params|hparams|defaults)\w*\.py$", re.IGNORECASE)
@@ -100,6 +100,15 @@ class Schema:
         base = self.sections.get(owner)
         return [s for i, s in self.sections.items() if base is not None and base in self.inherited(i)]
 
+    def related(self, one: str, other: str) -> bool:
+        """Whether one of two sections is the other or inherits from it."""
+        if one == other:
+            return True
+        first, second = self.sections.get(one), self.sections.get(other)
+        if first is None or second is None:
+            return False
+        return first in self.inherited(other) or second in self.inherited(one)
+
     def is_open(self, owner: str) -> bool:
         """Whether a section may have names that cannot be known."""
         if owner == ANY:
@@ -142,5 +151,5 @@ class Schema:
         """Return the names that one owner may be asked for."""
         if owner in (ANY, self.root):
             return self.names()
-        own = dict.fromkeys(self.all_fields(owner), owner)
-        return own or self.names()
+        dotted = {name: inner for name, inner in self.names().items() if inner == owner}
+        return dotted or dict.fromkeys(self.all_fields(owner), owner) or self.names()

@@ -6,18 +6,18 @@ import ast
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ris_verified.audit.index import Index
 
 SKIPPED = {"__pycache__", "node_modules", "build", "dist", "site-packages"}
 Function = ast.FunctionDef | ast.AsyncFunctionDef
-Node = TypeVar("Node", bound=ast.AST)
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ class Tree:
 
     folder: Path
     files: tuple[SourceFile, ...]
+    memo: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def once(self, name: str, make: Callable[[Tree], Made]) -> Made:
+        """Return what a function makes of this tree, made once."""
+        if name not in self.memo:
+            with uncollected():
+                self.memo[name] = make(self)
+        found: Made = self.memo[name]
+        return found
 
     @cached_property
     def parsed(self) -> list[tuple[SourceFile, ast.Module]]:

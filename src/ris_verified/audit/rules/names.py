@@ -23,6 +23,15 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 def schema_of(tree: Tree) -> tuple[Schema, bool]:
     """Return the tree's own configuration, or this package's where it has none."""
+    return tree.once("schema", _schema_of)
+
+
+def uses_of(tree: Tree) -> Uses:
+    """Return what the tree does with its configuration."""
+    return tree.once("uses", lambda tree: read_uses(tree, schema_of(tree)[0]))
+
+
+def _schema_of(tree: Tree) -> tuple[Schema, bool]:
     own = read_schema(tree)
     if any(s.fields for s in own.sections.values() if s.kind != "module"):
         return own, True
@@ -62,10 +71,8 @@ def require_source(context: Context) -> None:
 def names_exist(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: names are counted."""
     require_source(context)
-    with uncollected():
-        schema, own = schema_of(context.tree)
-        uses = read_uses(context.tree, schema)
-        found = {(f"{r.file.name}:{r.line}", message): None for r, message in findings(uses, schema, own)}
+    schema, own = schema_of(context.tree)
+    found = {(r.file.at(r.line), message): None for r, message in findings(uses_of(context.tree), schema, own)}
     return [slip(*item) for item in found] or [clean(context, "every configuration name that is read exists")]
 
 
@@ -85,11 +92,10 @@ def names_exist(context: Context) -> Sequence[Measurement]:
 def names_used(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: names are counted."""
     require_source(context)
-    with uncollected():
-        schema, own = schema_of(context.tree)
-        if not own:
-            raise NotApplicable("the source defines no configuration class")
-        uses = read_uses(context.tree, schema)
+    schema, own = schema_of(context.tree)
+    if not own:
+        raise NotApplicable("the source defines no configuration class")
+    uses = uses_of(context.tree)
     found = [
         slip(section.where[name], f"{section.label}.{name} is defined and never read")
         for owner, section in schema.sections.items()
@@ -101,18 +107,9 @@ def names_used(context: Context) -> Sequence[Measurement]:
 
 
 def _is_read(owner: str, name: str, schema: Schema, uses: Uses) -> bool:
-    family = {
-        i
-        for i in (owner, *schema.sections)
-        if schema.sections[owner] in schema.inherited(i) or i in _bases(owner, schema)
-    }
-    if name.startswith("_") or name in uses.loose or uses.whole & (family | {ANY}):
+    if name.startswith("_") or name in uses.loose:
         return True
-    return bool(uses.asked(name) & (family | {ANY}))
-
-
-def _bases(owner: str, schema: Schema) -> set[str]:
-    return {base for section in schema.inherited(owner) for base in section.bases}
+    return any(asked == ANY or schema.related(asked, owner) for asked in uses.asked(name) | uses.whole)
 
 
 @rule(
@@ -152,15 +149,14 @@ def one_default(context: Context) -> Sequence[Measurement]:
 def names_bound(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: names are counted."""
     require_source(context)
+    modules = Modules(context.tree, Schema())
+    trees = {file.name: tree for file, tree in context.tree.parsed}
+    found = []
     with uncollected():
-        modules = Modules(context.tree, Schema())
-        found = [
-            slip(f"{file.name}:{line}", f"the name {name!r} {fault}" if name else fault)
-            for file, tree in context.tree.parsed
-            for line, name, fault in unbound_names(
-                tree, file.index, _stars(context.tree, modules, file), _below(modules, file)
-            )
-        ]
+        for file, tree in context.tree.parsed:
+            stars = _stars(trees, modules, file)
+            for line, name, fault in unbound_names(tree, file.index, stars, _below(modules, file)):
+                found.append(slip(file.at(line), f"the name {name!r} {fault}" if name else fault))
     return found or [clean(context, "every name is bound on every path")]
 
 
@@ -174,9 +170,10 @@ def _below(modules: Modules, file: SourceFile) -> set[str]:
     return {name.split(".")[0] for name in inside}
 
 
-def _stars(tree: Tree, modules: Modules, file: SourceFile) -> Callable[[ast.ImportFrom], set[str] | None]:
+def _stars(
+    trees: dict[str, ast.Module], modules: Modules, file: SourceFile
+) -> Callable[[ast.ImportFrom], set[str] | None]:
     """Return a function that gives the names that a star import brings, None where they cannot be known."""
-    trees = {other.name: module for other, module in tree.parsed}
 
     def names(node: ast.ImportFrom) -> set[str] | None:
         module = modules.find(modules.base(node, file))
