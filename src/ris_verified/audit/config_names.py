@@ -206,7 +206,7 @@ class _Reader:
             if name == "__dict__":
                 return owner
             inner = self.schema.member(owner.section, name) if name else None
-            return Kind(inner, owner.weak) if inner else None
+            return Kind(inner, owner.weak, owner.fresh) if inner else None
         if not isinstance(node, ast.Attribute):
             return None
         if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls") and self.classes:
@@ -487,7 +487,7 @@ class _Reader:
         how = "read"
         if write:
             building = len(self.scopes) == 1 and owner.section in self.schema.modules.get(self.file.name, {}).values()
-            building |= section is not None and section.kind in ("module", "arguments")
+            building |= section is not None and section.kind == "arguments"
             how = "fresh" if owner.fresh or inside or building else "write"
             if section is not None and section.kind == "arguments":
                 section.add(name, self.file.at(line))

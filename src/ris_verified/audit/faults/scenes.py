@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def _key_ignored(pipeline: Pipeline) -> Pipeline:
 
 def _unseeded(pipeline: Pipeline) -> Pipeline:
     def draw(cfg: Any, *key: int) -> Scene:
-        return pipeline.draw_scene(cfg, *key, int(np.random.default_rng().integers(2**31)))
+        return pipeline.draw_scene(cfg, *key, secrets.randbelow(2**31))
 
     return dataclasses.replace(pipeline, draw_scene=draw)
 

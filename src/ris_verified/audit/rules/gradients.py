@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.graph import forward_functions, graph_breaks
+from ris_verified.audit.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 from ris_verified.audit.rules.model_slopes import output_slopes
 from ris_verified.audit.rules.names import clean
@@ -119,28 +119,29 @@ def _reaches(context: Context) -> list[Measurement]:
 
 @rule(
     "RV0503",
-    "The forward never leaves the graph",
-    law="no detach, no_grad, .data, .item or NumPy in `forward` or what it calls in its file",
+    "The forward and the loss never leave the graph",
+    law="no detach, no_grad, .data, .item, NumPy or write in place in `forward` or what it calls in its file; none "
+    "on the way to the value that a loss returns",
     why="One detach in the middle of the network freezes everything before it, and the loss still falls.",
     how="Syntax trees of every class with a `forward` in the source, and of the pipeline's own modules wherever they "
-    "are defined, followed through methods and functions of the same file. Bound: none.",
-    remedy="stay in torch operations on live tensors",
+    "are defined, followed through methods and functions of the same file; functions, classes and files that are "
+    "called a loss, followed from what they return: values for logs and the constants that a loss compares with may "
+    "be detached. Tensors that a function made itself may be written. Bound: none.",
+    remedy="stay in torch operations on live tensors; write x = x + y instead of x += y",
     needs="source",
 )
 def forward_in_graph(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: statements are counted."""
-    files = {file.name: (file, tree) for file, tree in context.tree.parsed}
-    files |= {f"{file.name} (model)": (file, file.tree) for file in _model_files(context) if file.tree is not None}
-    found = []
-    seen: set[tuple[str, int]] = set()
-    for file, tree in files.values():
-        for function in forward_functions(tree):
-            for line, what in graph_breaks(function):
-                if (file.name, line) not in seen:
-                    seen.add((file.name, line))
-                    message = f"{function.name} leaves the graph with {what}"
-                    found.append(Measurement(1.0, 0.0, False, message, where=file.at(line)))
-    return found or [clean(context, "no forward leaves the graph")]
+    found: dict[str, Measurement] = {}
+    for file in [*(file for file, _ in context.tree.parsed), *_model_files(context)]:
+        forward = forward_functions(file)
+        slips = [item for function in forward for item in forward_breaks(function, file)]
+        for function in loss_functions(file):
+            if function not in forward:
+                slips += loss_breaks(function, file)
+        for line, message in slips:
+            found.setdefault(file.at(line), Measurement(1.0, 0.0, False, message, where=file.at(line)))
+    return list(found.values()) or [clean(context, "no forward and no loss leaves the graph")]
 
 
 def _model_files(context: Context) -> list[SourceFile]:
