@@ -6,9 +6,11 @@ import ast
 import builtins
 from collections.abc import Callable, Iterator
 
-from ris_verified.audit.flow import ENDS, Finding, Flow
+from ris_verified.audit.flow import ENDS, Flow
+from ris_verified.audit.flow_uses import Finding
 from ris_verified.audit.index import Index
-from ris_verified.audit.scopes import COMPREHENSIONS, Scope, ScopeReader, literal_all
+from ris_verified.audit.scope_reader import ScopeReader
+from ris_verified.audit.scopes import COMPREHENSIONS, Scope, literal_all
 from ris_verified.audit.syntax import Function, called_name
 
 MODULE_NAMES = {"__file__", "__name__", "__path__", "__doc__", "__spec__", "__builtins__", "__class__", "__module__"}
@@ -84,8 +86,7 @@ def _watched(scope: Scope, reader: ScopeReader) -> set[str]:
     names = scope.bound - scope.given - scope.globals - scope.nonlocals - scope.shared - BUILTIN
     if scope.is_class:
         names = {n for n in names if n not in reader.module.bound and not _outer(scope, n)}
-    watched = names & (scope.early | _late(scope, names))
-    return watched
+    return names & (scope.early | _late(scope, names))
 
 
 def _outer(scope: Scope, name: str) -> bool:
@@ -142,8 +143,8 @@ def _filled(tree: ast.Module) -> set[str]:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             value = node.value
-            full = isinstance(value, ast.Tuple | ast.List | ast.Set) and value.elts
-            full = full or (isinstance(value, ast.Dict) and value.keys)
+            full = isinstance(value, ast.Tuple | ast.List | ast.Set) and bool(value.elts)
+            full |= isinstance(value, ast.Dict) and bool(value.keys)
             if full and name not in seen:
                 found.add(name)
             elif name in found:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 
 from ris_verified._config_load import HISTORICAL
-from ris_verified.audit.config_names import Read, Uses
 from ris_verified.audit.config_schema import Schema
+from ris_verified.audit.config_uses import Read, Uses
 
 SLIPS = {"hybrid_beta", "tikh_alpha", "eps_cov"}  # the historical ones, wherever they are met
 MANY = 200  # candidates whose letters are compared
@@ -38,12 +38,18 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
             if read.how == "write" and certain and own:
                 yield read, f"writes {read.name!r} into the configuration, which must not change (RV0301)"
             continue
-        if schema.is_open(read.owner) or not certain:
-            if not _slip(read.name, leaves):
-                continue
-        hint = f"the nearest known name is {nearest(read.name, schema.names_of(read.owner))}"
+        if (schema.is_open(read.owner) or not certain) and not _slip(read.name, leaves):
+            continue
+        hint = f"the nearest known name is {_hint(read, schema)}"
         verb = {"write": "writes", "fresh": "writes", "keyword": "sets", "import": "imports"}.get(read.how, "reads")
         yield read, f"{verb} the unknown configuration name {read.name!r}; {hint}"
+
+
+def _hint(read: Read, schema: Schema) -> str:
+    own = nearest(read.name, schema.names_of(read.owner))
+    if _likeness(read.name, own) >= ALIKE:
+        return own
+    return nearest(read.name, {**schema.names(), **schema.names_of(read.owner)})
 
 
 def _known(read: Read, schema: Schema, own: bool) -> bool:
@@ -63,7 +69,8 @@ def _judged(uses: Uses, schema: Schema, own: bool) -> set[str]:
     return {
         weak
         for weak, names in asked.items()
-        if 2 * sum(names.values()) >= len(names) or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW))
+        if 2 * sum(names.values()) >= len(names)
+        or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW))
     }
 
 

@@ -152,4 +152,6 @@ class Schema:
         if owner in (ANY, self.root):
             return self.names()
         dotted = {name: inner for name, inner in self.names().items() if inner == owner}
-        return dotted or dict.fromkeys(self.all_fields(owner), owner) or self.names()
+        leaves = {name.rsplit(".", 1)[-1] for name in dotted}
+        rest = {name: owner for name in self.all_fields(owner) if name not in leaves}
+        return dotted | rest or self.names()

@@ -42,10 +42,9 @@ def conflicts(tree: Tree, schema: Schema, further: set[str]) -> Iterator[tuple[s
     for file, _ in tree.parsed:
         for name, value, line, local in defaults(file):
             lower = name.lower()
-            if lower in known and not (local and (lower in GENERIC or len(lower) < 3)):
-                if not (local and isinstance(value, str | bool)):
-                    kind = "text" if isinstance(value, str) else "truth" if isinstance(value, bool) else "number"
-                    places.setdefault(lower, {}).setdefault((kind, value), file.at(line))
+            common = local and (lower in GENERIC or len(lower) < 3 or isinstance(value, str | bool))
+            if lower in known and not common:
+                places.setdefault(lower, {}).setdefault((type(value).__name__, value), file.at(line))
     for name, values in places.items():
         owners = [i for i, names in holders.items() if name in names]
         allowed = len([i for i in owners if i not in options]) or len(owners)
@@ -83,7 +82,7 @@ def defaults(file: SourceFile) -> Iterator[Default]:
 
 
 def _named_values(file: SourceFile) -> Iterator[tuple[str, ast.expr | None, bool]]:
-    for scope in file.index.of(ast.Module, ast.ClassDef):  # type: ignore[type-var]
+    for scope in file.index.of(ast.Module, ast.ClassDef):
         local = isinstance(scope, ast.Module)
         for item in scope.body:  # type: ignore[attr-defined]
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):

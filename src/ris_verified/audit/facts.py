@@ -76,10 +76,10 @@ def _comparison(name: str, sign: bool, left: ast.expr, right: ast.expr) -> Fact 
         return None
     if isinstance(right, ast.Constant) and name == "==":
         return ((owner, name, (type(right.value).__name__, right.value)), sign)
-    if name == "in" and isinstance(right, ast.Tuple | ast.List | ast.Set):
-        if all(isinstance(item, ast.Constant) for item in right.elts):
-            values = tuple((type(i.value).__name__, i.value) for i in right.elts if isinstance(i, ast.Constant))
-            return ((owner, "in", values), sign)
+    items = right.elts if isinstance(right, ast.Tuple | ast.List | ast.Set) else []
+    if name == "in" and items and all(isinstance(item, ast.Constant) for item in items):
+        values = tuple((type(i.value).__name__, i.value) for i in items if isinstance(i, ast.Constant))
+        return ((owner, "in", values), sign)
     return ((owner, name, other), sign)
 
 

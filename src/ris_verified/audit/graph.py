@@ -30,7 +30,9 @@ TOTAL = re.compile(r"loss|total|objective|cost", re.IGNORECASE)
 def forward_functions(file: SourceFile) -> list[Function]:
     """Return every `forward` of a class and the functions of the same file that it calls."""
     classes = [c for c in file.index.of(ast.ClassDef) if c.bases]
-    todo: list[Function] = [f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "forward"]
+    todo: list[Function] = [
+        f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
+    ]
     by_name: dict[str, Function] = {f.name: f for f in file.index.functions}
     reached: dict[int, Function] = {}
     while todo:
@@ -126,7 +128,15 @@ def _is_constant(node: ast.AST, sample: bool = False) -> bool:
     value = owner.value if isinstance(owner, ast.Attribute) else None
     if isinstance(node, ast.Call) and node.args and dotted(value) in ("torch", "np", "numpy", ""):
         value = node.args[0]
-    names = [n.id if isinstance(n, ast.Name) else n.attr for n in ast.walk(value) if isinstance(n, ast.Name | ast.Attribute)] if value else []  # noqa: E501
+    names = (
+        [
+            n.id if isinstance(n, ast.Name) else n.attr
+            for n in ast.walk(value)
+            if isinstance(n, ast.Name | ast.Attribute)
+        ]
+        if value
+        else []
+    )
     pattern = re.compile("samp") if sample else CONSTANT
     return any(pattern.search(name) for name in names)
 
@@ -174,7 +184,7 @@ class _Flows:
         while changed:
             before = len(self.wanted)
             for node in assigned:
-                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for target, value in _pairs(targets, node.value):
                     held = target.value if isinstance(target, ast.Subscript) else target
                     if isinstance(held, ast.Name) and held.id in self.returned and not LOGS.search(held.id):
@@ -210,7 +220,12 @@ class _Flows:
         """Return the names that a `with` on this call binds."""
         for node in self.body:
             if isinstance(node, ast.With | ast.AsyncWith) and any(item.context_expr is call for item in node.items):
-                return {n.id for s in node.body for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}  # noqa: E501
+                return {
+                    n.id
+                    for s in node.body
+                    for n in ast.walk(s)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
         return set()
 
 

@@ -15,15 +15,15 @@ PLAIN = {"ctx", "op", "ops", "type_ignores", "kind", "type_comment", "kwd_attrs"
 
 
 @cache
-def child_fields(kind: type[ast.AST]) -> tuple[str, ...]:
+def child_fields(kind: type) -> tuple[str, ...]:
     """Return the fields of a node type that may hold nodes worth a visit."""
     if kind in LEAVES:
         return ()
-    return tuple(name for name in kind._fields if name not in PLAIN)
+    return tuple(name for name in vars(kind)["_fields"] if name not in PLAIN)
 
 
 @cache
-def backwards(kind: type[ast.AST]) -> tuple[str, ...]:
+def backwards(kind: type) -> tuple[str, ...]:
     """Return the same fields, last first."""
     return child_fields(kind)[::-1]
 
@@ -36,7 +36,8 @@ def _nodes(values: list[object]) -> list[ast.AST]:
 def children(node: ast.AST) -> list[ast.AST]:
     """Return the child nodes in order, without contexts and operators."""
     found: list[ast.AST] = []
-    for name in child_fields(type(node)):
+    kind: type = type(node)
+    for name in child_fields(kind):
         value = getattr(node, name, None)
         if isinstance(value, list):
             found += [item for item in value if isinstance(item, ast.AST)]
@@ -66,7 +67,7 @@ class Index:
             if isinstance(node, tuple):
                 self.spans[node[0]] = (node[1], len(nodes))
                 continue
-            kind = type(node)
+            kind: type = type(node)
             if kind in MARKED:
                 stack.append((node, len(nodes)))
             nodes.append(node)
@@ -92,4 +93,4 @@ class Index:
     @property
     def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
         """Every function, nested ones too."""
-        return self.of(ast.FunctionDef, ast.AsyncFunctionDef)  # type: ignore[type-var]
+        return self.of(ast.FunctionDef, ast.AsyncFunctionDef)

@@ -18,7 +18,8 @@ MADE = {
     "einsum", "kron", "matmul", "bmm", "randperm", "logspace", "repeat", "deepcopy", "copy",
 }  # fmt: skip
 VIEWS = {
-    "view", "reshape", "squeeze", "unsqueeze", "transpose", "permute", "flatten", "expand", "narrow", "select", "view_as",
+    "view", "reshape", "squeeze", "unsqueeze", "transpose", "permute", "flatten", "expand", "narrow", "select",
+    "view_as",
     "diagonal", "contiguous", "to", "float", "detach", "T", "mT", "mH", "real", "imag", "data",
 }  # fmt: skip
 

@@ -60,7 +60,11 @@ def _handles(handler: ast.ExceptHandler, file: SourceFile) -> bool:
                 shown |= {id(inner) for a in [*node.args, *(k.value for k in node.keywords)] for inner in ast.walk(a)}
         elif isinstance(node, ast.Name) and node.id == handler.name and id(node) not in shown:
             return True
-        if isinstance(node, ast.Call) and called_name(node.func) in ("exc_info", "format_exc") and id(node) not in shown:
+        if (
+            isinstance(node, ast.Call)
+            and called_name(node.func) in ("exc_info", "format_exc")
+            and id(node) not in shown
+        ):
             return True
     return False
 
@@ -121,7 +125,7 @@ def _asks_missing(node: ast.expr) -> bool:
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and called_name(inner.func) in MISSING:
             return True
-        if isinstance(inner, ast.Compare) and len(inner.ops) == 1 and isinstance(inner.ops[0], ast.NotEq):
-            if ast.dump(inner.left) == ast.dump(inner.comparators[0]):
-                return True
+        unequal = isinstance(inner, ast.Compare) and len(inner.ops) == 1 and isinstance(inner.ops[0], ast.NotEq)
+        if unequal and ast.dump(inner.left) == ast.dump(inner.comparators[0]):  # type: ignore[attr-defined]
+            return True  # x != x holds for NaN only
     return False

@@ -80,7 +80,7 @@ def read_tree(folder: Path) -> Tree:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Keep the collector of cycles off: syntax trees hold none, and its walks through millions of nodes take longest."""
+    """Keep the collector of cycles off: trees hold none, and its walks through millions of nodes take longest."""
     collecting = gc.isenabled()
     gc.disable()
     try:

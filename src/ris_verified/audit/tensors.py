@@ -28,11 +28,26 @@ KEPT = ONLY | {
     "mean", "sum", "max", "min", "std", "var", "prod", "exp", "log", "pow", "view", "reshape", "squeeze", "permute",
     "transpose", "flatten", "float", "double", "half", "real", "imag", "conj", "to", "clone", "expand", "repeat", "add",
     "mul", "sub", "div", "matmul", "gather", "diagonal", "median", "cumsum", "new_zeros", "new_ones", "type_as", "cuda",
-    "argmax", "argmin", "T", "mT", "mH", "H", "grad", "data", "any", "all", "nonzero", "long", "int", "bool", "eq", "ne",
+    "argmax", "argmin", "T", "mT", "mH", "H", "grad", "data", "any", "all", "nonzero", "long", "int", "bool", "eq",
+    "ne",
 }  # fmt: skip
-LEAVES = {"item", "tolist", "numpy", "size", "dim", "numel", "shape", "ndim", "dtype", "device", "nelement", "ndimension"}
+LEAVES = {
+    "item",
+    "tolist",
+    "numpy",
+    "size",
+    "dim",
+    "numel",
+    "shape",
+    "ndim",
+    "dtype",
+    "device",
+    "nelement",
+    "ndimension",
+}
 BUILTINS = {"max", "min", "sum", "any", "all"}
-SCALARS = {"int", "float", "bool", "str", "None", "Sequence", "Callable"}
+SEVERAL = ("list", "List", "dict", "Dict", "tuple", "Tuple", "Seq", "Iter")
+PASSES = 3  # names that are made of names that are made of inputs, and so on
 
 
 class Tensors:
@@ -45,35 +60,10 @@ class Tensors:
     """
 
     def __init__(self, function: Function, body: list[ast.AST], inputs: bool = False) -> None:
-        self.names: set[str] = set()
         self.inputs = {a.arg for a in arguments(function.args)} - {"self", "cls"}
-        plain = _with_default(function)
-        touched = {
-            node.func.value.id
-            for node in body
-            if isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and node.func.attr in ONLY
-            and isinstance(node.func.value, ast.Name)
-        }
-        for argument in arguments(function.args):
-            text = ast.unparse(argument.annotation) if argument.annotation is not None else ""
-            if "Tensor" in text and not any(word in text for word in ("list", "List", "dict", "Dict", "tuple", "Seq", "Iter")):
-                self.names.add(argument.arg)
-            elif not text and argument.arg not in plain and argument.arg not in ("self", "cls"):
-                if inputs or argument.arg in touched:
-                    self.names.add(argument.arg)
-        assigned: dict[str, list[ast.expr | None]] = {}
-        for node in body:
-            if isinstance(node, ast.Assign):
-                for target in node.targets:
-                    if isinstance(target, ast.Name):
-                        assigned.setdefault(target.id, []).append(node.value)
-            elif isinstance(node, ast.For | ast.comprehension):
-                for name in ast.walk(node.target):
-                    if isinstance(name, ast.Name):
-                        assigned.setdefault(name.id, []).append(None)
-        for _ in range(3):
+        self.names = _parameters(function, body, inputs)
+        assigned = _assigned(body)
+        for _ in range(PASSES):
             for name, values in assigned.items():
                 if all(value is not None and self.is_tensor(value) for value in values):
                     self.names.add(name)
@@ -113,13 +103,55 @@ class Tensors:
             return False
         if self.is_tensor(node.func.value):
             return name in KEPT
-        return name in ONLY - {"cpu", "norm", "square"} and not isinstance(node.func.value, ast.Constant) and not owner.startswith(("np", "math", "cmath", "jnp", "tf", "numpy", "pd"))  # noqa: E501
+        return (
+            name in ONLY - {"cpu", "norm", "square"}
+            and not isinstance(node.func.value, ast.Constant)
+            and not owner.startswith(("np", "math", "cmath", "jnp", "tf", "numpy", "pd"))
+        )
+
+
+def _parameters(function: Function, body: list[ast.AST], inputs: bool) -> set[str]:
+    plain = _with_default(function) | {"self", "cls"}
+    touched = {
+        node.func.value.id
+        for node in body
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in ONLY
+        and isinstance(node.func.value, ast.Name)
+    }
+    found = set()
+    for argument in arguments(function.args):
+        text = ast.unparse(argument.annotation) if argument.annotation is not None else ""
+        bare = not text and argument.arg not in plain and (inputs or argument.arg in touched)
+        if bare or ("Tensor" in text and not any(word in text for word in SEVERAL)):
+            found.add(argument.arg)
+    return found
+
+
+def _assigned(body: list[ast.AST]) -> dict[str, list[ast.expr | None]]:
+    """Return what each name is given; None for a loop's target, which may be anything."""
+    found: dict[str, list[ast.expr | None]] = {}
+    for node in body:
+        if isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    found.setdefault(target.id, []).append(node.value)
+        elif isinstance(node, ast.For | ast.comprehension):
+            for inner in ast.walk(node.target):
+                if isinstance(inner, ast.Name):
+                    found.setdefault(inner.id, []).append(None)
+    return found
 
 
 def _with_default(function: Function) -> set[str]:
     names = [a.arg for a in [*function.args.posonlyargs, *function.args.args]]
     given = set(names[len(names) - len(function.args.defaults) :]) if function.args.defaults else set()
-    return given | {a.arg for a in function.args.kwonlyargs} | {a.arg for a in (function.args.vararg, function.args.kwarg) if a}
+    return (
+        given
+        | {a.arg for a in function.args.kwonlyargs}
+        | {a.arg for a in (function.args.vararg, function.args.kwarg) if a}
+    )
 
 
 def builtins_on_tensors(file: SourceFile, inputs: set[Function]) -> Iterator[Finding]:
@@ -143,8 +175,14 @@ def builtins_on_tensors(file: SourceFile, inputs: set[Function]) -> Iterator[Fin
             if any(k.arg == "key" for k in call.keywords) or not call.args:
                 continue
             given = call.args[:1] if name in ("sum", "any", "all") else call.args
-            inside = [g.elt for g in given if isinstance(g, ast.GeneratorExp | ast.ListComp)] if name in ("max", "min") else []
-            listed = [e for g in given if isinstance(g, ast.List | ast.Tuple) and name in ("max", "min") for e in g.elts]
+            inside = (
+                [g.elt for g in given if isinstance(g, ast.GeneratorExp | ast.ListComp)]
+                if name in ("max", "min")
+                else []
+            )
+            listed = [
+                e for g in given if isinstance(g, ast.List | ast.Tuple) and name in ("max", "min") for e in g.elts
+            ]
             if any(tensors.is_tensor(argument) for argument in [*given, *inside, *listed]):
                 better = {"max": "torch.maximum or .amax()", "min": "torch.minimum or .amin()"}.get(name, f".{name}()")
                 yield call.lineno, f"Python's {name}() is given a tensor in {function.name}; use {better}"

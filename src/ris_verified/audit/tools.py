@@ -99,7 +99,7 @@ def _run(command: Sequence[str], folder: Path) -> tuple[int, list[str]]:
     path = os.pathsep.join(filter(None, (str(PACKAGE.parent), os.environ.get("PYTHONPATH", ""))))
     environment = {**os.environ, "PYTHONPATH": path, "MYPYPATH": str(PACKAGE.parent), "OMP_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(  # noqa: S603 - the commands are constants of this module
+        done = subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
         )
     except subprocess.TimeoutExpired:

@@ -140,7 +140,10 @@ def _use(text: str) -> dict[str, str]:
 
 
 def _handler(body: str) -> dict[str, str]:
-    return {"hpo.py": f"def run(trial, train, note):\n    try:\n        loss = train(trial)\n    {body}\n    return loss\n"}
+    return {
+        "hpo.py": f"def run(trial, train, note):\n    try:\n        loss = train(trial)\n    {body}\n    return loss\n"
+    }
+
 
 FAULTS = (
     SourceFault("hybrid_beta", "RV0101", "a default for ever: the name is HYBRID_COV_BETA",
@@ -177,7 +180,8 @@ FAULTS = (
     SourceFault("slip_by_annotation", "RV0101", "only the annotation says what it is",
                 _use("from config import TrainConfig\n\ndef f(t: TrainConfig):\n    return t.C_EPSILON\n")),
     SourceFault("slip_in_subscript", "RV0101", "a dictionary is asked for a key that it lacks",
-                {"use.py": 'config = {"beta": 0.3, "opt": {"lr": 1e-3}}\n\ndef f():\n    return config["opt"]["lrate"]\n'}),
+                {"use.py": 'config = {"beta": 0.3, "opt": {"lr": 1e-3}}\n\n'
+                 'def f():\n    return config["opt"]["lrate"]\n'}),
     SourceFault("slip_of_an_option", "RV0101", "the option is --epochs",
                 {"main.py": "import argparse\n\np = argparse.ArgumentParser()\np.add_argument('--epochs')\n"
                  "args = p.parse_args()\nprint(args.epochs, args.epoch)\n"}),
@@ -231,8 +235,9 @@ FAULTS = (
     SourceFault("generator_without_seed", "RV1101", "other scenes in every run",
                 {"a.py": "import numpy as np\n\nrng = np.random.default_rng()\n"}),
     SourceFault("max_of_a_tensor", "RV1101", "compares whole tensors, or fails on them",
-                {"a.py": "import torch\nfrom torch import Tensor\n\ndef f(R: Tensor):\n    return max(R.abs().max(), 1e-9)\n"}),
-    SourceFault("exception_printed_only", "RV1607", "nobody reads the terminal", _handler("except Exception as e:\n        print(e)")),
+                {"a.py": "from torch import Tensor\n\ndef f(R: Tensor):\n    return max(R.abs().max(), 1e-9)\n"}),
+    SourceFault("exception_printed_only", "RV1607", "nobody reads the terminal",
+                _handler("except Exception as e:\n        print(e)")),
     SourceFault("infinity_for_failure", "RV1607", "a crash looks like a bad trial",
                 _handler("except RuntimeError:\n        return float('inf')")),
     SourceFault("missing_values_masked", "RV1607", "a diverged entry has no error",

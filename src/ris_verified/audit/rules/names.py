@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from ris_verified._config_load import HISTORICAL
 from ris_verified.audit.binding import unbound_names
 from ris_verified.audit.config_judge import findings
-from ris_verified.audit.config_names import Modules, Uses, read_uses
+from ris_verified.audit.config_names import read_uses
 from ris_verified.audit.config_read import read_schema
 from ris_verified.audit.config_schema import ANY, Schema
+from ris_verified.audit.config_uses import Modules, Uses
 from ris_verified.audit.context import Context
 from ris_verified.audit.defaults import conflicts
 from ris_verified.audit.rule import Measurement, NotApplicable, rule

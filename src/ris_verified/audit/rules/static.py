@@ -68,5 +68,7 @@ def _statements(context: Context) -> Iterator[Measurement]:
 def swallowed(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: handlers are counted."""
     require_source(context)
-    found = [slip(file.at(line), message) for file, _ in context.tree.parsed for line, message in swallowed_failures(file)]
+    found = [
+        slip(file.at(line), message) for file, _ in context.tree.parsed for line, message in swallowed_failures(file)
+    ]
     return found or [clean(context, "no exception is swallowed")]
