@@ -32,7 +32,10 @@ def names(text: str) -> set[str]:
         "class C:\n    def f(self):\n        return [B_final for _ in self.x]\n",
         "def f(xs):\n    B_final = 1\n    for x in xs:\n        x(B_final)\n        del B_final\n",
         "def f(x):\n    try:\n        x()\n    except ValueError as B_final:\n        pass\n    return B_final\n",
-        "def f(x):\n    B_final = 1\n    try:\n        x()\n    except ValueError as B_final:\n        pass\n    return B_final\n",
+        (
+            "def f(x):\n    B_final = 1\n    try:\n        x()\n    except ValueError as B_final:\n"
+            "        pass\n    return B_final\n"
+        ),
         "def f(x):\n    def g():\n        return B_final\n    y = g()\n    B_final = 1\n    return y, B_final\n",
         "def f(x):\n    if x:\n        B_final = 1\n    def g():\n        return B_final\n    return g\n",
         "def f(x):\n    if x:\n        B_final = 1\n    return sorted(x, key=lambda v: v + B_final)\n",
@@ -44,10 +47,16 @@ def names(text: str) -> set[str]:
         "def f(x):\n    x and (B_final := x())\n    return B_final\n",
         "def f(x):\n    while x():\n        B_final = 1\n    else:\n        x(B_final)\n",
         "def f(x):\n    try:\n        x()\n        B_final = 1\n    finally:\n        x(B_final)\n",
-        "def f(x):\n    try:\n        x()\n    except ValueError:\n        y = 1\n    else:\n        B_final = 1\n    return B_final\n",
+        (
+            "def f(x):\n    try:\n        x()\n    except ValueError:\n        y = 1\n    else:\n"
+            "        B_final = 1\n    return B_final\n"
+        ),
         "def f(x):\n    with pytest.raises(ValueError):\n        B_final = x()\n    return B_final\nimport pytest\n",
         "def f(x):\n    return [y for y in x], y_\ny_ = 1\ndef g():\n    return [B_final for q in []]\n",
-        "def f(m):\n    if m == 'a':\n        B_final = 1\n    elif m == 'b':\n        B_final = 2\n    return B_final\n",
+        (
+            "def f(m):\n    if m == 'a':\n        B_final = 1\n    elif m == 'b':\n"
+            "        B_final = 2\n    return B_final\n"
+        ),
         "def f(xs):\n    for B_final in xs:\n        break\n    else:\n        xs()\n    return B_final\n",
         "async def f(x):\n    async for B_final in x:\n        pass\n    return B_final\n",
         "def f(x):\n    if x:\n        import B_final\n    return B_final.y\n",
@@ -79,29 +88,60 @@ def test_doubtful_uses_are_found(text: str) -> None:
         "async def f(x):\n    async with x as y:\n        return lambda z: z + y\n",
         "def f(x):\n    if x:\n        y = 1\n    if x:\n        return y\n    return 0\n",
         "def f(x, z):\n    if x and z:\n        y = 1\n    if not (x and z):\n        return 0\n    return y\n",
-        "def f(x):\n    y = None\n    if x:\n        y, w = x\n    if y is not None:\n        return w\n    return 0\n",
-        "def f(xs):\n    done = False\n    for x in xs:\n        if x:\n            y, done = x, True\n            break\n    return done\n",
-        "def f(xs):\n    found = False\n    for x in xs:\n        if x():\n            found = True\n            y = x\n            break\n"
-        "    if found:\n        return y\n    return None\n",
+        (
+            "def f(x):\n    y = None\n    if x:\n        y, w = x\n    if y is not None:\n"
+            "        return w\n    return 0\n"
+        ),
+        (
+            "def f(xs):\n    done = False\n    for x in xs:\n        if x:\n"
+            "            y, done = x, True\n            break\n    return done\n"
+        ),
+        (
+            "def f(xs):\n    found = False\n    for x in xs:\n        if x():\n"
+            "            found = True\n            y = x\n            break\n    if found:\n"
+            "        return y\n    return None\n"
+        ),
         "def f(xs):\n    if not xs:\n        raise ValueError\n    for x in xs:\n        y = x\n    return y\n",
         "def f(n):\n    for i in range(3):\n        y = i\n    return y, i\n",
-        "def f(m):\n    if m == 'a':\n        y = 1\n    elif m == 'b':\n        z = 2\n    if m == 'b':\n        return z\n    return 0\n",
-        "def f(x):\n    try:\n        y = None\n        y = x()\n    except ValueError:\n        return y\n    return y\n",
+        (
+            "def f(m):\n    if m == 'a':\n        y = 1\n    elif m == 'b':\n        z = 2\n"
+            "    if m == 'b':\n        return z\n    return 0\n"
+        ),
+        (
+            "def f(x):\n    try:\n        y = None\n        y = x()\n    except ValueError:\n"
+            "        return y\n    return y\n"
+        ),
         "def f(x):\n    def g():\n        return y if x else 0\n    if x:\n        y = 1\n    return g()\n",
-        "def f(x):\n    def g():\n        nonlocal y\n        y = 1\n    g()\n    if x:\n        y = 2\n    return y\n",
+        (
+            "def f(x):\n    def g():\n        nonlocal y\n        y = 1\n    g()\n    if x:\n"
+            "        y = 2\n    return y\n"
+        ),
         "try:\n    unicode\nexcept NameError:\n    unicode = str\nprint(unicode)\n",
         "class C:\n    def f(self):\n        return later\nlater = 1\n",
         "class C:\n    x = 1\n    y = [v for v in (x, x)]\n",
         "def f(x):\n    if 'y' in locals():\n        return y\n    y = 1\n    return y\n",
         "def __getattr__(name):\n    return name\n__all__ = ['anything']\n",
         "globals().update(a=1)\nprint(a)\n",
-        "from typing import NoReturn\ndef stop() -> NoReturn:\n    raise ValueError\ndef f(x):\n    if x:\n        y = 1\n    else:\n"
-        "        stop()\n    return y\n",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import B\ndef f(x: 'B') -> 'B':\n    return x\n",
-        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import B\n"
-        "def f(x: B) -> B:\n    return x\n",
-        "def f(x):\n    match x:\n        case 1:\n            y = 1\n        case _:\n            y = 2\n    return y\n",
-        "def f(x):\n    while True:\n        try:\n            y = x()\n            break\n        except ValueError:\n            continue\n    return y\n",
+        (
+            "from typing import NoReturn\ndef stop() -> NoReturn:\n    raise ValueError\ndef f(x):\n"
+            "    if x:\n        y = 1\n    else:\n        stop()\n    return y\n"
+        ),
+        (
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import B\n"
+            "def f(x: 'B') -> 'B':\n    return x\n"
+        ),
+        (
+            "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
+            "if TYPE_CHECKING:\n    from a import B\ndef f(x: B) -> B:\n    return x\n"
+        ),
+        (
+            "def f(x):\n    match x:\n        case 1:\n            y = 1\n        case _:\n"
+            "            y = 2\n    return y\n"
+        ),
+        (
+            "def f(x):\n    while True:\n        try:\n            y = x()\n            break\n"
+            "        except ValueError:\n            continue\n    return y\n"
+        ),
         "import a.b as c, d.e\ndef f():\n    return c, d\n",
         "def f(*args, k=1, **kw):\n    return args, k, kw\n",
         "x = [i for i in range(3) if (last := i)]\nprint(last)\n",

@@ -176,8 +176,8 @@ class _Reader(Calls):
 
     def pattern(self, node: ast.MatchClass) -> None:
         """Record `case Config(name=value)`."""
-        section = called_name(node.cls)
-        if section in self.schema.sections:
+        section = self.class_of(called_name(node.cls))
+        if section:
             for name in node.kwd_attrs:
                 self.record(Kind(section), name, node.lineno)
         self.all_of(children(node))

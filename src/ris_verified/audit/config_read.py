@@ -37,10 +37,12 @@ def _classes(tree: Tree, schema: Schema) -> None:
             every.setdefault(node.name, []).append((file, node))
     functions = {f.name for file, _ in tree.parsed for f in file.index.functions}
     todo = [name for name, nodes in every.items() if _is_config(name, nodes)]
+    heirs = _heirs(every)
     while todo:
         name = todo.pop()
         if name in schema.sections:
             continue
+        todo += heirs.get(name, ())
         section = schema.sections[name] = Section(name)
         for file, node in every[name]:
             todo += _read_class(file, node, section, every)
@@ -50,6 +52,21 @@ def _classes(tree: Tree, schema: Schema) -> None:
             if inner and inner not in schema.sections:
                 section.members[name] = ""
         section.strict = section.strict or any(schema.sections[b].strict for b in section.bases if b in schema.sections)
+
+
+def _bases(file: SourceFile, node: ast.ClassDef) -> set[str]:
+    other = {a.asname: a.name for i in file.index.of(ast.ImportFrom) for a in i.names if a.asname}
+    names = [called_name(b.value if isinstance(b, ast.Subscript) else b) for b in node.bases]
+    return {other.get(name, name) for name in names}
+
+
+def _heirs(every: Every) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, nodes in every.items():
+        for file, node in nodes:
+            for base in _bases(file, node):
+                found.setdefault(base, []).append(name)
+    return found
 
 
 def _is_config(name: str, nodes: list[tuple[SourceFile, ast.ClassDef]]) -> bool:
@@ -67,7 +84,7 @@ def _holds(node: ast.ClassDef) -> bool:
 def _read_class(file: SourceFile, node: ast.ClassDef, section: Section, every: Every) -> Iterator[str]:
     """Fill a section from one class; yield the classes that belong to it."""
     decorators = {called_name(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
-    bases = {called_name(b.value if isinstance(b, ast.Subscript) else b) for b in node.bases}
+    bases = _bases(file, node)
     own_init = any(isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__new__") for item in node.body)
     section.strict = bool((decorators | bases) & STRICT) and not own_init
     for base in bases:

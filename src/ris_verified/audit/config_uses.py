@@ -81,14 +81,19 @@ class Modules:
 
     def __init__(self, tree: Tree, schema: Schema) -> None:
         self.files, self.schema, self.folder = module_names(tree), schema, tree.folder.name
+        self.endings: dict[str, list[str]] = {}
+        for name in self.files:
+            rest = name
+            while rest:
+                rest = rest.partition(".")[2]
+                self.endings.setdefault(rest, []).append(name)
         self.names = {file: name for name, file in self.files.items()}
 
     def find(self, target: str) -> str | None:
         """Return the module in the tree that a dotted name means, else None."""
         target = target.removeprefix(f"{self.folder}.")
-        while target and target not in self.files:
-            target = target.partition(".")[2]
-        return target or None
+        found = [target] if target in self.files else self.endings.get(target, [])
+        return found[0] if len(found) == 1 else None
 
     def base(self, node: ast.ImportFrom, file: SourceFile) -> str:
         """Return the dotted module that a `from … import` of a file names."""

@@ -84,10 +84,12 @@ def read_values(file: SourceFile, module: ast.Module, schema: Schema) -> None:
 
 
 def _straight(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for item in body:
+    # A chain of elif is a tower of branches: a stack of its own instead of the interpreter's.
+    stack = list(reversed(body))
+    while stack:
+        item = stack.pop()
         if isinstance(item, ast.If | ast.With | ast.Try | ast.For):
-            yield from _straight(item.body)
-            yield from _straight(getattr(item, "orelse", []))
+            stack += reversed([*item.body, *getattr(item, "orelse", [])])
         else:
             yield item
 

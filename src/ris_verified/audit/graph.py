@@ -109,7 +109,9 @@ def _break(node: ast.AST, tensors: Tensors) -> str:
         return "set_grad_enabled(False)"
     if name in ("requires_grad_",) and node.args and isinstance(node.args[0], ast.Constant) and not node.args[0].value:
         return "requires_grad_(False)"
-    given = bool(node.args) and tensors.is_tensor(node.args[0])
+    first = node.args[0] if node.args else None
+    held = isinstance(first, ast.Name) and first.id in tensors.given
+    given = first is not None and (held or tensors.is_tensor(first))
     if isinstance(node.func, ast.Name) and name in ("float", "int") and given:
         return f"{name}() of a tensor"
     owner = dotted(node.func.value) if isinstance(node.func, ast.Attribute) else ""
@@ -187,12 +189,12 @@ class _Flows:
                 targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
                 for target, value in _pairs(targets, node.value):
                     held = target.value if isinstance(target, ast.Subscript) else target
-                    if isinstance(held, ast.Name) and held.id in self.returned and not LOGS.search(held.id):
+                    if isinstance(held, ast.Name) and held.id in self.returned:
                         self._take(value)
             for node in body:
                 if isinstance(node, ast.Call) and called_name(node.func) in ("append", "extend", "add_", "add"):
                     owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-                    if isinstance(owner, ast.Name) and owner.id in self.returned and not LOGS.search(owner.id):
+                    if isinstance(owner, ast.Name) and owner.id in self.returned:
                         for argument in node.args:
                             self._take(argument)
             changed = len(self.wanted) > before

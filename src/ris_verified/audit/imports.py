@@ -67,20 +67,20 @@ def _below(name: str, root: str) -> str:
 
 
 def _executed(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for node in body:
+    stack = list(reversed(body))
+    while stack:
+        node = stack.pop()
         if isinstance(node, ast.If):
-            if typing_test(node.test) != 1:
-                yield from _executed(node.body)
-            if typing_test(node.test) != -1:
-                yield from _executed(node.orelse)
+            sign = typing_test(node.test)
+            below = [*(node.body if sign != 1 else ()), *(node.orelse if sign != -1 else ())]
         elif isinstance(node, ast.Try):
-            yield from _executed(
-                [*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody]
-            )
+            below = [*node.body, *(s for h in node.handlers for s in h.body), *node.orelse, *node.finalbody]
         elif isinstance(node, ast.ClassDef | ast.With):
-            yield from _executed(node.body)
+            below = node.body
         else:
             yield node
+            continue
+        stack += reversed(below)
 
 
 def _components(graph: dict[str, set[str]]) -> list[list[str]]:

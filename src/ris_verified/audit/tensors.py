@@ -28,7 +28,8 @@ KEPT = ONLY | {
     "mean", "sum", "max", "min", "std", "var", "prod", "exp", "log", "pow", "view", "reshape", "squeeze", "permute",
     "transpose", "flatten", "float", "double", "half", "real", "imag", "conj", "to", "clone", "expand", "repeat", "add",
     "mul", "sub", "div", "matmul", "gather", "diagonal", "median", "cumsum", "new_zeros", "new_ones", "type_as", "cuda",
-    "argmax", "argmin", "T", "mT", "mH", "H", "grad", "data", "any", "all", "nonzero", "long", "int", "bool", "eq",
+    "argmax", "argmin", "unbind", "chunk",
+    "T", "mT", "mH", "H", "grad", "data", "any", "all", "nonzero", "long", "int", "bool", "eq",
     "ne",
 }  # fmt: skip
 LEAVES = {
@@ -62,6 +63,7 @@ class Tensors:
     def __init__(self, function: Function, body: list[ast.AST], inputs: bool = False) -> None:
         self.inputs = {a.arg for a in arguments(function.args)} - {"self", "cls"}
         self.names = _parameters(function, body, inputs)
+        self.given = frozenset(self.names)
         assigned = _assigned(body)
         for _ in range(PASSES):
             for name, values in assigned.items():
@@ -130,7 +132,7 @@ def _parameters(function: Function, body: list[ast.AST], inputs: bool) -> set[st
 
 
 def _assigned(body: list[ast.AST]) -> dict[str, list[ast.expr | None]]:
-    """Return what each name is given; None for a loop's target, which may be anything."""
+    """Return what each name is given; None where that is not known."""
     found: dict[str, list[ast.expr | None]] = {}
     for node in body:
         if isinstance(node, ast.Assign):
@@ -140,7 +142,8 @@ def _assigned(body: list[ast.AST]) -> dict[str, list[ast.expr | None]]:
         elif isinstance(node, ast.For | ast.comprehension):
             for inner in ast.walk(node.target):
                 if isinstance(inner, ast.Name):
-                    found.setdefault(inner.id, []).append(None)
+                    # The rows of a tensor are tensors.
+                    found.setdefault(inner.id, []).append(node.iter if inner is node.target else None)
     return found
 
 
