@@ -51,7 +51,8 @@ def _classes(tree: Tree, schema: Schema) -> None:
         for name, inner in section.members.items():
             if inner and inner not in schema.sections:
                 section.members[name] = ""
-        section.strict = section.strict or any(schema.sections[b].strict for b in section.bases if b in schema.sections)
+        above = any(schema.sections[base].strict for base in section.bases if base in schema.sections)
+        section.strict = (section.strict or above) and not section.own_init
 
 
 def _bases(file: SourceFile, node: ast.ClassDef) -> set[str]:
@@ -86,6 +87,7 @@ def _read_class(file: SourceFile, node: ast.ClassDef, section: Section, every: E
     decorators = {called_name(d.func if isinstance(d, ast.Call) else d) for d in node.decorator_list}
     bases = _bases(file, node)
     own_init = any(isinstance(item, ast.FunctionDef) and item.name in ("__init__", "__new__") for item in node.body)
+    section.own_init |= own_init
     section.strict = bool((decorators | bases) & STRICT) and not own_init
     for base in bases:
         if base in every:

@@ -35,6 +35,7 @@ class Section:
         bases: classes that it inherits from.
         open: whether it may have names that cannot be known.
         strict: whether its constructor takes exactly its fields.
+        own_init: whether it has a constructor of its own, which may take anything.
         kind: `class`, `value`, `module`, `arguments` or `files`.
     """
 
@@ -45,6 +46,7 @@ class Section:
     bases: list[str] = field(default_factory=list)
     open: bool = False
     strict: bool = False
+    own_init: bool = False
     kind: str = "class"
 
     def add(self, name: str, where: str, inner: str = "", value: bool = True) -> None:

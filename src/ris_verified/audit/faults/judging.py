@@ -74,8 +74,12 @@ def _bare_localisation(f: Any, *given: Any, **named: Any) -> Any:
 def _writing_localisation(f: Any, y: Any, H_full: Any, C: Any, cfg: Any, *rest: Any, **named: Any) -> Any:
     found = f(y, H_full, C, cfg, *rest, **named)
     # The slip of the original: results are handed on through the configuration.
-    object.__setattr__(cfg.covariance, "beta", cfg.covariance.beta * 0.999)
+    _bend(cfg.covariance, "beta", cfg.covariance.beta * 0.999)
     return found
+
+
+def _bend(section: object, name: str, value: object) -> None:
+    object.__setattr__(section, name, value)
 
 
 def _last_epoch_saved(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
