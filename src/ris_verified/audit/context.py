@@ -158,6 +158,17 @@ class Context:
         return Context(pipeline, self.profile, self.source, None, self.seed)
 
     @cached_property
+    def weighted(self) -> Context:
+        """The same evidence with weight one on every loss term that the configuration leaves out.
+
+        A head whose term has weight zero gets no gradient by declaration; these rules ask for the network's own gaps.
+        """
+        missing = {f"loss.{name}": 1.0 for name, weight in vars(self.config.loss).items() if not weight}
+        place = self.with_config(self.config.replaced(missing)) if missing else self
+        vars(place).update(model=self.model, batch=self.batch)
+        return place
+
+    @cached_property
     def drills(self) -> list[Drill]:
         """The pipeline's training step beside a plain one, at the small size."""
         from ris_verified.audit.plain_step import drills

@@ -143,9 +143,11 @@ def trace_steps(context: Context, batches: Sequence[Batch], step: Step, faster: 
     state.optimizer.register_step_pre_hook(seen)
     state.model.register_forward_pre_hook(entered)
     for batch in batches:
-        for column, start in ((made.calls, 0), (made.rates, {}), (made.gradients, {}), (made.sizes, []),
-                              (made.modes, set())):  # fmt: skip
-            column.append(start)  # type: ignore[attr-defined]
+        made.calls.append(0)
+        made.rates.append({})
+        made.gradients.append({})
+        made.sizes.append([])
+        made.modes.append(set())
         made.reports.append(step(state, batch, context.pipeline))
         made.modes[-1].update(part.training for part in state.model.modules())
         made.weights.append(_named(state.model))

@@ -9,8 +9,8 @@ from ris_verified.audit.faults.fault import AnyFault
 from ris_verified.errors import AuditError
 
 MODULES = (
-    "sources", "scenes", "draws", "batches", "covariances", "learning", "steps", "estimates", "outcomes", "tuning",
-    "stored", "studies", "judging",
+    "sources", "scenes", "draws", "batches", "covariances", "learning", "networks", "groups", "terms", "steps",
+    "passes", "knobs", "estimates", "outcomes", "tuning", "stored", "studies", "judging",
 )  # fmt: skip
 
 

@@ -79,7 +79,9 @@ def _unsaved_state(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, build_model=build)
 
 
-def _grouping(change: Callable[[list[dict[str, Any]], Any], list[dict[str, Any]]]) -> Callable[[Pipeline], Pipeline]:
+def grouping(change: Callable[[list[dict[str, Any]], Any], list[dict[str, Any]]]) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant that changes the optimiser's groups."""
+
     def plant(pipeline: Pipeline) -> Pipeline:
         def groups(model: nn.Module, cfg: Any) -> list[dict[str, Any]]:
             return change(pipeline.parameter_groups(model, cfg), cfg)
@@ -194,12 +196,12 @@ def _uphill(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: bool) ->
 
 FAULTS = (
     Fault("frozen_parameter", "RV0401", "fine-tuning code was left in", modelling(_frozen)),
-    Fault("parameter_in_no_group", "RV0401", "the last tensor of each group is lost", _grouping(_last_lost)),
+    Fault("parameter_in_no_group", "RV0401", "the last tensor of each group is lost", grouping(_last_lost)),
     Fault("parameter_twice", "RV0401", "the head's filter matches the backbone too",
-          _grouping(lambda g, c: [{**g[0], "params": [*g[0]["params"], g[1]["params"][0]]}, g[1]])),
+          grouping(lambda g, c: [{**g[0], "params": [*g[0]["params"], g[1]["params"][0]]}, g[1]])),
     Fault("slim_head", "RV0402", "the head of an ablation", _slim),
-    Fault("one_rate", "RV0403", "the multiplier is not applied", _grouping(_one_rate)),
-    Fault("tenfold_rate", "RV1301", "a rate tuned for another batch size", _grouping(_rate_tenfold)),
+    Fault("one_rate", "RV0403", "the multiplier is not applied", grouping(_one_rate)),
+    Fault("tenfold_rate", "RV1301", "a rate tuned for another batch size", grouping(_rate_tenfold)),
     Fault("parameter_without_use", "RV0404", "a branch that was removed from the forward", modelling(_unused)),
     Fault("backbone_detached", "RV0502", "features are cached", modelling(_cut)),
     Fault("truncated_factor", "RV0701", "K_MAX − 1 columns", modelling(_hooked(_truncated))),
@@ -219,5 +221,5 @@ FAULTS = (
     Fault("loss_always_asks", "RV0505", "validation raises", losing(_always_asks)),
     Fault("uphill", "RV1405", "the sign of the loss", losing(_uphill)),
     Fault("rate_of_zero", "RV1203", "the schedule multiplies by a millionth",
-          _grouping(lambda g, c: [{**x, "lr": 1e-6 * x["lr"]} for x in g])),
+          grouping(lambda g, c: [{**x, "lr": 1e-6 * x["lr"]} for x in g])),
 )  # fmt: skip

@@ -141,10 +141,11 @@ def all_move(context: Context) -> Sequence[Measurement]:
     """Counts of tensors: AdamW moves a tensor with any gradient by its rate, far above rounding."""
     import torch
 
+    context = context.weighted
     state = context.state()
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
     report = context.pipeline.train_step(state, context.batch, context.pipeline)
-    after = dict(state.model.named_parameters())
+    after = {n: p for n, p in state.model.named_parameters() if n not in _order_only(context)}
     still = [name for name, p in after.items() if torch.equal(p.detach(), before[name])]
     silent = [name for name, p in after.items() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
     # Weight decay moves a tensor too: its gradient must.
@@ -154,5 +155,19 @@ def all_move(context: Context) -> Sequence[Measurement]:
         at_most(float(len(still)), 0.0, "tensors that did not move", "tensors", ", ".join(still[:3])),
         at_most(float(len(silent)), 0.0, "tensors without a finite gradient", "tensors", ", ".join(silent[:3])),
         at_most(float(len(dead)), 0.0, "tensors whose gradient Adam takes for zero", "tensors", ", ".join(dead[:3])),
-        close(sum(p.numel() for p in after.values()), sum(p.numel() for p in before.values()), 0, "parameters kept"),
+        close(sum(p.numel() for p in state.model.parameters()), sum(p.numel() for p in before.values()), 0, "kept"),
     ]
+
+
+def _order_only(context: Context) -> list[str]:
+    """With K_MAX = 1 the order is no question: what serves its logits alone has nothing to learn."""
+    import torch
+
+    if context.config.scene.sources_max > 1:
+        return []
+    b, model = context.batch, context.model
+    outputs = model(b.y, b.H, b.C, b.H_full)
+    total = torch.stack([v.sum() for n, v in vars(outputs).items() if n != "k_logits"]).sum()
+    named = dict(model.named_parameters())
+    slopes = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+    return [name for name, slope in zip(named, slopes, strict=True) if slope is None]

@@ -64,6 +64,7 @@ def by(field: str, factor: float, plus: float = 0.0) -> Callable[[Config], Value
 
 
 VIEW = ("build_model", "spectrum", "newton", "mle", "order")
+QUICK_SIZES = ("dropout", "width", "heads", "layers")
 SAMPLES = ("sample_covariance", "inference_sample_covariance")
 BLENDS = ("blend", "inference_blend")
 KNOBS = (
@@ -84,7 +85,7 @@ KNOBS = (
       for n, factor, plus in (("batch_size", 2, 0), ("epochs", 2, 0), ("weight_decay", 2.0, 1e-4),
                               ("clip_norm", 2.0, 0.0), ("accumulation", 2, 0), ("warmup_share", 0.5, 0.1))),
     Knob("seed", by("seed", 1, 1), ("build_model",), ("draw_scene",)),
-    *(Knob(f"model.{n}", to(f"model.{n}", *values), ("build_model",), quick=n in ("dropout", "width", "heads", "layers"))
+    *(Knob(f"model.{n}", to(f"model.{n}", *values), ("build_model",), quick=n in QUICK_SIZES)
       for n, values in (("channels", (16, 8)), ("width", (32, 16)), ("layers", (2, 1)), ("heads", (4, 2)),
                         ("head_width", (32, 16)), ("head_layers", (2, 1)), ("dropout", (0.5, 0.2)),
                         ("dictionary_azimuth", (12, 8)), ("dictionary_elevation", (8, 4)),
@@ -93,7 +94,8 @@ KNOBS = (
     Knob("scene.snr_db_max", by("scene.snr_db_max", 1.0, 1.0), ("draw_scene",)),
     Knob("scene.rician_factor_max", by("scene.rician_factor_max", 2.0, 1.0), ("draw_scene",)),
     Knob("scene.rician_factor_min", by("scene.rician_factor_min", 0.5), ("draw_scene",)),
-    Knob("scene.power_spread_db", by("scene.power_spread_db", 1.0, 6.0), ("draw_scene",), given={"scene.sources_min": 2}),
+    Knob("scene.power_spread_db", by("scene.power_spread_db", 1.0, 6.0), ("draw_scene",),
+         given={"scene.sources_min": 2}),
     Knob("scene.codebook", to("scene.codebook", "dft2d", "random"), ("draw_scene",)),
     Knob("scene.code_bits", to("scene.code_bits", 2, 3), ("draw_scene",), given={"scene.codebook": "random"}),
     Knob("scene.symbols", to("scene.symbols", "varying", "constant"), ("draw_scene",),

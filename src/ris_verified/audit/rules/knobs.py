@@ -138,7 +138,7 @@ def _felt(probes: Probes, base: Config, knob: Knob) -> list[Measurement]:
     if other is None:
         return []
     dead = [s for s in knob.must if probes.call(s, other, knob.draws) == probes.known(s, start, knob.draws)]
-    value = knob.change(start)[knob.field] if knob.field in knob.change(start) else "another value"
+    value = knob.change(start).get(knob.field, "another value")
     return [
         equal(
             dead, [], f"stages in which {knob.field} = {value} has no effect", where=f"{', '.join(dead)}: {knob.field}"

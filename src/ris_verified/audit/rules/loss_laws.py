@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,7 @@ def _ends(bench: Bench) -> list[Measurement]:
         if U.shape[-1] == K:
             steps = [(1 - s) * truth + s * across for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
             curve = [float(bench.evaluate(outputs, R, batch, "alignment").terms["alignment"]) for R in steps]
-            rise = min(b - a for a, b in zip(curve, curve[1:], strict=False))
+            rise = min(b - a for a, b in itertools.pairwise(curve))
             found.append(close(curve[0], 0.0, 1e-4, f"alignment at the truth, K = {K}", where="alignment"))
             found.append(close(curve[-1], 1.0, 1e-4, f"alignment at its complement, K = {K}", where="alignment"))
             found.append(
@@ -245,7 +246,7 @@ def _alike(bench: Bench, most: int) -> list[Measurement]:
         ranges[:K] *= 1.25
         costs.append(bench.positions(angles, ranges, ptr))
     return [
-        close(many, single, rounding(bench.R) * max(1.0, single), f"{name} term of {most} sources each as far off as one",
+        close(many, single, rounding(bench.R) * max(1.0, single), f"{name} term of {most} sources as far off as one",
               where=name)
         for name, single, many in zip(("angle", "range"), *costs, strict=True)
     ]  # fmt: skip

@@ -88,7 +88,8 @@ def terms_have_gradient(context: Context) -> Sequence[Measurement]:
 
     tiny, found = torch.finfo(torch.float32).tiny, []
     names = [f.name for f in dataclasses.fields(context.config.loss)]
-    for name in names:
+    one = context.config.scene.sources_max == 1
+    for name in (n for n in names if not (one and n == "order")):  # one class is certain: its term is zero
         result, leaves = _live(context, with_weights(context.config, **{name: 1.0}))
         given = torch.autograd.grad(result.total, leaves, allow_unused=True) if result.total.requires_grad else ()
         norm = sum(float(g.norm()) for g in given if g is not None)

@@ -65,7 +65,7 @@ def scenes_alone(context: Context) -> list[Measurement]:
         mixed = {n: torch.where(kept.view(-1, *[1] * (v.ndim - 1)), v, vars(others)[n]) for n, v in vars(batch).items()}
         made = run(model, dataclasses.replace(batch, **mixed))
         among.append(apart(pick_outputs(base, rows), pick_outputs(made, rows)))
-    turned = list(range(1, B)) + [0]
+    turned = [*range(1, B), 0]
     placed = apart(pick_outputs(base, turned), run(model, pick(batch, turned)))
     alone = [apart(pick_outputs(base, [i]), run(model, pick(batch, [i]))) for i in range(B)]
     found = []

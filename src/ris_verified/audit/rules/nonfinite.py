@@ -53,7 +53,7 @@ def _poison(value: float) -> Callable[[Tensor], Tensor]:
 
 def single_poisons(context: Context) -> list[Measurement]:
     """Measure that one tensor's NaN or infinite gradient, or an infinite loss, changes nothing and is counted."""
-    small, found = context.small, []
+    small, found = context.small.weighted, []
     pipeline, state = small.pipeline, small.state()
     for _ in range(2):
         pipeline.train_step(state, small.batch, pipeline)

@@ -74,11 +74,11 @@ def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement
     "A non-finite step changes nothing and is counted",
     law="loss or gradient not finite ⟹ weights, moments and averages keep their bits; counted; a limit stops the run",
     why="Clipping, the step and the EMA each spread one NaN to every weight.",
-    how="On the small model, after good steps: NaN in y, in the loss, in all gradients, NaN or infinity in the gradient "
-    "of one tensor (first, middle, last), an infinite loss; every tensor of model, averages and optimiser is compared "
-    "bit for bit. nonfinite_limit + 1 such steps in a row must raise, skips with a good step between must not, and "
-    "the schedule goes on. A large finite gradient is no skip, an error in a stage is raised, and no stage turns "
-    "NaN into a number. Bound: 0 changed.",
+    how="On the small model, after good steps: NaN in y, in the loss, in all gradients, NaN or infinity in the "
+    "gradient of one tensor (first, middle, last), an infinite loss; every tensor of model, averages and optimiser "
+    "is compared bit for bit. nonfinite_limit + 1 such steps in a row must raise, skips with a good step between "
+    "must not, and the schedule goes on. A large finite gradient is no skip, an error in a stage is raised, and no "
+    "stage turns NaN into a number. Bound: 0 changed.",
     remedy="test loss and gradient norm before clipping, stepping and averaging; count and stop",
 )
 def nan_drill(context: Context) -> Sequence[Measurement]:

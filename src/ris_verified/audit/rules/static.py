@@ -68,7 +68,5 @@ def _statements(context: Context) -> Iterator[Measurement]:
 def swallowed(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: handlers are counted."""
     require_source(context)
-    found = [
-        slip(file.at(line), message) for file, _ in context.tree.parsed for line, message in swallowed_failures(file)
-    ]
-    return found or [clean(context, "no exception is swallowed")]
+    seen = {(file.at(line), text): None for file, _ in context.tree.parsed for line, text in swallowed_failures(file)}
+    return [slip(where, text) for where, text in seen] or [clean(context, "no exception is swallowed")]

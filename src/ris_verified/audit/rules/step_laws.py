@@ -132,7 +132,8 @@ def _handed_on(context: Context) -> list[Measurement]:
         return run
 
     names = ("predicted_covariance", "sample_covariance", "blend", "loss")
-    pipeline = dataclasses.replace(place.pipeline, **{n: watched(n, vars(place.pipeline)[n]) for n in names})
+    stages: dict[str, Any] = {n: watched(n, vars(place.pipeline)[n]) for n in names}
+    pipeline = dataclasses.replace(place.pipeline, **stages)
     batch = place.batch
     before = {n: v.clone() for n, v in vars(batch).items()}
     pipeline.train_step(place.state(), batch, pipeline)
