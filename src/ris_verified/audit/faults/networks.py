@@ -203,7 +203,7 @@ FAULTS = (
     Fault("builds_share_weights", "RV1605", "builds are cached", _remembered),
     Fault("half_precision_factors", "RV1602", "factors pass through float16",
           _factors(lambda f: f.half().float())),
-    Fault("real_factors", "RV1602", "imaginary parts are dropped",
+    Fault("real_network_factors", "RV1602", "imaginary parts are dropped",
           _factors(lambda f: f * torch.tensor([1.0, 0.0]))),
     Fault("conjugate_factors", "RV1602", "the other time convention",
           _factors(lambda f: f * torch.tensor([1.0, -1.0]))),
