@@ -149,5 +149,5 @@ FAULTS = (
           lambda p: _blended(p, _printed_loading)),
     Fault("sample_live_at_inference", "RV0803", "one of the two blends does not detach", _live_at_inference),
     Fault("fresnel_between_2_and_6_m", "RV0804", "an approximation in a band of ranges", _banded),
-    Fault("precision_ignored", "RV0804", "float32 positions give complex128", _double_always),
+    Fault("positions_doubled_in_width", "RV0804", "float32 positions give complex128", _double_always),
 )  # fmt: skip
