@@ -40,16 +40,10 @@ def loss(outputs, R_hat, batch, cfg, *, R_blend=None, training=True):
         raise InvariantError("carries no gradient", where="R_hat", expected="a graph in training")
     R = R_hat if R_blend is None else R_blend
     U, kept = terms.true_subspace(batch.ptr, cfg.array)
-    error = their_network.matrix_loss(R, batch.R_in)
-    angle, distance = terms.positions_error(outputs.angles, outputs.ranges, batch.ptr)
-    values = {
-        "covariance": error,
-        "alignment": terms.alignment(R, U.to(R.dtype)),
-        "eigengap": terms.eigengap(R, batch.R_in, U.to(R.dtype), kept),
-        "angle": angle,
-        "range": distance,
-        "order": their_network.count_loss(outputs.k_logits, batch.K),
-    }
+    aligned, gap = terms.alignment(R, U.to(R.dtype)), terms.eigengap(R, batch.R_in, U.to(R.dtype), kept)
+    error, count = their_network.matrix_loss(R, batch.R_in), their_network.count_loss(outputs.k_logits, batch.K)
+    angle, far = terms.positions_error(outputs.angles, outputs.ranges, batch.ptr)
+    values = {"covariance": error, "alignment": aligned, "eigengap": gap, "angle": angle, "range": far, "order": count}
     used = {name: value.mean() for name, value in values.items() if vars(cfg.loss)[name]}
     total = sum(vars(cfg.loss)[name] * value for name, value in used.items())
     return LossResult(total, {name: value.detach() for name, value in used.items()}, error.mean().detach())

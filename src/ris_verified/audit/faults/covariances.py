@@ -11,10 +11,8 @@ from torch import Tensor
 from ris_verified.audit.faults.fault import Fault
 from ris_verified.covariance.blend import Blend
 from ris_verified.covariance.predicted import unpack_factor
-from ris_verified.covariance.sample import centred, least_squares_snapshots
 from ris_verified.covariance.trace import trace_normalised
 from ris_verified.pipeline import Pipeline
-from ris_verified.shapes import as_complex, from_ri
 
 
 def _configured(pipeline: Pipeline, **changes: Any) -> Pipeline:
@@ -52,22 +50,16 @@ def _inference_ridge(pipeline: Pipeline) -> Pipeline:
     return _sampling(pipeline, change, both=False)
 
 
-def _no_trace(pipeline: Pipeline) -> Pipeline:
-    def raw(_: Any, y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Tensor:
-        parts = as_complex(y, "y", "B L M"), as_complex(H, "H_full", "B M N"), as_complex(C, "C", "B L N")
-        X = centred(least_squares_snapshots(*parts, cfg), cfg).detach()
-        return X.mT @ X.conj() / X.shape[1]
+def _energy(y: Tensor) -> Tensor:
+    return y.abs().square().flatten(1).sum(1)[:, None, None]
 
-    return _sampling(pipeline, raw)
+
+def _no_trace(pipeline: Pipeline) -> Pipeline:
+    return _sampling(pipeline, lambda f, y, H, C, cfg: f(y, H, C, cfg) * _energy(y).detach())
 
 
 def _live_sample(pipeline: Pipeline) -> Pipeline:
-    def live(_: Any, y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Tensor:
-        parts = as_complex(y, "y", "B L M"), as_complex(H, "H_full", "B M N"), as_complex(C, "C", "B L N")
-        X = centred(least_squares_snapshots(*parts, cfg), cfg)
-        return trace_normalised(X.mT @ X.conj())
-
-    return _sampling(pipeline, live)
+    return _sampling(pipeline, lambda f, y, H, C, cfg: f(y, H, C, cfg) * (_energy(y) / _energy(y).detach()))
 
 
 def _any_shape(pipeline: Pipeline) -> Pipeline:
@@ -86,29 +78,32 @@ def _sixteen(pipeline: Pipeline) -> Pipeline:
     return _sampling(pipeline, fixed)
 
 
-def _predicting(pipeline: Pipeline, make: Any) -> Pipeline:
+def _changing(pipeline: Pipeline, change: Any) -> Pipeline:
     def predicted(angle: Tensor, distance: Tensor, cfg: Any) -> Tensor:
-        A = unpack_factor(angle, "angle", cfg) * unpack_factor(distance, "range", cfg)
-        made: Tensor = make(A)
-        return made
+        changed: Tensor = change(pipeline.predicted_covariance, angle, distance, cfg)
+        return changed
 
     return dataclasses.replace(pipeline, predicted_covariance=predicted)
 
 
 def _transpose(pipeline: Pipeline) -> Pipeline:
-    return _predicting(pipeline, lambda A: trace_normalised(A @ A.mT))
+    def symmetric(f: Any, angle: Tensor, distance: Tensor, cfg: Any) -> Tensor:
+        A = unpack_factor(angle, "angle", cfg) * unpack_factor(distance, "range", cfg)
+        return trace_normalised(A @ A.mT)
+
+    return _changing(pipeline, symmetric)
 
 
 def _untraced(pipeline: Pipeline) -> Pipeline:
-    return _predicting(pipeline, lambda A: A @ A.mH)
+    return _changing(pipeline, lambda f, angle, distance, cfg: f(angle, distance, cfg) * (1 + _energy(angle)))
 
 
 def _full_rank(pipeline: Pipeline) -> Pipeline:
-    def make(A: Tensor) -> Tensor:
-        R = trace_normalised(A @ A.mH)
+    def loaded(f: Any, angle: Tensor, distance: Tensor, cfg: Any) -> Tensor:
+        R = f(angle, distance, cfg)
         return trace_normalised(R + 0.01 * torch.eye(R.shape[-1], dtype=R.dtype))
 
-    return _predicting(pipeline, make)
+    return _changing(pipeline, loaded)
 
 
 def _mirrored(pipeline: Pipeline) -> Pipeline:
@@ -116,12 +111,12 @@ def _mirrored(pipeline: Pipeline) -> Pipeline:
 
 
 def _source_major(pipeline: Pipeline) -> Pipeline:
-    def predicted(angle: Tensor, distance: Tensor, cfg: Any) -> Tensor:
+    def regrouped(f: Any, angle: Tensor, distance: Tensor, cfg: Any) -> Tensor:
         N, K = cfg.array.elements, cfg.scene.sources_max
-        a, r = (from_ri(f.unflatten(-1, (K, N, 2))).mT for f in (angle, distance))
-        return trace_normalised((a * r) @ (a * r).mH)
+        turned = [factor.unflatten(-1, (K, N, 2)).transpose(1, 2).flatten(1) for factor in (angle, distance)]
+        return torch.as_tensor(f(*turned, cfg))
 
-    return dataclasses.replace(pipeline, predicted_covariance=predicted)
+    return _changing(pipeline, regrouped)
 
 
 def _blending(pipeline: Pipeline, change: Any, both: bool = True) -> Pipeline:

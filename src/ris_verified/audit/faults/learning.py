@@ -39,7 +39,9 @@ def _unused(model: nn.Module, cfg: Any) -> None:
 
 def _cut(model: nn.Module, cfg: Any) -> None:
     backbone = next(m for n, m in model.named_children() if n == "backbone")
-    backbone.register_forward_hook(lambda m, i, out: tuple(o.detach() for o in out))
+    backbone.register_forward_hook(
+        lambda m, i, out: out.detach() if isinstance(out, Tensor) else tuple(o.detach() for o in out)
+    )
 
 
 def _hooked(change: Callable[[Any], Any]) -> Callable[[nn.Module, Any], None]:
@@ -63,7 +65,9 @@ def _truncated(out: Any) -> Any:
 
 def _slim(pipeline: Pipeline) -> Pipeline:
     def build(cfg: Any) -> nn.Module:
-        return pipeline.build_model(dataclasses.replace(cfg, model=dataclasses.replace(cfg.model, head_width=64)))
+        # Networks from elsewhere may know one width only.
+        slim = dataclasses.replace(cfg.model, width=64, head_width=64)
+        return pipeline.build_model(dataclasses.replace(cfg, model=slim))
 
     return dataclasses.replace(pipeline, build_model=build)
 
