@@ -31,9 +31,7 @@ def load_pipeline(text: str) -> Pipeline:
 
     module, _, name = text.partition(":")
     if not module or not name.isidentifier():
-        raise AuditError(
-            f"{text!r} is not of the form MODULE:ATTR", where="--pipeline", expected="such as mine.run:pipeline"
-        )
+        raise AuditError(f"{text!r}", where="--pipeline", expected="MODULE:ATTR, such as mine.run:pipeline")
     value = _attribute(_module(module, text), name, module)
     if not isinstance(value, Pipeline) and callable(value):
         value = _built(value, text)
