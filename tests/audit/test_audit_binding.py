@@ -145,6 +145,10 @@ def test_doubtful_uses_are_found(text: str) -> None:
         "import a.b as c, d.e\ndef f():\n    return c, d\n",
         "def f(*args, k=1, **kw):\n    return args, k, kw\n",
         "x = [i for i in range(3) if (last := i)]\nprint(last)\n",
+        (
+            "def f(x):\n    if x:\n        y = 1\n    def g():\n        if not x:\n            return 0\n        return y\n"
+            "    return g\n"
+        ),
         "NAMES = ('a', 'b')\nfor name in NAMES:\n    print(name)\nprint(name)\n",
     ],
 )
@@ -170,3 +174,19 @@ def test_submodules_may_be_named_in_all(tmp_path: Path) -> None:
 def test_nesting_that_cannot_be_followed_is_reported() -> None:
     deep = "def f(x):\n    if x:\n        y = 1\n    return " + "-" * 950 + "y\n"
     assert [fault for _, _, fault in unbound_names(ast.parse(deep))] != []
+
+
+def test_a_function_of_another_module_that_never_returns(tmp_path: Path) -> None:
+    (tmp_path / "stop.py").write_text("def give_up(text):\n    raise ValueError(text)\n", encoding="utf-8")
+    text = (
+        "from stop import give_up\n\ndef f(x):\n    if x:\n        y = 1\n    else:\n        give_up(x)\n    return y\n"
+    )
+    (tmp_path / "use.py").write_text(text, encoding="utf-8")
+    assert {r.status for r in audit(None, source=tmp_path, select=["RV0201"]).results} == {"pass"}
+
+
+def test_a_module_of_the_tree_does_not_hide_the_standard_library(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "typing.py").write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "pkg" / "use.py").write_text("from typing import *\nprint(Any)\n", encoding="utf-8")
+    assert {r.status for r in audit(None, source=tmp_path, select=["RV0201"]).results} == {"pass"}

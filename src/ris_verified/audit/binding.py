@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from ris_verified.audit.flow import ENDS, Flow
 from ris_verified.audit.flow_uses import Finding
@@ -21,7 +21,11 @@ Stars = Callable[[ast.ImportFrom], "set[str] | None"]
 
 
 def unbound_names(
-    tree: ast.Module, index: Index | None = None, stars: Stars = lambda node: None, exported: set[str] | None = None
+    tree: ast.Module,
+    index: Index | None = None,
+    stars: Stars = lambda node: None,
+    exported: set[str] | None = None,
+    ends: set[str] | None = None,
 ) -> list[Finding]:
     """Return line, name and what is wrong for every doubtful use of a name.
 
@@ -35,12 +39,14 @@ def unbound_names(
         index: its nodes, where they are known.
         stars: names that a star import brings, None where they are unknown.
         exported: submodules, which `__all__` may name.
+        ends: functions of other modules that never return.
     """
     index = index or Index(tree)
     try:
         reader = ScopeReader(tree, stars)
         found = [] if reader.open else [*_undefined(reader.module), *_exports(tree, reader.module, exported or set())]
-        ends, filled = _never_return(index), _filled(tree)
+        own = {function.name for function in index.functions}
+        ends, filled = never_return([index]) | ((ends or set()) - own), _filled(tree)
         for scope in reader.module.all():
             watched = _watched(scope, reader)
             if watched:
@@ -114,10 +120,12 @@ def _same_call(scope: Scope) -> Iterator[Scope]:
             yield from _same_call(child)
 
 
-def _never_return(index: Index) -> set[str]:
+def never_return(indices: Iterable[Index]) -> set[str]:
+    """Return the names of functions of which every definition raises or ends the process."""
     by_name: dict[str, list[bool]] = {}
-    for function in index.functions:
-        by_name.setdefault(function.name, []).append(_raises(function, index))
+    for index in indices:
+        for function in index.functions:
+            by_name.setdefault(function.name, []).append(_raises(function, index))
     return {name for name, all_raise in by_name.items() if all(all_raise)}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -89,9 +90,11 @@ class Modules:
                 self.endings.setdefault(rest, []).append(name)
         self.names = {file: name for name, file in self.files.items()}
 
-    def find(self, target: str) -> str | None:
+    def find(self, target: str, absolute: bool = True) -> str | None:
         """Return the module in the tree that a dotted name means, else None."""
         target = target.removeprefix(f"{self.folder}.")
+        if absolute and target.partition(".")[0] in sys.stdlib_module_names:
+            return None
         found = [target] if target in self.files else self.endings.get(target, [])
         return found[0] if len(found) == 1 else None
 
@@ -107,7 +110,7 @@ class Modules:
                 known = section in self.schema.sections and (alias.asname is not None or "." not in alias.name)
                 yield alias.asname or alias.name.split(".")[0], Kind(section) if known else None
             return
-        module = self.find(self.base(node, file))
+        module = self.find(self.base(node, file), not node.level)
         for alias in node.names:
             kind = self._from(module, alias.name)
             unknown = module is not None and f"module {module}" not in self.schema.sections
@@ -117,7 +120,7 @@ class Modules:
     def taken(self, file: SourceFile) -> Iterator[tuple[str | None, ast.alias, int]]:
         """Yield module, name and line of every `from … import`."""
         for node in file.index.of(ast.ImportFrom):
-            module = self.find(self.base(node, file))
+            module = self.find(self.base(node, file), not node.level)
             yield from ((module, alias, node.lineno) for alias in node.names)
 
     def missing(self, file: SourceFile) -> Iterator[tuple[str, str, int]]:

@@ -177,7 +177,7 @@ class Uses:
     def _escape(self, node: ast.expr, names: Iterable[tuple[str, bool]], state: State) -> State:
         # A function that is handed on may be called late: what it reads is asked for where the scope is left.
         free = frozenset(names)
-        if not free:
+        if not free or self.scope.parent is None:
             return state
         if id(node) not in self.escapes:
             self.escapes[id(node)] = (node.lineno, free)

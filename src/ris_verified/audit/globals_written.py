@@ -17,14 +17,18 @@ CHANGES = MUTATORS | {"popitem", "reverse", "extendleft", "subtract", "move_to_e
 def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
     """Yield line and message for every function that changes what belongs to its module."""
     shared = _containers(tree)
+    if not (shared or file.index.of(ast.Global) or "globals()" in file.text):
+        return
     for function in file.index.functions:
         if function.name == "__getattr__" and function in tree.body:
             continue  # a module that fetches its names when they are asked for may keep them
-        declared = {n for node in _own(function) if isinstance(node, ast.Global) for n in node.names}
-        local = _locals(function) - declared
+        body = list(_own(function))
+        declared = {n for node in body if isinstance(node, ast.Global) for n in node.names}
+        written = list(_writes(body, declared, shared))
+        local = _locals(function, body) - declared if written else set()
         seen: set[str] = set()
-        for line, name, how in _writes(function, declared, shared - local):
-            if name not in seen:
+        for line, name, how in written:
+            if name not in seen | local:
                 seen.add(name)
                 yield line, f"{function.name} writes the global {name!r} ({how})"
 
@@ -54,9 +58,9 @@ def _own(function: Function) -> Iterator[ast.AST]:
             stack += reversed(children(node))
 
 
-def _locals(function: Function) -> set[str]:
+def _locals(function: Function, body: list[ast.AST]) -> set[str]:
     names = {argument.arg for argument in arguments(function.args)}
-    for node in _own(function):
+    for node in body:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -64,8 +68,8 @@ def _locals(function: Function) -> set[str]:
     return names
 
 
-def _writes(function: Function, declared: set[str], shared: set[str]) -> Iterator[tuple[int, str, str]]:
-    for node in _own(function):
+def _writes(body: list[ast.AST], declared: set[str], shared: set[str]) -> Iterator[tuple[int, str, str]]:
+    for node in body:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) and node.id in declared:
             yield node.lineno, node.id, "declared global and assigned"
         elif isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):

@@ -42,7 +42,7 @@ class Expressions:
         if self.typing or self.guarded:
             return
         scope.loads.setdefault(name, []).append(line)
-        if not self.depth:
+        if not (self.depth or scope.may_end):
             scope.firm.add(name)
         if name not in scope.definite:
             scope.early.add(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable
 
+from ris_verified.audit.index import children
 from ris_verified.audit.scope_expressions import Expressions, is_call
 from ris_verified.audit.scopes import COMPREHENSIONS, catches_names, swallows, typing_test
 from ris_verified.audit.syntax import arguments, called_name
@@ -93,6 +94,12 @@ class ScopeReader(Expressions):
         target = self.scope.globals if isinstance(node, ast.Global) else self.scope.nonlocals
         if self.scope is not self.module:
             target |= set(node.names)
+
+    def end(self, node: ast.Return | ast.Raise) -> None:
+        """Read `return` and `raise`: in a branch, what follows may not run."""
+        for child in children(node):
+            self.visit(child)
+        self.scope.may_end |= self.depth > 0
 
     def if_(self, node: ast.If) -> None:
         """Read a branch; what is bound for the type checker only is kept apart."""
@@ -186,7 +193,7 @@ HANDLERS: dict[type, Callable[..., None]] = {
     ast.Try: ScopeReader.try_, ast.With: ScopeReader.with_, ast.AsyncWith: ScopeReader.with_,
     ast.Match: ScopeReader.match, ast.MatchAs: ScopeReader.pattern, ast.MatchStar: ScopeReader.pattern,
     ast.MatchMapping: ScopeReader.pattern, ast.BoolOp: ScopeReader.branches, ast.IfExp: ScopeReader.branches,
-    ast.AugAssign: ScopeReader.augmented, ast.AnnAssign: ScopeReader.annotated, ast.Assign: ScopeReader.assign,
+    ast.Return: ScopeReader.end, ast.Raise: ScopeReader.end, ast.AugAssign: ScopeReader.augmented, ast.AnnAssign: ScopeReader.annotated, ast.Assign: ScopeReader.assign,
     ast.Call: ScopeReader.call,
 }  # fmt: skip  # fmt: skip
 HANDLERS |= {

@@ -31,6 +31,7 @@ class Scope:
         self.loads: dict[str, list[int]] = {}
         self.lazy: dict[str, list[int]] = {}
         self.firm: set[str] = set()
+        self.may_end = False
         self.early: set[str] = set()
         self.definite: dict[str, int] = {}
         self.shared: set[str] = set()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ris_verified._config_load import HISTORICAL
-from ris_verified.audit.binding import unbound_names
+from ris_verified.audit.binding import never_return, unbound_names
 from ris_verified.audit.config_judge import findings
 from ris_verified.audit.config_names import read_uses
 from ris_verified.audit.config_read import read_schema
@@ -154,9 +154,10 @@ def names_bound(context: Context) -> Sequence[Measurement]:
     trees = {file.name: tree for file, tree in context.tree.parsed}
     found = []
     with uncollected():
+        ends = never_return(file.index for file, _ in context.tree.parsed)
         for file, tree in context.tree.parsed:
-            stars = _stars(trees, modules, file)
-            for line, name, fault in unbound_names(tree, file.index, stars, _below(modules, file)):
+            stars, below = _stars(trees, modules, file), _below(modules, file)
+            for line, name, fault in unbound_names(tree, file.index, stars, below, ends):
                 found.append(slip(file.at(line), f"the name {name!r} {fault}" if name else fault))
     return found or [clean(context, "every name is bound on every path")]
 
@@ -177,7 +178,7 @@ def _stars(
     """Return a function that gives the names that a star import brings, None where they cannot be known."""
 
     def names(node: ast.ImportFrom) -> set[str] | None:
-        module = modules.find(modules.base(node, file))
+        module = modules.find(modules.base(node, file), not node.level)
         found = trees.get(modules.files[module]) if module is not None else None
         if found is None:
             return None
