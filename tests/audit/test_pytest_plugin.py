@@ -209,7 +209,7 @@ def test_junit_holds_title_figures_and_failure(place: pytest.Pytester) -> None:
         (["--ris-audit", "mine_in_pytest:absent"], "--ris-audit mine_in_pytest: has no attribute 'absent'*"),
         (["--ris-audit", "absent_module_xyz:p"], "--ris-audit absent_module_xyz: cannot be imported*"),
         (["--ris-audit", "no_colon"], "--ris-audit: 'no_colon'; expected MODULE:ATTR*"),
-        (["--ris-audit", "mine_in_pytest:crash"], "*MemoryError: full"),
+        (["--ris-audit", "mine_in_pytest:crash"], "*MemoryError: full*"),
         (["--ris-audit", "torn:p"], "*SyntaxError*"),
         (["--ris-audit-source", "tree", "--ris-audit-select", "RV77"], "*'RV77' matches no rule*"),
         (["--ris-audit-source", "absent"], "--ris-audit-source: no such folder: absent"),
@@ -229,7 +229,7 @@ def test_the_items_of_one_process_share_their_evidence(place: pytest.Pytester) -
     audit(place, "counting", "RV0801").assert_outcomes(passed=1)
     alone = len(drawn.read_text().splitlines())
     drawn.unlink()
-    audit(place, "counting", "RV0801,RV0803,RV0501,RV0502").assert_outcomes(passed=4)
+    audit(place, "counting", "RV0801,RV0802,RV0501").assert_outcomes(passed=3)
     assert len(drawn.read_text().splitlines()) == alone
 
 
