@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+from ris_verified.audit.rules.blends import blend_of_known, blend_of_scenes
 from ris_verified.audit.rules.judging import localisation_carries
-from ris_verified.audit.rules.known import blend_of_known
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ris_verified.covariance.blend import Blend
-
-LOADING = 1e-3
 
 
 def inference_blend(context: Context) -> Blend:
@@ -147,32 +145,8 @@ def blend_formula(context: Context) -> Sequence[Measurement]:
     """float32 sums of N terms; λ of a unit-scale matrix carries the matrix's absolute rounding."""
     found = []
     for name, blended in (("blend", context.blend), ("inference_blend", inference_blend(context))):
-        found += [*_blend_figures(context, name, blended), *blend_of_known(context, name)]
+        found += [*blend_of_scenes(context, name, blended), *blend_of_known(context, name)]
     return found
-
-
-def _blend_figures(context: Context, name: str, blended: Blend) -> list[Measurement]:
-    import torch
-
-    from ris_verified.contracts import tolerance
-
-    cfg, c128 = context.config.covariance, torch.complex128
-    P, S, raw, R = (vars(blended)[n].to(c128) for n in ("R_pred", "R_samp", "R_raw", "R"))
-    N = R.shape[-1]
-    bound = tolerance(blended.R.dtype, N, 8)
-    mixed = (1 - cfg.beta) * P + cfg.beta * S
-    mixed = (mixed + mixed.mH) / 2
-    mixed = mixed * (N / torch.diagonal(mixed, dim1=1, dim2=2).real.sum(-1))[:, None, None]
-    wanted = (mixed + cfg.loading * torch.eye(N, dtype=c128)) / (1 + cfg.loading)
-    apart = S - P
-    beta = (apart.conj() * (raw - P)).real.sum((1, 2)) / apart.abs().square().sum((1, 2))
-    smallest = torch.linalg.eigvalsh(R)[:, 0].mean().item()
-    epsilon = smallest / (1 - smallest) if smallest < 1 else float("inf")
-    return [
-        at_most(relative(R, wanted), bound, "distance from the formula, relative", where=name),
-        close(beta.mean().item(), cfg.beta, bound, "β measured on the blend", where=name),
-        close(epsilon, LOADING, bound, "ε measured as the smallest eigenvalue", where=name),
-    ]
 
 
 @rule(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import closed_form
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal
+from ris_verified.audit.rules.known import random_covariances
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ris_verified.config import Config
     from ris_verified.estimate.result import Peaks
-    from ris_verified.scene.scene import Scene
 
 APART, POOL = 0.25, 600
 AXES = ("azimuth", "elevation", "range")
@@ -169,20 +169,22 @@ def at_edges(context: Context) -> list[Measurement]:
 
 
 def any_start(context: Context) -> list[Measurement]:
-    """Return that Newton from edges of the view and from chance, on a blend, stays finite, inside and never worse."""
+    """Return that Newton from chance and from a corner, at random covariances, stays inside and never gets worse."""
     import numpy as np
     import torch
 
     from ris_verified.estimate.result import Peaks
 
-    cfg, R = context.config, context.blend.R[:4].to(torch.complex128)
+    cfg = context.config
     s, K_MAX = cfg.scene, cfg.scene.sources_max
+    R = random_covariances(context, 3, min(K_MAX + 2, cfg.array.elements)).repeat(3, 1, 1)
     rng = np.random.default_rng([context.seed, 1602])
     high = np.array([s.azimuth_max, s.elevation_max, s.range_max])
     low = np.array([-s.azimuth_max, -s.elevation_max, s.range_min])
     begin = rng.uniform(low, high, (len(R), K_MAX, 3))
-    begin[0, :, 0], begin[1, :, 1], begin[2, :, 2], begin[3] = high[0], low[1], low[2], high
-    counts = [K_MAX, 1 + K_MAX // 2, 1, max(1, K_MAX - 1)]
+    begin[0, 0] = high
+    # With one source a subspace of more columns climbs elsewhere.
+    counts = [K_MAX, 1, 1] * 3
     for row, K in zip(begin, counts, strict=True):
         row[K:] = np.nan
     start = Peaks(*(torch.from_numpy(begin[..., i].copy()) for i in range(3)))
@@ -209,69 +211,3 @@ def _null(context: Context, R: Tensor, found: Peaks, counts: list[int]) -> Any:
         a = closed_form(context, *(vars(found)[n][b, :K].double().numpy() for n in AXES))
         rows.append(1 - np.sum(np.abs(a.conj() @ U[:, -K:]) ** 2, 1) / np.sum(np.abs(a) ** 2, 1))
     return np.concatenate(rows)
-
-
-def measured_scenes(context: Context, places: list[Any], snr_db: float, stream: int) -> list[Scene]:
-    """Return drawn scenes with other sources in them: equal powers, measured anew by the closed form.
-
-    Args:
-        context: gives scenes, whose channel and codes stay, and the seed.
-        places: `K x 3` positions of each scene.
-        snr_db: of all.
-        stream: separates draws.
-    """
-    import numpy as np
-
-    rng, s, made = np.random.default_rng([context.seed, stream]), context.config.scene, []
-    for place, scene in zip(places, context.many, strict=False):
-        A = closed_form(context, *place.T).T
-        rows = 1 if s.symbols == "constant" else s.snapshots
-        drawn = rng.standard_normal((rows, len(place), 2)).view(np.complex128)[..., 0] / np.sqrt(2)
-        symbols = np.broadcast_to(drawn, (s.snapshots, len(place))).copy()
-        clean = (scene.codes * (symbols @ A.T)) @ scene.H_full.T
-        variance = float(np.mean(np.abs(clean) ** 2) / 10 ** (snr_db / 10))
-        noise = rng.standard_normal((*clean.shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
-        azimuth, elevation, range = (place[:, i].copy() for i in (0, 1, 2))
-        made.append(dataclasses.replace(
-            scene, azimuth=azimuth, elevation=elevation, range=range, powers=np.ones(len(place)), symbols=symbols,
-            y_clean=clean, y=clean + np.sqrt(variance) * noise, noise_variance=variance, snr_db=snr_db,
-        ))  # fmt: skip
-    return made
-
-
-def order_found(context: Context) -> list[Measurement]:
-    """Return that the order stage counts one and two separate sources of 30 dB on a small panel."""
-    import torch
-
-    from ris_verified.audit.rules.forward import inputs
-
-    place = _sized(context.small)
-    sources = separate_sources(place, place.config.scene.sources_max)
-    counts = [1, len(sources)] * 3
-    batch = place.as_batch(measured_scenes(place, [sources[:K] for K in counts], 30.0, 1202))
-    with torch.no_grad():
-        # Three times louder: a count must not depend on the unit of y.
-        y, H_full, C = inputs(batch)
-        order = place.pipeline.order(3 * y, H_full, C, place.config)
-    found = [
-        equal(order.dtype, torch.int64, "dtype of the order", where="order"),
-        equal(list(order.shape), [len(counts)], "one order a scene", where="order"),
-    ]
-    if not found[-1].passed:
-        return found
-    for K in sorted(set(counts)):
-        share = float((order[torch.tensor(counts) == K] == K).double().mean())
-        text = f"share of scenes with {K} separate sources at 30 dB that are counted right"
-        found.append(at_least(share, 0.5, text, where="order"))
-    return found
-
-
-def _sized(small: Context) -> Context:
-    # Twelve antennas and snapshots: with fewer, AICc counts one source in ten as two. BIC is the consistent choice.
-    cfg = small.config
-    scene = dataclasses.replace(
-        cfg.scene, antennas=12, snapshots=12, sources_min=1, sources_max=min(2, cfg.scene.sources_max)
-    )
-    config = dataclasses.replace(cfg, scene=scene, estimate=dataclasses.replace(cfg.estimate, order_criterion="bic"))
-    stages = dataclasses.replace(small.pipeline, config=config)
-    return Context(stages, small.profile, small.source, None, small.seed)

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
-from ris_verified.audit.rules.estimation import (
-    measured_scenes,
-    order_found,
-    refining,
-    require_surface,
-    separate_sources,
-)
+from ris_verified.audit.rules.counting import measured_scenes, order_found
+from ris_verified.audit.rules.estimation import refining, require_surface, separate_sources
 from ris_verified.audit.rules.judging import bound_obeys
 from ris_verified.audit.rules.likelihood import at_optimum
 

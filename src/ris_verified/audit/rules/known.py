@@ -1,19 +1,19 @@
-"""Predicted, sample and blended covariance of matrices that are known in advance, against their formulas."""
+"""Predicted covariances of known factors and sample covariances of the scenes, against their formulas."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.oracle import relative
-from ris_verified.audit.rule import Measurement, at_most, close, equal
+from ris_verified.audit.rule import Measurement, at_most, equal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ris_verified.config import Config
-    from ris_verified.covariance.blend import Blend, BlendProof
+    from ris_verified.scene.scene import Scene
 
 SCENES = 3
 
@@ -71,105 +71,46 @@ def _predicted(angle: Tensor, range: Tensor, cfg: Config) -> Tensor:
     return normalised(A @ A.mH)
 
 
-def blend_of_known(context: Context, name: str) -> list[Measurement]:
-    """Return one blend stage's answer to known matrices, at the configured and at other β and ε, and its proof.
-
-    Args:
-        context: the evidence.
-        name: `blend` or `inference_blend`.
-    """
-    config = context.config
-    other = dataclasses.replace(config.covariance, beta=0.45, loading=4e-3)
-    low = context.config.scene.snapshots
-    P = random_covariances(context, 1, config.scene.sources_max)
-    S = random_covariances(context, 2, low)
-    stage = vars(context.pipeline)[name]
-    first, found = stage(P, S, config), _formula(stage(P, S, config), P, S, config, name)
-    second = stage(S, P, dataclasses.replace(config, covariance=other))
-    found += _formula(second, S, P, dataclasses.replace(config, covariance=other), name)
-    found += _proof(first.proof, first, name) + _proof(second.proof, second, name)
-    broken = dataclasses.replace(first, R_raw=first.R_raw + 0.01 * (first.R_samp - first.R_pred))
-    found.append(
-        equal(broken.proof.holds.any().item(), False, "the proof of a raw blend with β off by 0.01", where=name)
-    )
-    return [*found, *_rough(stage, P, S, config, name), *_gradients(stage, P, S, config, name)]
-
-
-def _formula(made: Blend, P: Tensor, S: Tensor, cfg: Config, name: str) -> list[Measurement]:
+def sample_formula(context: Context) -> list[Measurement]:
+    """Both stages on the scenes in float64 and, in a batch with float32, against the normal equations."""
     import torch
 
-    beta, loading = cfg.covariance.beta, cfg.covariance.loading
-    raw = (1 - beta) * P + beta * S
-    mixed = normalised((raw + raw.mH) / 2)
-    N = P.shape[-1]
-    wanted = (mixed + loading * torch.eye(N, dtype=P.dtype)) / (1 + loading)
-    bound = 8 * torch.finfo(made.R.dtype).eps * N
-    pairs = {"R": wanted, "R_pred": P, "R_samp": S, "R_raw": raw}
-    text = f"of known matrices at β = {beta:g}, ε = {loading:g}, distance from the formula"
-    found = [equal(made.R.dtype, P.dtype, "dtype of R for complex128 matrices", where=name)]
-    found += [at_most(relative(vars(made)[n], w), bound, f"{n} {text}", where=name) for n, w in pairs.items()]
-    found.append(close(made.beta, beta, 0.0, "β in the result", where=name))
-    return [*found, close(made.loading, loading, 0.0, "ε in the result", where=name)]
+    from ris_verified.shapes import to_ri
+
+    p, cfg = context.pipeline, context.config
+    chosen = [context.scenes[i] for i in (0, 1, -1)]
+    other = dataclasses.replace(cfg, covariance=dataclasses.replace(cfg.covariance, ridge=3 * cfg.covariance.ridge))
+    found, N = [], cfg.array.elements
+    arrays = [torch.stack([torch.from_numpy(vars(s)[n]) for s in chosen]) for n in ("y", "H_full", "codes")]
+    for config in (cfg, other):
+        wanted = torch.stack([_ridge_by_normal_equations(s, config) for s in chosen])
+        for name in ("sample_covariance", "inference_sample_covariance"):
+            for kind in (torch.float64, torch.float32):
+                R = vars(p)[name](*(to_ri(z).to(kind) for z in arrays), config)
+                if kind == torch.float32:
+                    found.append(equal(R.dtype, torch.complex64, "dtype of R_samp for float32", where=name))
+                eps = torch.finfo(R.dtype).eps
+                bound = min(0.05, (N / config.covariance.ridge + 1) * eps * 8)
+                text = f"{R.dtype} of {len(chosen)} scenes, N = {N}, ridge {config.covariance.ridge:g}"
+                error = relative(R.to(wanted.dtype), wanted)
+                found.append(at_most(error, bound, f"distance from the normal equations, {text}", where=name))
+    return found
 
 
-def _proof(proof: BlendProof, made: Blend, name: str) -> list[Measurement]:
-    """Return every figure of a proof against the matrices that it is about."""
+def _ridge_by_normal_equations(scene: Scene, cfg: Config) -> Tensor:
     import torch
 
-    c128 = torch.complex128
-    P, S, raw, R = (vars(made)[n].to(c128) for n in ("R_pred", "R_samp", "R_raw", "R"))
-    norm = torch.linalg.matrix_norm
-    inner = (P.conj() * S).real.sum((1, 2))
-    b = made.beta
-    wanted = {
-        "trace_pred": _trace(P), "trace_samp": _trace(S), "trace_blend": _trace(R), "norm_pred": norm(P),
-        "norm_samp": norm(S), "norm_raw": norm(raw), "norm_blend": norm(R), "distance": norm(S - P),
-        "moved": norm(raw - P), "inner": inner,
-        "expected_square": (1 - b) ** 2 * norm(P) ** 2 + b**2 * norm(S) ** 2 + 2 * b * (1 - b) * inner,
-    }  # fmt: skip
-    scale = norm(P) ** 2 + norm(S) ** 2
-    bound = 64 * torch.finfo(P.real.dtype).eps * P.shape[-1]
-    found = []
-    for figure, value in wanted.items():
-        error = float(((vars(proof)[figure] - value).abs() / scale).max())
-        found.append(at_most(error, bound, f"proof.{figure} against its matrices, over ‖P‖² + ‖S‖²", where=name))
-    return [*found, equal(bool(proof.holds.all()), True, "the proof holds on known matrices", where=name)]
-
-
-def _trace(R: Tensor) -> Tensor:
-    import torch
-
-    return torch.diagonal(R, dim1=1, dim2=2).real.sum(-1)
-
-
-def _rough(stage: Any, P: Tensor, S: Tensor, cfg: Config, name: str) -> list[Measurement]:
-    """Return that trace and symmetry are restored, where the stage takes matrices that lack them."""
-    import torch
-
-    from ris_verified.errors import RisVerifiedError
-
-    skew = 1e-6 * torch.triu(torch.ones_like(P[0]), 1)
-    try:
-        made = stage(2 * P, S + skew, cfg)
-    except RisVerifiedError:
-        return []
-    beta, loading = cfg.covariance.beta, cfg.covariance.loading
-    raw = 2 * (1 - beta) * P + beta * (S + skew)
-    N = P.shape[-1]
-    wanted = (normalised((raw + raw.mH) / 2) + loading * torch.eye(N, dtype=P.dtype)) / (1 + loading)
-    text = "R of matrices of trace 2N and not quite Hermitian, distance from the formula"
-    return [at_most(relative(made.R, wanted), 8 * torch.finfo(made.R.dtype).eps * N, text, where=name)]
-
-
-def _gradients(stage: Any, P: Tensor, S: Tensor, cfg: Config, name: str) -> list[Measurement]:
-    import torch
-
-    leaf = S.clone().requires_grad_()
-    with torch.enable_grad():
-        made = stage(P.clone().requires_grad_(), leaf, cfg)
-    total = sum(vars(made)[n].abs().sum() for n in ("R", "R_raw", "R_samp"))
-    if not isinstance(total, torch.Tensor) or not total.requires_grad:
-        return []
-    (given,) = torch.autograd.grad(total, leaf, allow_unused=True)
-    size = 0.0 if given is None else float(given.abs().max())
-    return [at_most(size, 0.0, "gradient of R, R_raw and R_samp in the sample covariance", where=name)]
+    H, y = torch.from_numpy(scene.H_full), torch.from_numpy(scene.y)
+    N, rows = cfg.array.elements, []
+    joint = cfg.scene.symbols == "constant"
+    parts = [H * torch.from_numpy(code) for code in scene.codes]
+    systems = [(torch.cat(parts), y.flatten())] if joint else list(zip(parts, y, strict=True))
+    for Phi, measured in systems:
+        gram = Phi.mH @ Phi
+        alpha = cfg.covariance.ridge * (torch.diagonal(gram).real.sum() / N + 1e-12)
+        rows.append(torch.linalg.solve(gram + alpha * torch.eye(N, dtype=gram.dtype), Phi.mH @ measured))
+    X = torch.stack(rows)
+    if cfg.covariance.centre and not joint:
+        X = X - X.mean(0)
+    R = X.mT @ X.conj()
+    return R * (N / torch.diagonal(R).real.sum())

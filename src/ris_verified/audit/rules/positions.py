@@ -31,7 +31,7 @@ SHIFT = 0.15
     how="45 positions over the view, covariances from the closed form in NumPy. Spectrum: correlation of the found "
     "with the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance"
     " at most a hundredth of the range. Then K = 1 … K_MAX sources apart, the others 30 dB below: each has a peak and"
-    " a refined position of its own, in its slot. Newton from edges of the view and from chance on R_blend: finite, "
+    " a refined position of its own, in its slot. Newton from edges of the view at random covariances: finite, "
     "inside the view, null spectrum (NumPy) not above the start's by more than 1e3 eps·N.",
     remedy="use the one steering convention, conjugates included, in the search",
 )
@@ -182,7 +182,7 @@ def _matching(context: Context) -> list[Measurement]:
     scale = float(ptr[torch.isfinite(ptr)].abs().max())
     pairs = match(azimuth, elevation, range, ptr)
     eps = torch.finfo(torch.float64).eps
-    worst = float(pairs.distance[torch.isfinite(pairs.distance)].max())
+    worst = float(torch.nan_to_num(pairs.distance, nan=0.0).max())
     missed = int((K - torch.isfinite(pairs.distance).sum(-1)).sum())
     moved = match(azimuth + SHIFT, elevation, range, ptr).distance
     none = torch.full_like(azimuth, torch.nan)

@@ -7,15 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.oracle import numerical_rank, relative
+from ris_verified.audit.oracle import numerical_rank
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
-from ris_verified.audit.rules.known import predicted_of_known
+from ris_verified.audit.rules.known import predicted_of_known, sample_formula
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ris_verified.config import Config
-    from ris_verified.scene.scene import Scene
+    pass
 
 FAR = 100.0  # metres: there the mirror image's steering vector is the complex conjugate
 
@@ -166,7 +163,7 @@ def sample_laws(context: Context) -> Sequence[Measurement]:
 
     from ris_verified.contracts import tolerance
 
-    found = [m for place in (context, context.small) for m in _sample_formula(place)]
+    found = [m for place in (context, context.small) for m in sample_formula(place)]
     cfg, b = context.config, context.batch
     R = context.pipeline.sample_covariance(b.y, b.H_full, b.C, cfg)
     N = cfg.array.elements
@@ -179,49 +176,6 @@ def sample_laws(context: Context) -> Sequence[Measurement]:
         at_most(float(numerical_rank(R)), float(limit), "rank", where="R_samp"),
         at_most(float(((trace - N).abs() / N).max()), 1e-5, "|tr − N|/N", where="R_samp"),
     ]
-
-
-def _sample_formula(context: Context) -> list[Measurement]:
-    """Both stages on the scenes in float64 and, in a batch with float32, against the normal equations."""
-    import torch
-
-    from ris_verified.shapes import to_ri
-
-    p, cfg = context.pipeline, context.config
-    chosen = [context.scenes[i] for i in (0, 1, -1)]
-    other = dataclasses.replace(cfg, covariance=dataclasses.replace(cfg.covariance, ridge=3 * cfg.covariance.ridge))
-    found, N = [], cfg.array.elements
-    arrays = [torch.stack([torch.from_numpy(vars(s)[n]) for s in chosen]) for n in ("y", "H_full", "codes")]
-    for config in (cfg, other):
-        wanted = torch.stack([_ridge_by_normal_equations(s, config) for s in chosen])
-        for name in ("sample_covariance", "inference_sample_covariance"):
-            for kind in (torch.float64, torch.float32):
-                R = vars(p)[name](*(to_ri(z).to(kind) for z in arrays), config)
-                eps = torch.finfo(R.dtype).eps
-                bound = min(0.05, (N / config.covariance.ridge + 1) * eps * 8)
-                text = f"{R.dtype} of {len(chosen)} scenes, N = {N}, ridge {config.covariance.ridge:g}"
-                error = relative(R.to(wanted.dtype), wanted)
-                found.append(at_most(error, bound, f"distance from the normal equations, {text}", where=name))
-    return found
-
-
-def _ridge_by_normal_equations(scene: Scene, cfg: Config) -> Tensor:
-    import torch
-
-    H, y = torch.from_numpy(scene.H_full), torch.from_numpy(scene.y)
-    N, rows = cfg.array.elements, []
-    joint = cfg.scene.symbols == "constant"
-    parts = [H * torch.from_numpy(code) for code in scene.codes]
-    systems = [(torch.cat(parts), y.flatten())] if joint else list(zip(parts, y, strict=True))
-    for Phi, measured in systems:
-        gram = Phi.mH @ Phi
-        alpha = cfg.covariance.ridge * (torch.diagonal(gram).real.sum() / N + 1e-12)
-        rows.append(torch.linalg.solve(gram + alpha * torch.eye(N, dtype=gram.dtype), Phi.mH @ measured))
-    X = torch.stack(rows)
-    if cfg.covariance.centre and not joint:
-        X = X - X.mean(0)
-    R = X.mT @ X.conj()
-    return R * (N / torch.diagonal(R).real.sum())
 
 
 @rule(
