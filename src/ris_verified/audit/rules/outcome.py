@@ -57,14 +57,14 @@ def _geometry(context: Context) -> list[Measurement]:
                 equal(list(p.shape), list(grid.shape), f"shape of the positions, {text}", "", "element_positions")
             )
             continue
-        off = float(np.abs(p.mean(0)).max()) / d
-        found.append(
-            at_most(off, 8 * eps * len(p), f"centroid off the origin, {text}", "spacings", "element_positions")
-        )
-        worst = float(np.abs(p - grid).max()) / d
-        found.append(
-            at_most(worst, 8 * eps * len(p), f"element off (0, h·d, v·d), {text}", "spacings", "element_positions")
-        )
+        errors = {
+            "centroid off the origin": float(np.abs(p.mean(0)).max()) / d,
+            "spacing of neighbours minus d": float(np.abs(np.linalg.norm(p[1] - p[0]) / d - 1)) if len(p) > 1 else 0.0,
+            "element off (0, h·d, v·d)": float(np.abs(p - grid).max()) / d,
+        }
+        for law, error in errors.items():
+            bound = 8 * eps * len(p)
+            found.append(at_most(error, bound, f"{law}, {text}", "spacings", "element_positions"))
         for name in ("steering", "inference_steering"):
             a = vars(context.pipeline)[name](array, *(torch.from_numpy(v) for v in place))
             bound = 8 * eps * array.wavenumber * 10 * len(p)

@@ -182,7 +182,9 @@ def _matching(context: Context) -> list[Measurement]:
     scale = float(ptr[torch.isfinite(ptr)].abs().max())
     pairs = match(azimuth, elevation, range, ptr)
     eps = torch.finfo(torch.float64).eps
-    worst = float(torch.nan_to_num(pairs.distance, nan=0.0).max())
+    matched = pairs.distance[torch.isfinite(pairs.distance)]
+    # No pair at all is no distance: the law on misses speaks then.
+    worst = float(matched.max()) if matched.numel() else float("inf")
     missed = int((K - torch.isfinite(pairs.distance).sum(-1)).sum())
     moved = match(azimuth + SHIFT, elevation, range, ptr).distance
     none = torch.full_like(azimuth, torch.nan)
