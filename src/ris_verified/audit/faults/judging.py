@@ -58,6 +58,14 @@ def _found_only(f: Any, pipe: Pipeline, model: Any, batches: Any) -> float:
     return float(f(dataclasses.replace(pipe, match=match), model, batches))
 
 
+def _score_of_prediction(f: Any, pipe: Pipeline, model: Any, batches: Any) -> float:
+    def blend(P: Tensor, S: Tensor, cfg: Any) -> Any:
+        mixed = pipe.inference_blend(P, S, cfg)
+        return dataclasses.replace(mixed, R=mixed.R_pred)
+
+    return float(f(dataclasses.replace(pipe, inference_blend=blend), model, batches))
+
+
 def _capture_of_prediction(f: Any, pipe: Pipeline, model: Any, batches: Any) -> dict[str, float]:
     def blend(P: Tensor, S: Tensor, cfg: Any) -> Any:
         mixed = pipe.blend(P, S, cfg)
@@ -125,6 +133,8 @@ FAULTS = (
     Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", _staged("train", _worst_kept)),
     Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", _staged("score", _loss_as_score)),
     Fault("score_of_found_sources", "RV1608", "what is missed has no error", _staged("score", _found_only)),
+    Fault("score_of_the_prediction", "RV1608", "the score searches R_pred, the launch R_blend",
+          _staged("score", _score_of_prediction)),
     Fault("score_upside_down", "RV1608", "higher is better somewhere else",
           _staged("score", lambda f, *given: 1 - f(*given))),
     Fault("capture_of_the_prediction", "RV1608", "the validated capture is not that of what is deployed",
