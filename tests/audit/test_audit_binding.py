@@ -146,8 +146,8 @@ def test_doubtful_uses_are_found(text: str) -> None:
         "def f(*args, k=1, **kw):\n    return args, k, kw\n",
         "x = [i for i in range(3) if (last := i)]\nprint(last)\n",
         (
-            "def f(x):\n    if x:\n        y = 1\n    def g():\n        if not x:\n            return 0\n        return y\n"
-            "    return g\n"
+            "def f(x):\n    if x:\n        y = 1\n    def g():\n        if not x:\n            return 0\n"
+            "        return y\n    return g\n"
         ),
         "NAMES = ('a', 'b')\nfor name in NAMES:\n    print(name)\nprint(name)\n",
     ],

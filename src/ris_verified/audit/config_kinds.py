@@ -10,7 +10,7 @@ from typing import ClassVar
 from ris_verified.audit.config_made import named
 from ris_verified.audit.config_schema import ARGUMENT_NAME, ARGUMENTS, CONFIG_NAME, Schema
 from ris_verified.audit.config_uses import Kind, Modules, Read, Uses
-from ris_verified.audit.index import children
+from ris_verified.audit.index import LEAVES, children
 from ris_verified.audit.syntax import SourceFile, called_name, dotted, root_name, text_of
 
 SAME = {"deepcopy", "copy", "clone", "replace", "_replace", "evolve", "model_copy", "merge", "to_container", "cast"}
@@ -38,7 +38,9 @@ class Kinds:
         """Return what an expression is thought to be, None where it is no configuration."""
         if isinstance(node, ast.Name):
             return self._name(node.id)
-        if isinstance(node, ast.Attribute | ast.Subscript):
+        if isinstance(node, ast.Constant):
+            return None
+        if isinstance(node, (ast.Attribute, ast.Subscript)):
             return self._part(node)
         if isinstance(node, ast.Call):
             return self._call(node)
@@ -129,12 +131,11 @@ class Kinds:
 
     def visit(self, node: ast.AST | None) -> None:
         """Read one node."""
-        if node is None:
-            return
-        handler = self.handlers.get(type(node))
+        kind: type = type(node)
+        handler = self.handlers.get(kind)
         if handler is not None:
             handler(self, node)
-        else:
+        elif node is not None and kind not in LEAVES:
             for child in children(node):
                 self.visit(child)
 

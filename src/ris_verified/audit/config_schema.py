@@ -23,7 +23,7 @@ COMMON = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Section:
     """A configuration class, a configuration value, a module of constants, or a set of options.
 

@@ -16,6 +16,8 @@ State = tuple[World, ...]  # the ways to get here; none: this point is not reach
 Closure = frozenset[tuple[str, bool]]  # a name that a function reads, and whether it does in any case
 Finding = tuple[int, str, str]
 BODIES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+SPECIAL = {ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda, ast.Call, *COMPREHENSIONS}
+ASKING = {ast.If, ast.While, ast.IfExp, ast.Assert, ast.For, ast.comprehension, ast.Assign}
 WORLDS, BUDGET = 12, 20_000
 
 
@@ -91,6 +93,8 @@ class Uses:
     def _tests(self, nodes: Iterable[ast.AST]) -> Counter[str]:
         count: Counter[str] = Counter()
         for node in nodes:
+            if type(node) not in ASKING:
+                continue
             if isinstance(node, ast.If | ast.While | ast.IfExp | ast.Assert):
                 count.update(_asked_of(node.test))
             elif isinstance(node, ast.For | ast.comprehension):
@@ -140,6 +144,8 @@ class Uses:
             return self._use_name(node, state, hidden)  # type: ignore[arg-type]
         if kind is ast.Constant:
             return state
+        if kind not in SPECIAL:
+            return self.use_all(children(node), state, hidden)
         if isinstance(node, ast.BoolOp):
             return join(*self.condition(node, state, hidden))
         if isinstance(node, ast.IfExp):
@@ -152,9 +158,7 @@ class Uses:
             return self._escape(node, self._free(self.inner[node]), state) if node in self.inner else state
         if isinstance(node, COMPREHENSIONS):
             return self._comprehension(node, state, hidden)
-        if isinstance(node, ast.Call):
-            return self._call(node, state, hidden)
-        return self.use_all(children(node), state, hidden)
+        return self._call(node, state, hidden) if isinstance(node, ast.Call) else state
 
     def use_all(self, nodes: Iterable[ast.AST | None], state: State, hidden: frozenset[str] = frozenset()) -> State:
         """Use several expressions in turn."""

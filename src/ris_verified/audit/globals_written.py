@@ -17,7 +17,7 @@ CHANGES = MUTATORS | {"popitem", "reverse", "extendleft", "subtract", "move_to_e
 def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
     """Yield line and message for every function that changes what belongs to its module."""
     shared = _containers(tree)
-    if not (shared or file.index.of(ast.Global) or "globals()" in file.text):
+    if not (file.index.of(ast.Global) or "globals()" in file.text or _touched(file, shared)):
         return
     for function in file.index.functions:
         if function.name == "__getattr__" and function in tree.body:
@@ -31,6 +31,15 @@ def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
             if name not in seen | local:
                 seen.add(name)
                 yield line, f"{function.name} writes the global {name!r} ({how})"
+
+
+def _touched(file: SourceFile, shared: set[str]) -> bool:
+    """Whether anything in a file could be a change of a shared name."""
+    if not shared:
+        return False
+    stored = [n for n in file.index.of(ast.Subscript, ast.Attribute) if not isinstance(n.ctx, ast.Load)]  # type: ignore[attr-defined]
+    called = [n.func for n in file.index.of(ast.Call) if isinstance(n.func, ast.Attribute) and n.func.attr in CHANGES]
+    return any(root_name(node) in shared for node in (*stored, *called))
 
 
 def _containers(tree: ast.Module) -> set[str]:

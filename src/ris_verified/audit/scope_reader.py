@@ -193,7 +193,8 @@ HANDLERS: dict[type, Callable[..., None]] = {
     ast.Try: ScopeReader.try_, ast.With: ScopeReader.with_, ast.AsyncWith: ScopeReader.with_,
     ast.Match: ScopeReader.match, ast.MatchAs: ScopeReader.pattern, ast.MatchStar: ScopeReader.pattern,
     ast.MatchMapping: ScopeReader.pattern, ast.BoolOp: ScopeReader.branches, ast.IfExp: ScopeReader.branches,
-    ast.Return: ScopeReader.end, ast.Raise: ScopeReader.end, ast.AugAssign: ScopeReader.augmented, ast.AnnAssign: ScopeReader.annotated, ast.Assign: ScopeReader.assign,
+    ast.Return: ScopeReader.end, ast.Raise: ScopeReader.end,
+    ast.AugAssign: ScopeReader.augmented, ast.AnnAssign: ScopeReader.annotated, ast.Assign: ScopeReader.assign,
     ast.Call: ScopeReader.call,
 }  # fmt: skip  # fmt: skip
 HANDLERS |= {
