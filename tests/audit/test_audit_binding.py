@@ -122,6 +122,8 @@ def test_doubtful_uses_are_found(text: str) -> None:
         "def f(x):\n    if 'y' in locals():\n        return y\n    y = 1\n    return y\n",
         "def __getattr__(name):\n    return name\n__all__ = ['anything']\n",
         "globals().update(a=1)\nprint(a)\n",
+        "names = globals()\nnames['a'] = 1\nprint(a)\n",
+        "try:\n    from elsewhere import *\nexcept ImportError:\n    def a(): ...\nprint(a)\n",
         (
             "from typing import NoReturn\ndef stop() -> NoReturn:\n    raise ValueError\ndef f(x):\n"
             "    if x:\n        y = 1\n    else:\n        stop()\n    return y\n"
@@ -161,6 +163,13 @@ def test_a_star_import_of_the_tree_is_followed(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text("from base import *\nprint(x, z)\n", encoding="utf-8")
     found = [r for r in audit(None, source=tmp_path, select=["RV0201"]).results if r.status == "fail"]
     assert [(r.where, "'z'" in r.message) for r in found] == [("use.py:2", True)]
+
+
+def test_a_submodule_is_bound_by_an_import_of_its_names(tmp_path: Path) -> None:
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg" / "__init__.py").write_text("from .a import x\nprint(a, x)\n", encoding="utf-8")
+    (tmp_path / "pkg" / "a.py").write_text("x = 1\n", encoding="utf-8")
+    assert {r.status for r in audit(None, source=tmp_path, select=["RV0201"]).results} == {"pass"}
 
 
 def test_submodules_may_be_named_in_all(tmp_path: Path) -> None:

@@ -38,13 +38,14 @@ def unbound_names(
         tree: the module.
         index: its nodes, where they are known.
         stars: names that a star import brings, None where they are unknown.
-        exported: submodules, which `__all__` may name.
+        exported: submodules, which `__all__` may name, and which an import of any of their names binds.
         ends: functions of other modules that never return.
     """
     index = index or Index(tree)
     try:
         reader = ScopeReader(tree, stars)
-        found = [] if reader.open else [*_undefined(reader.module), *_exports(tree, reader.module, exported or set())]
+        below = exported or set()
+        found = [] if reader.open else [*_undefined(reader.module, below), *_exports(tree, reader.module, below)]
         own = {function.name for function in index.functions}
         ends, filled = never_return([index]) | ((ends or set()) - own), _filled(tree)
         for scope in reader.module.all():
@@ -56,11 +57,11 @@ def unbound_names(
     return sorted(set(found))
 
 
-def _undefined(module: Scope) -> Iterator[Finding]:
+def _undefined(module: Scope, submodules: set[str]) -> Iterator[Finding]:
     for scope in module.all():
         for loads in (scope.loads, scope.lazy):
             for name, lines in loads.items():
-                if name in module.bound or name in BUILTIN or scope.owner(name) is not None:
+                if name in module.bound | submodules or name in BUILTIN or scope.owner(name) is not None:
                     continue
                 if scope is module and name in scope.bound:
                     continue
@@ -87,7 +88,7 @@ def _exports(tree: ast.Module, module: Scope, submodules: set[str]) -> Iterator[
 
 
 def _watched(scope: Scope, reader: ScopeReader) -> set[str]:
-    if isinstance(scope.node, (ast.Lambda, *COMPREHENSIONS)):
+    if isinstance(scope.node, (ast.Lambda, *COMPREHENSIONS)) or (scope is reader.module and reader.open):
         return set()
     names = scope.bound - scope.given - scope.globals - scope.nonlocals - scope.shared - BUILTIN
     if scope.is_class:

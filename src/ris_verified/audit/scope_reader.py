@@ -177,6 +177,7 @@ class ScopeReader(Expressions):
     def assign(self, node: ast.Assign) -> None:
         """Read `targets = value`."""
         self.visit(node.value)
+        self.open |= is_call(node.value, "globals")
         for target in node.targets:
             self.visit(target)
             if isinstance(target, ast.Subscript) and is_call(target.value, "globals"):
