@@ -157,6 +157,11 @@ def _standardised(x: Tensor) -> Tensor:
     return made
 
 
+def _reseeded(given: Any) -> Any:
+    torch.manual_seed(0)
+    return given
+
+
 def _first_of_batch(name: int) -> Callable[[Any], Any]:
     return lambda i: tuple(v[:1].expand_as(v) if n == name else v for n, v in enumerate(i))
 
@@ -198,6 +203,8 @@ FAULTS = (
     Fault("dropout_in_evaluation", "RV1605", "functional dropout without its mode",
           _inside("backbone.merge", lambda x: nn.functional.dropout(x, 0.1, training=True))),
     Fault("state_in_forward", "RV1605", "a counter drifts the ranges", modelling(_counting)),
+    Fault("reseeds_in_forward", "RV1605", "the same dropout mask in every step",
+          _given(_reseeded)),
     Fault("seed_ignored", "RV1605", "every build draws other weights", _seeded(lambda: next(_seeds))),
     Fault("seed_constant", "RV1605", "every seed draws the same weights", _seeded(lambda: 0)),
     Fault("builds_share_weights", "RV1605", "builds are cached", _remembered),

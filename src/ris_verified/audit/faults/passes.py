@@ -48,9 +48,10 @@ class Pass:
         truth: what the loss compares with.
         parts: batch, train → micro-batches.
         shares: their weights.
-        clears: whether gradients of the step before are dropped.
+        clears: state → whether gradients of the step before are dropped.
         autocast: declared precision → the one used.
         evaluating: the network's mode in the step.
+        training: what the loss is told.
         bad: parameters, norm → whether to skip.
         clip: parameters, train, norm.
         optimise: state.
@@ -64,9 +65,10 @@ class Pass:
     truth: Callable[[Any], Any] = lambda batch: batch
     parts: Callable[[Any, Any], list[Any]] = _cut
     shares: Callable[[Sequence[Any], Any], list[float]] = _shares
-    clears: bool = True
+    clears: Callable[[Any], bool] = lambda state: True
     autocast: Callable[[Any], Any] = lambda declared: declared
     evaluating: bool = False
+    training: bool = True
     bad: Callable[[Parameters, Tensor], bool] = lambda parameters, norm: not bool(torch.isfinite(norm))
     clip: Norm = _clip
     optimise: Callable[[Any], Any] = lambda state: state.optimizer.step()
@@ -82,7 +84,7 @@ class Pass:
     def step(self, state: Any, batch: Any, pipe: Any) -> StepReport:
         """Take one step."""
         train, rates = pipe.config.train, state.rates()
-        if self.clears:
+        if self.clears(state):
             state.optimizer.zero_grad()
         batch = self.batch(batch)
         parts = self.parts(batch, train)
@@ -117,7 +119,7 @@ class Pass:
         state.model.train()
         blended = pipe.covariances(outputs, part)
         truth = self.truth(part)
-        result = pipe.loss(outputs, blended.R_pred, truth, pipe.config, R_blend=blended.R, training=True)
+        result = pipe.loss(outputs, blended.R_pred, truth, pipe.config, R_blend=blended.R, training=self.training)
         return result if bool(torch.isfinite(result.total)) else None
 
     def _finish(self, state: Any, listed: Parameters, norm: Tensor, bad: bool, train: Any) -> None:
@@ -203,7 +205,7 @@ def _rolled(batch: Any) -> Any:
 
 
 FAULTS = (
-    Fault("gradients_pile_up", "RV1606", "zero_grad is missing", Pass(clears=False)),
+    Fault("gradients_pile_up", "RV1606", "zero_grad is missing", Pass(clears=lambda s: False)),
     Fault("half_of_the_batch", "RV1606", "one micro-batch is enough", Pass(batch=lambda b: b.split(2)[0])),
     Fault("truth_of_another_scene", "RV1606", "labels are shuffled", Pass(truth=_rolled)),
     Fault("rest_of_the_batch_dropped", "RV1606", "a floor division", Pass(parts=_whole)),
@@ -234,5 +236,9 @@ FAULTS = (
           Pass(skipped=lambda s, t: s.update_averages(t))),
     Fault("decay_on_skip", "RV1403", "zero gradients and a step", Pass(skipped=_decays)),
     Fault("skips_never_forgotten", "RV1403", "the counter is not reset", Pass(count=_never_reset)),
+    Fault("gradients_left_by_a_skip", "RV1403", "zero_grad comes after a step, and a skip has none",
+          Pass(clears=lambda s: s.consecutive == 0)),
+    Fault("step_does_not_say_that_it_trains", "RV1403", "training=False is copied from validation",
+          Pass(training=False)),
     Fault("errors_swallowed", "RV1403", "every error is a skip", _swallowing),
 )  # fmt: skip

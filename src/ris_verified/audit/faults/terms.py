@@ -203,6 +203,8 @@ FAULTS = (
           Recipe(rows=lambda rows, b: {**rows, "angle": rows["angle"].sqrt()})),
     Fault("loss_weighted_by_snr", "RV1604", "weak scenes count less, undeclared",
           Recipe(rows=_weighted("angle", lambda b: torch.sigmoid(b.snr / 10)))),
+    Fault("noisy_scenes_dropped", "RV1604", "scenes below 0 dB have no angle term",
+          Recipe(rows=_weighted("angle", lambda b: (b.snr > 0).float()))),
     Fault("loss_reads_beta", "RV1604", "the total is scaled by 1 − β", losing(_reads_beta)),
     Fault("loss_spoils_batch", "RV1604", "positions are scaled in place", losing(_spoils_batch)),
     Fault("hidden_annealing", "RV1604", "a weight grows with every call", _annealed),

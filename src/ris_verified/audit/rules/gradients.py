@@ -65,8 +65,9 @@ def sample_isolated(context: Context) -> Sequence[Measurement]:
     law="∂R_raw/∂t = (1 − β) ∂R_pred/∂t; the loss reaches both factors and the backbone",
     why="A blend without gradient trains nothing, and a wrong factor changes every rate unseen.",
     how="In float64, along a random direction t of both factors: autograd of ⟨W, R_raw⟩ and a central difference of "
-    "R_pred, h = eps^⅓; bound 1e3 h² of the slope's size (the third derivative of a normalised product is of order one "
-    "per unit of the factors). Then |∂loss/∂θ| > 0 in the backbone.",
+    "R_pred, h = eps^⅓; bound 1e3 h² of the slope's size (the third derivative of a normalised product is of order "
+    "one per unit of the factors). Then |∂loss/∂θ| > 0 in the backbone, and for each output of the network the slope "
+    "along its own gradient in the weights against central differences, bound a fiftieth in two of six scenes.",
     remedy="blend as (1 − β) R_pred + β R_samp.detach() and keep the model's graph",
 )
 def predicted_live(context: Context) -> Sequence[Measurement]:

@@ -52,8 +52,9 @@ def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
     "HPO overrides existing names only, and never β, the ridge or C_EPS",
     law="{names of the space} ⊆ {configuration fields} ∖ {β, ridge, C_EPS}; a trial keeps those three",
     why="A study that tunes β compares trials that solve different problems.",
-    how="Names of every space against the fields; the three values of the configuration of each extreme trial. Bound: "
-    "none unknown, none changed.",
+    how="Names of every space against the fields; the three values of the configuration of each extreme trial, and of "
+    "trials of a base with other values. A name that does not exist is refused; a sampled β, ridge or C_EPS never "
+    "arrives. Bound: none unknown, none changed.",
     remedy="take the field out of the space, or use its present name",
 )
 def overrides(context: Context) -> Sequence[Measurement]:
@@ -79,9 +80,9 @@ def overrides(context: Context) -> Sequence[Measurement]:
     "Newton is on, the MLE is tuned, loss weights reach the loss",
     law="trial: newton_nearfield = true; space ∩ estimate.mle_* ≠ ∅; loss(trial).total = Σ sampled weight · term",
     why="A weight that never reaches the loss is sampled, logged and ranked by luck.",
-    how="Extreme trials of each space: every sampled value is read back from the configuration; the loss is "
-    "evaluated with it and its total compared with the sampled weights times its terms, bound 8 eps of float32 "
-    "a term.",
+    how="Extreme trials of each space and trials inside it: every sampled value is read back from the configuration "
+    "to its last digit, and nothing else than the study's restrictions differs from the base; the loss is evaluated "
+    "with it and its total compared with the sampled weights times its terms, bound 8 eps of float32 a term.",
     remedy="write every sampled value into the trial's configuration",
 )
 def trial_reaches(context: Context) -> Sequence[Measurement]:
@@ -111,8 +112,8 @@ def trial_reaches(context: Context) -> Sequence[Measurement]:
     "A trial is plain and small",
     law="curriculum, EMA, SWA off; accumulation 1; batch 64–80; 10 % of the data",
     why="An average or a curriculum hides what a learning rate does in few epochs.",
-    how="Configuration of each extreme trial; scenes rounded from hpo.data_share = 0.1, 8,000 and 1,600 at "
-    "reference size.",
+    how="Configuration of each extreme trial; scenes rounded from hpo.data_share = 0.1, 8,000 and 1,600 at reference "
+    "size. The same on a base with curriculum, averages, accumulation, other epochs and another share.",
     remedy="set these fields in trial_config",
 )
 def trial_plain(context: Context) -> Sequence[Measurement]:

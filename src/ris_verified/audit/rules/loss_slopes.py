@@ -115,7 +115,7 @@ def unread_fields(context: Context) -> list[Measurement]:
     again = float(bench.evaluate(bench.outputs, bench.R, batch).total)
     found = [equal(again, base, "the loss of the same call a second time", where=WHERE)]
     for name in UNREAD:
-        other = dataclasses.replace(batch, **{name: 1.5 * vars(batch)[name] + 0.1})
+        other = dataclasses.replace(batch, **{name: 0.1 - 1.5 * vars(batch)[name]})
         value = float(bench.evaluate(bench.outputs, bench.R, other).total)
         found.append(equal(value, base, f"the loss with another {name} in the batch", where=WHERE))
     held = {**vars(batch), **vars(bench.outputs)}

@@ -116,7 +116,10 @@ def repeats(context: Context) -> list[Measurement]:
 
     small = context.small
     build, model, batch = small.pipeline.build_model, small.model, small.batch
+    torch.manual_seed(small.seed + 987_654)  # no round number that a network would reset it to
+    drawn = torch.get_rng_state()
     before, first = _bits(model), run(model, batch)
+    still = torch.equal(drawn, torch.get_rng_state())
     torch.manual_seed(small.seed + 1)
     second = run(model, batch)
     found = [
@@ -127,6 +130,7 @@ def repeats(context: Context) -> list[Measurement]:
     found.append(
         equal(_differing(before, _bits(model))[:3], [], "weights and buffers changed by an evaluation", where=WHERE)
     )
+    found.append(equal(still, True, "the random state after an evaluation is that before it", where=WHERE))
     one, other = build(small.config), build(small.config)
     found.append(
         equal(_differing(_bits(one), _bits(other))[:3], [], "weights that differ between two builds", where=WHERE)

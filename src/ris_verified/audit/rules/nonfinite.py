@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.plain_step import plain_step, trace_steps
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal
 
 if TYPE_CHECKING:
@@ -109,6 +110,23 @@ def counters(context: Context) -> list[Measurement]:
     ]
 
 
+def left_over(context: Context) -> list[Measurement]:
+    """Measure that a step whose second part is NaN leaves nothing of its first part to the next step."""
+    import torch
+
+    place = context.small.with_config(context.small.config.replaced({"train.accumulation": 2}))
+    vars(place)["model"] = context.small.model
+    good = context.small.batch
+    half = len(good) // 2
+    bad = dataclasses.replace(good, y=torch.cat([good.y[:half] * 2, good.y[half:] * math.nan]))
+    after = trace_steps(place, [bad, good], place.pipeline.train_step, 1.0).gradients[-1]
+    alone = trace_steps(place, [good], plain_step, 1.0).gradients[0]
+    apart = max((float((after[n] - g).abs().max()) if n in after else math.inf for n, g in alone.items()), default=0.0)
+    largest = max(float(g.abs().max()) for g in alone.values())
+    message = "gradient after a skipped step against that of the batch alone, relative"
+    return [at_most(apart / largest, 1e4 * torch.finfo(torch.float32).eps, message, where=WHERE)]
+
+
 def passed_on(context: Context) -> list[Measurement]:
     """Measure that a broken law is raised, and that no stage turns NaN into a number."""
     import torch
@@ -126,6 +144,7 @@ def passed_on(context: Context) -> list[Measurement]:
     except InvariantError:
         outcome = "raised"
     found = [equal(outcome, "raised", "an InvariantError inside a training step", where=WHERE)]
+    found.append(equal(_asks(place), "raised", "a training step on a prediction without gradient", where=WHERE))
     b, blended = place.batch, place.blend
     y = torch.cat([b.y[:1] * math.nan, b.y[1:]])
     bad = torch.cat([blended.R[:1] * math.nan, blended.R[1:]])
@@ -148,3 +167,19 @@ def passed_on(context: Context) -> list[Measurement]:
             hidden = False  # a refusal hides nothing
         found.append(equal(hidden, False, "a NaN scene gives finite figures", where=where))
     return found
+
+
+def _asks(place: Context) -> str:
+    """The loss asks for a gradient in training only, so the step must say that it trains."""
+    from ris_verified.errors import InvariantError
+
+    def loss(outputs: Any, R_hat: Tensor, *given: Any, **named: Any) -> Any:
+        made = place.pipeline.loss(outputs, R_hat.detach(), *given, **named)
+        return dataclasses.replace(made, total=made.total + 0 * outputs.ranges.sum())
+
+    pipeline = dataclasses.replace(place.pipeline, loss=loss)
+    try:
+        pipeline.train_step(place.state(), place.batch, pipeline)
+    except InvariantError:
+        return "raised"
+    return "trained"

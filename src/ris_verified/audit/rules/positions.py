@@ -29,10 +29,12 @@ SHIFT = 0.15
     law="for one source at p: spectrum and Newton on a(p)a(p)ᴴ return p, in azimuth, elevation and range",
     why="A sign, a unit or an order of axes that differs in the search shows in some corner of the view only.",
     how="45 positions over the view, covariances from the closed form in NumPy. Spectrum: correlation of the found "
-    "with the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance"
-    " at most a hundredth of the range. Then K = 1 … K_MAX sources apart, the others 30 dB below: each has a peak and"
-    " a refined position of its own, in its slot. Newton from edges of the view at random covariances: finite, "
-    "inside the view, null spectrum (NumPy) not above the start's by more than 1e3 eps·N.",
+    "with the true steering vector, bound 1/2, inside the main lobe. Newton: the same, bound 1 − 1e-6; distance at "
+    "most a hundredth of the range. Then K = 1 … K_MAX sources apart, the others 30 dB below: each has a peak and a "
+    "refined position of its own, in its slot. Newton from edges of the view at random covariances: finite, inside "
+    "the view, null spectrum (NumPy) not above the start's by more than 1e3 eps·N. Heads: slots of a scene differ, "
+    "R_pred is not real, and without the learned residual a slot's factors multiply to the closed form at its own "
+    "angles and range, bound 32 eps of the phase; free factors, not of unit modulus, are exempt.",
     remedy="use the one steering convention, conjugates included, in the search",
 )
 def peaks_at_truth(context: Context) -> Sequence[Measurement]:

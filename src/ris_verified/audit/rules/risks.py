@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
-from ris_verified.audit.rules.nonfinite import changed, counters, passed_on, single_poisons, values
+from ris_verified.audit.rules.nonfinite import changed, counters, left_over, passed_on, single_poisons, values
 
 if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
@@ -107,7 +107,7 @@ def nan_drill(context: Context) -> Sequence[Measurement]:
     except TrainingError:
         outcome = f"stopped at step {state.step}"
     found.append(equal(outcome, "stopped at step 3", "a run of NaN with a limit of 2", where="train_step"))
-    return [*found, *single_poisons(context), *counters(context), *passed_on(context)]
+    return [*found, *single_poisons(context), *counters(context), *left_over(context), *passed_on(context)]
 
 
 @rule(
