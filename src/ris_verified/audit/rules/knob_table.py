@@ -104,7 +104,8 @@ KNOBS = (
          ("draw_scene",), given={"scene.sources_min": 1}, draws=16),
     *(Knob(f"scene.{n}", by(f"scene.{n}", factor), ("draw_scene",), VIEW)
       for n, factor in (("range_max", 1.5), ("range_min", 0.75), ("azimuth_max", 0.75), ("elevation_max", 0.75))),
-    Knob("scene.base_station_distance", by("scene.base_station_distance", 1.0, 10.0), ("draw_scene",)),
+    Knob("scene.base_station_distance", by("scene.base_station_distance", 1.0, 10.0), ("draw_scene",),
+         given={"scene.rician_factor_min": 1.0, "scene.rician_factor_max": 3.0}),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", factor, plus), ("spectrum",))
       for n, factor, plus in (("grid_azimuth", 1, 4), ("grid_elevation", 1, 4), ("grid_range", 1, 3))),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", 1, 4), (), ("order",), quick=False)

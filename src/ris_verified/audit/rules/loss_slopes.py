@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
-from ris_verified.audit.rules.loss_laws import Bench
+from ris_verified.audit.rules.loss_bench import Bench
 
 if TYPE_CHECKING:
     from torch import Tensor
