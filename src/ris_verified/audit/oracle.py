@@ -91,6 +91,11 @@ def relative(a: Tensor, b: Tensor) -> float:
     return float(difference.max())
 
 
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    """Return whether two tensors hold the same numbers in the same places, NaN beside NaN."""
+    return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
+
+
 def numerical_rank(R: Tensor, dtype: torch.dtype | None = None) -> int:
     """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
 

@@ -148,7 +148,7 @@ def _reads_beta(model: nn.Module, cfg: Any) -> None:
 
 def _all_finite(model: nn.Module, cfg: Any) -> None:
     model.register_forward_hook(
-        lambda m, i, out: dataclasses.replace(out, **{n: torch.nan_to_num(v) for n, v in vars(out).items()})
+        lambda m, i, out: dataclasses.replace(out, **{n: v.masked_fill(~v.isfinite(), 0) for n, v in vars(out).items()})
     )
 
 

@@ -11,8 +11,6 @@ from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_mos
 from ris_verified.audit.rules.known import random_covariances
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ris_verified.config import Config
     from ris_verified.estimate.result import Peaks
 
@@ -177,7 +175,8 @@ def any_start(context: Context) -> list[Measurement]:
 
     cfg = context.config
     s, K_MAX = cfg.scene, cfg.scene.sources_max
-    R = random_covariances(context, 3, min(K_MAX + 2, cfg.array.elements)).repeat(3, 1, 1)
+    three = random_covariances(context, 3, min(K_MAX + 2, cfg.array.elements))
+    R, bases = three.repeat(3, 1, 1), torch.linalg.eigh(three)[1].repeat(3, 1, 1).numpy()
     rng = np.random.default_rng([context.seed, 1602])
     high = np.array([s.azimuth_max, s.elevation_max, s.range_max])
     low = np.array([-s.azimuth_max, -s.elevation_max, s.range_min])
@@ -193,7 +192,7 @@ def any_start(context: Context) -> list[Measurement]:
     found = [_slots(refined, counts, "newton from any start")]
     if not found[0].passed:
         return found
-    before, after = (_null(context, R, e, counts) for e in (start, refined))
+    before, after = (_null(context, bases, e, counts) for e in (start, refined))
     bound = 1e3 * float(np.finfo(np.float64).eps) * R.shape[-1]
     text = "rise of the null spectrum from a start by chance or at the edge of the view"
     return [
@@ -203,11 +202,11 @@ def any_start(context: Context) -> list[Measurement]:
     ]
 
 
-def _null(context: Context, R: Tensor, found: Peaks, counts: list[int]) -> Any:
+def _null(context: Context, bases: Any, found: Peaks, counts: list[int]) -> Any:
     import numpy as np
 
     rows: list[Any] = []
-    for b, (U, K) in enumerate(zip(np.linalg.eigh(R.numpy())[1], counts, strict=True)):
+    for b, (U, K) in enumerate(zip(bases, counts, strict=True)):
         a = closed_form(context, *(vars(found)[n][b, :K].double().numpy() for n in AXES))
         rows.append(1 - np.sum(np.abs(a.conj() @ U[:, -K:]) ** 2, 1) / np.sum(np.abs(a) ** 2, 1))
     return np.concatenate(rows)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.oracle import same_bits
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 from ris_verified.audit.rules.loss_bench import Bench
 
@@ -106,7 +107,6 @@ def _finite_at_truth(bench: Bench) -> list[Measurement]:
 
 def unread_fields(context: Context) -> list[Measurement]:
     """Measure that the loss reads outputs and truth only, changes neither, and repeats itself (RV1604)."""
-    import torch
 
     bench = Bench(context.small)
     batch = bench.batch
@@ -119,5 +119,5 @@ def unread_fields(context: Context) -> list[Measurement]:
         value = float(bench.evaluate(bench.outputs, bench.R, other).total)
         found.append(equal(value, base, f"the loss with another {name} in the batch", where=WHERE))
     held = {**vars(batch), **vars(bench.outputs)}
-    changed = [n for n, v in kept.items() if not torch.equal(torch.nan_to_num(v), torch.nan_to_num(held[n]))]
+    changed = [n for n, v in kept.items() if not same_bits(v, held[n])]
     return [*found, equal(changed, [], "tensors that the loss changed in place", where=WHERE)]

@@ -175,11 +175,11 @@ def _asks(place: Context) -> str:
     """The loss asks for a gradient in training only, so the step must say that it trains."""
     from ris_verified.errors import InvariantError
 
-    def loss(outputs: Any, R_hat: Tensor, *given: Any, **named: Any) -> Any:
+    def severed(outputs: Any, R_hat: Tensor, *given: Any, **named: Any) -> Any:
         made = place.pipeline.loss(outputs, R_hat.detach(), *given, **named)
         return dataclasses.replace(made, total=made.total + 0 * outputs.ranges.sum())
 
-    pipeline = dataclasses.replace(place.pipeline, loss=loss)
+    pipeline = dataclasses.replace(place.pipeline, loss=severed)
     try:
         pipeline.train_step(place.state(), place.batch, pipeline)
     except InvariantError:

@@ -123,7 +123,8 @@ def _rician(context: Context) -> Measurement:
     "and no other",
     why="A term that reads the wrong output trains the wrong head.",
     how="Each output of the model is disturbed alone, positions by too little to change the assignment of slots that "
-    "lie far apart; the set of terms that change is compared with the declared one. At the small size: the loss with other y, H, C, H_full and "
+    "lie far apart; the set of terms that change is compared with the declared one. At the small size: the loss with "
+    "other y, H, C, H_full and "
     "SNR in the batch; a scene's output among other scenes, in another place and alone; each field of the "
     "configuration turned for the stages that it must move, and for each stage all fields together that it must not "
     "feel (bits are compared); norm at the optimiser, live, EMA and SWA weights beside a plain step written in the "
