@@ -239,6 +239,7 @@ def test_every_way_to_a_slip(tmp_path: Path, body: str) -> None:
         "def f():\n    mine = T()\n    mine.lr = 1\n    return mine",
         "def f():\n    other = copy.deepcopy(cfg)\n    other.model.width = 1\n    return other",
         "def f(cfg: dict[str, int]): return cfg.popitem()",
+        "def pytest_configure(config): config.addinivalue_line(1, 2)",
         "import logging.config\nlogging.config.dictConfig({})",
         "def f(t: T): return t.__class__, t.__dict__",
         "getattr(cfg, str(args.data)), vars(cfg)[str(args.data)]",
@@ -327,6 +328,7 @@ def test_second_defaults(tmp_path: Path, line: str) -> None:
     [
         "def f(beta_max=0.3): ...",
         "def f(seed=1): ...",
+        "class Layer:\n    seed = 3",
         "x = cache.get('beta_max', 0.5)",
         "x = cfg.get('other', 0.5)",
         "beta_max = compute()",

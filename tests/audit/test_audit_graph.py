@@ -118,10 +118,10 @@ def test_loss_that_stays_in_the_graph(tmp_path: Path, line: str, result: str) ->
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("loss/terms.py", "def alignment(R, U):\n    return R.detach() @ U\n"),
-        ("my_losses.py", "def alignment(R, U):\n    return R.detach() @ U\n"),
-        ("a.py", "class AlignLoss:\n    def __call__(self, R, U):\n        return R.detach() @ U\n"),
-        ("a.py", "class Criterion:\n    def compute(self, R, U):\n        return R.detach() @ U\n"),
+        ("loss/terms.py", "import torch\ndef alignment(R, U):\n    return R.detach() @ U\n"),
+        ("my_losses.py", "import torch\ndef alignment(R, U):\n    return R.detach() @ U\n"),
+        ("a.py", "import torch\nclass AlignLoss:\n    def __call__(self, R, U):\n        return R.detach() @ U\n"),
+        ("a.py", "import torch\nclass Criterion:\n    def compute(self, R, U):\n        return R.detach() @ U\n"),
         ("a.py", "import torch\n@torch.no_grad()\ndef total_loss(R, U):\n    return R @ U\n"),
     ],
 )
@@ -130,10 +130,15 @@ def test_what_is_called_a_loss(tmp_path: Path, name: str, text: str) -> None:
 
 
 def test_what_is_no_loss_may_detach(tmp_path: Path) -> None:
-    text = "def score(R, U):\n    return R.detach() @ U\n\ndef plot(loss):\n    return loss.item()\n"
+    text = "import torch\ndef score(R, U):\n    return R.detach() @ U\n\ndef plot(loss):\n    return loss.item()\n"
     assert lines(tmp_path, text) == []
 
 
 def test_a_matching_in_a_file_of_losses_may_leave_the_graph(tmp_path: Path) -> None:
     text = "import torch\n@torch.no_grad()\ndef assign(cost) -> torch.Tensor:\n    return cost.cpu().argmin()\n"
     assert lines(tmp_path, text, "loss/assignment.py") == []
+
+
+def test_a_loss_without_torch_has_no_graph(tmp_path: Path) -> None:
+    text = "def huber_loss(f, scale):\n    f += scale\n    f[0] = 1\n    return f.item()\n"
+    assert lines(tmp_path, text) == []

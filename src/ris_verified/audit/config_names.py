@@ -31,7 +31,9 @@ class _Reader(Calls):
         scope: dict[str, Kind | None] = {}
         special = {a.arg for a in (node.args.vararg, node.args.kwarg) if a is not None}
         for argument in arguments(node.args):
-            scope[argument.arg] = None if argument.arg in special else self._argument(argument)
+            # A hook of pytest is given pytest's own configuration.
+            foreign = argument.arg in special or getattr(node, "name", "").startswith("pytest_")
+            scope[argument.arg] = None if foreign else self._argument(argument)
         if self.classes and not isinstance(node, ast.Lambda):
             first = arguments(node.args)[:1]
             own = self.classes[-1][0]

@@ -39,8 +39,9 @@ def conflicts(tree: Tree, schema: Schema, further: set[str]) -> Iterator[tuple[s
     options = {i for i, s in schema.sections.items() if s.kind == "arguments"}
     known = {n for names in holders.values() for n in names} | {n.lower() for n in further}
     places: dict[str, dict[tuple[str, Value], str]] = {}
+    classes = {i for i, s in schema.sections.items() if s.kind == "class"}
     for file, _ in tree.parsed:
-        for name, value, line, local in defaults(file):
+        for name, value, line, local in defaults(file, classes):
             lower = name.lower()
             common = local and (lower in GENERIC or len(lower) < 3 or isinstance(value, str | bool))
             if lower in known and not common:
@@ -73,17 +74,17 @@ def literal(node: ast.expr | None) -> Value | None:
     return None
 
 
-def defaults(file: SourceFile) -> Iterator[Default]:
-    """Yield every default of a file."""
-    for name, node, local in _named_values(file):
+def defaults(file: SourceFile, classes: set[str]) -> Iterator[Default]:
+    """Yield every default of a file; those of other classes than the configuration's are as local as a parameter's."""
+    for name, node, local in _named_values(file, classes):
         value = literal(node)
         if value is not None and node is not None:
             yield name, value, node.lineno, local
 
 
-def _named_values(file: SourceFile) -> Iterator[tuple[str, ast.expr | None, bool]]:
+def _named_values(file: SourceFile, classes: set[str]) -> Iterator[tuple[str, ast.expr | None, bool]]:
     for scope in file.index.of(ast.Module, ast.ClassDef):
-        local = isinstance(scope, ast.Module)
+        local = not (isinstance(scope, ast.ClassDef) and scope.name in classes)
         for item in scope.body:  # type: ignore[attr-defined]
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 yield item.target.id, _field(item.value), local

@@ -55,6 +55,8 @@ def _local_call(call: ast.Call) -> str:
 
 def loss_functions(file: SourceFile) -> list[Function]:
     """Return the functions that compute a loss: by their name, their class or their file."""
+    if "torch" not in file.text:
+        return []
     if LOSS_FILE.search(file.name):
         return [f for f in file.index.functions if _may_be_loss(f, file)]
     inside = {id(f) for c in file.index.of(ast.ClassDef) if LOSS.search(c.name) for f in c.body}

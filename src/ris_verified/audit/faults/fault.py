@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ris_verified.pipeline import Pipeline
 
 
@@ -63,6 +65,14 @@ class DataFault:
     rule: str
     story: str
     damage: Callable[[Path], None]
+
+
+def finite_only(values: Tensor) -> Tensor:
+    """Return values with zeros for what is not finite, the slip that many planted faults share."""
+    kept = values.new_zeros(values.shape)
+    there = values.isfinite()
+    kept[there] = values[there]
+    return kept
 
 
 AnyFault = Fault | SourceFault | DataFault

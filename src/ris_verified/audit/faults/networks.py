@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, finite_only
 from ris_verified.audit.faults.learning import modelling
 from ris_verified.pipeline import Pipeline
 
@@ -148,7 +148,7 @@ def _reads_beta(model: nn.Module, cfg: Any) -> None:
 
 def _all_finite(model: nn.Module, cfg: Any) -> None:
     model.register_forward_hook(
-        lambda m, i, out: dataclasses.replace(out, **{n: v.masked_fill(~v.isfinite(), 0) for n, v in vars(out).items()})
+        lambda m, i, out: dataclasses.replace(out, **{n: finite_only(v) for n, v in vars(out).items()})
     )
 
 
