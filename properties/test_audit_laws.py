@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ris_verified._config_load import names
-from ris_verified.audit.binding import unbound_names
-from ris_verified.audit.config_judge import nearest
-from ris_verified.audit.imports import cycles
 from ris_verified.audit.result import Report, Result, verdict
-from ris_verified.audit.syntax import SourceFile, Tree
+from ris_verified.audit.static.binding import unbound_names
+from ris_verified.audit.static.config_judge import nearest
+from ris_verified.audit.static.imports import cycles
+from ris_verified.audit.static.syntax import SourceFile, Tree
 from ris_verified.config import Config
 
 NAMES = st.sampled_from(["a", "b", "c"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.rule import NotApplicable, Profile
-from ris_verified.audit.syntax import Tree, read_tree
+from ris_verified.audit.static.syntax import Tree, read_tree
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -19,7 +19,7 @@ from ris_verified.audit.result import Result
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
 from ris_verified.audit.runner import PACKAGE, run_rule, undisturbed
-from ris_verified.audit.state import as_found
+from ris_verified.audit.state.fingerprint import as_found
 from ris_verified.errors import AuditError
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ class AuditNode(pytest.Collector):
 
     def setup(self) -> None:
         """Remember the state of process and pipeline."""
-        from ris_verified.audit.state import as_found
+        from ris_verified.audit.state.fingerprint import as_found
 
         self._found = self._around.enter_context(as_found(self.audit.pipeline))
 

@@ -18,7 +18,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.rule import Measurement, NotApplicable, Profile, Rule, tightness
 from ris_verified.audit.rules import rules
-from ris_verified.audit.state import as_found
+from ris_verified.audit.state.fingerprint import as_found
 from ris_verified.audit.waivers import apply_waivers, parse_waivers
 from ris_verified.errors import AuditError, RisVerifiedError
 

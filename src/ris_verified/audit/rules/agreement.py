@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.blends import blend_of_known, blend_of_scenes
+from ris_verified.audit.laws.judging import localisation_carries
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
-from ris_verified.audit.rules.blends import blend_of_known, blend_of_scenes
-from ris_verified.audit.rules.judging import localisation_carries
 
 if TYPE_CHECKING:
     from torch import Tensor

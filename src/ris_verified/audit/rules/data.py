@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import KEY, Context
 from ris_verified.audit.damage import DAMAGE, damage_file, tiny_data
+from ris_verified.audit.laws.drawn import own_keys
+from ris_verified.audit.laws.unpacking import as_drawn, moves, refusals, same_field
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.drawn import own_keys
-from ris_verified.audit.rules.unpacking import as_drawn, moves, refusals, same_field
 
 if TYPE_CHECKING:
     from ris_verified.data.batch import Batch

@@ -7,24 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.counting import inputs, measured_scenes, order_found
+from ris_verified.audit.laws.estimation import refining, require_surface, separate_sources
+from ris_verified.audit.laws.judging import bound_obeys
+from ris_verified.audit.laws.likelihood import at_optimum
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
-from ris_verified.audit.rules.counting import measured_scenes, order_found
-from ris_verified.audit.rules.estimation import refining, require_surface, separate_sources
-from ris_verified.audit.rules.judging import bound_obeys
-from ris_verified.audit.rules.likelihood import at_optimum
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-
-def inputs(batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, H_full and C of a batch, complex128."""
-    import torch
-
-    from ris_verified.shapes import from_ri
-
-    y, H_full, C = (from_ri(vars(batch)[n]).to(torch.complex128) for n in ("y", "H_full", "C"))
-    return y, H_full, C
 
 
 def finite_rows(found: Any) -> Tensor:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
+from ris_verified.audit.laws.model_slopes import output_slopes
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.model_slopes import output_slopes
 from ris_verified.audit.rules.names import clean
-from ris_verified.audit.syntax import SourceFile, read_file
+from ris_verified.audit.static.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
+from ris_verified.audit.static.syntax import SourceFile, read_file
 
 if TYPE_CHECKING:
     from torch import Tensor

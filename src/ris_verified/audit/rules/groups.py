@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.model_laws import unregistered
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.model_laws import unregistered
 
 MILLION = 1_000_000
 TOO_SMALL = 1e-11  # a thousandth of Adam's eps: the step is below a thousandth of the rate

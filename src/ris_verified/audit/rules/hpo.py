@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.trial_laws import kept, refused, restricted
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
-from ris_verified.audit.rules.trial_laws import kept, refused, restricted
 
 FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, NotApplicable, equal, rule
-from ris_verified.audit.syntax import SourceFile, called_name
+from ris_verified.audit.static.syntax import SourceFile, called_name
 
 OPTIONS = ("--n_trials", "--epochs_per_trial", "--space")
 

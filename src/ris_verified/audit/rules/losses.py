@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.loss_laws import loss_laws
+from ris_verified.audit.laws.loss_slopes import output_slopes, scene_slopes
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, rule
-from ris_verified.audit.rules.loss_laws import loss_laws
-from ris_verified.audit.rules.loss_slopes import output_slopes, scene_slopes
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ris_verified._config_load import HISTORICAL
-from ris_verified.audit.binding import never_return, unbound_names
-from ris_verified.audit.config_judge import findings
-from ris_verified.audit.config_names import read_uses
-from ris_verified.audit.config_read import read_schema
-from ris_verified.audit.config_schema import ANY, Schema
-from ris_verified.audit.config_uses import Modules, Uses
 from ris_verified.audit.context import Context
-from ris_verified.audit.defaults import conflicts
 from ris_verified.audit.rule import Measurement, NotApplicable, rule
-from ris_verified.audit.scopes import literal_all
-from ris_verified.audit.syntax import SourceFile, Tree, read_file, uncollected
+from ris_verified.audit.static.binding import never_return, unbound_names
+from ris_verified.audit.static.config_judge import findings
+from ris_verified.audit.static.config_names import read_uses
+from ris_verified.audit.static.config_read import read_schema
+from ris_verified.audit.static.config_schema import ANY, Schema
+from ris_verified.audit.static.config_uses import Modules, Uses
+from ris_verified.audit.static.defaults import conflicts
+from ris_verified.audit.static.scopes import literal_all
+from ris_verified.audit.static.syntax import SourceFile, Tree, read_file, uncollected
 
 PACKAGE = Path(__file__).resolve().parents[2]
 

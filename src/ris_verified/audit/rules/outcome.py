@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.channel import channel_laws, code_laws
+from ris_verified.audit.laws.drawn import drawn_laws
+from ris_verified.audit.laws.judging import loop_obeys
+from ris_verified.audit.laws.knobs import knobs_turn
+from ris_verified.audit.laws.loss_slopes import unread_fields
+from ris_verified.audit.laws.model_laws import repeats, scenes_alone
+from ris_verified.audit.laws.step_laws import batch_laws, report_laws, update_laws
 from ris_verified.audit.oracle import element_grid, other_panel, relative, wave
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.channel import channel_laws, code_laws
-from ris_verified.audit.rules.drawn import drawn_laws
-from ris_verified.audit.rules.judging import loop_obeys
-from ris_verified.audit.rules.knobs import knobs_turn
-from ris_verified.audit.rules.loss_slopes import unread_fields
 from ris_verified.audit.rules.losses import all_weights
-from ris_verified.audit.rules.model_laws import repeats, scenes_alone
-from ris_verified.audit.rules.step_laws import batch_laws, report_laws, update_laws
 from ris_verified.audit.rules.trials import objective_declares
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.estimation import any_start, at_edges, refining, require_surface, several_sources
+from ris_verified.audit.laws.judging import metric_obeys
+from ris_verified.audit.laws.matching import known_cases
+from ris_verified.audit.laws.model_laws import heads_agree
 from ris_verified.audit.oracle import closed_form, view_grid
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.estimation import any_start, at_edges, refining, require_surface, several_sources
-from ris_verified.audit.rules.judging import metric_obeys
 from ris_verified.audit.rules.losses import all_weights
-from ris_verified.audit.rules.matching import known_cases
-from ris_verified.audit.rules.model_laws import heads_agree
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.nonfinite import changed, counters, left_over, passed_on, single_poisons, values
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
-from ris_verified.audit.rules.nonfinite import changed, counters, left_over, passed_on, single_poisons, values
 
 if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline

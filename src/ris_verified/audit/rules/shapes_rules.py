@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.known import predicted_of_known, sample_formula
 from ris_verified.audit.oracle import numerical_rank
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
-from ris_verified.audit.rules.known import predicted_of_known, sample_formula
 
 if TYPE_CHECKING:
     pass

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.globals_written import written_globals
-from ris_verified.audit.graph import forward_functions, loss_functions
-from ris_verified.audit.imports import cycles
-from ris_verified.audit.randomness import without_generator
 from ris_verified.audit.rule import Measurement, rule
 from ris_verified.audit.rules.names import clean, require_source, slip
-from ris_verified.audit.swallow import swallowed_failures
-from ris_verified.audit.syntax import uncollected
-from ris_verified.audit.tensors import builtins_on_tensors
-from ris_verified.audit.tools import checkout, standalone, tool_findings
+from ris_verified.audit.static.globals_written import written_globals
+from ris_verified.audit.static.graph import forward_functions, loss_functions
+from ris_verified.audit.static.imports import cycles
+from ris_verified.audit.static.randomness import without_generator
+from ris_verified.audit.static.swallow import swallowed_failures
+from ris_verified.audit.static.syntax import uncollected
+from ris_verified.audit.static.tensors import builtins_on_tensors
+from ris_verified.audit.static.tools import checkout, standalone, tool_findings
 
 
 @rule(

@@ -1,0 +1,1 @@
+"""Measurements that rules call: one module a law, one list of measurements a function."""

@@ -1,0 +1,94 @@
+"""Identities of the loss, scene by scene; measured for RV0603."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import TYPE_CHECKING
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.laws.loss_bench import Bench, rounding
+from ris_verified.audit.laws.position_laws import slots, sources
+from ris_verified.audit.rule import Measurement, at_least, close
+
+if TYPE_CHECKING:
+    from ris_verified.loss.total import LossResult
+
+WHERE = "loss"
+
+
+def loss_laws(context: Context) -> list[Measurement]:
+    """Measure all identities at the small size."""
+    bench = Bench(context.small)
+    return [*_additive(bench), *_closed_form(bench), *_ends(bench), *slots(bench), *sources(bench)]
+
+
+def _figures(result: LossResult) -> dict[str, float]:
+    return {
+        "total": float(result.total),
+        "logged NMSE": float(result.nmse),
+        **{n: float(v) for n, v in result.terms.items()},
+    }
+
+
+def _additive(bench: Bench) -> list[Measurement]:
+    """The loss of B scenes is the mean of the losses of one, so no scene weighs on another's."""
+    whole = _figures(bench.evaluate(bench.outputs, bench.R, bench.batch))
+    single = [_figures(bench.evaluate(*bench.row(i))) for i in range(len(bench.K))]
+    found = []
+    for name, value in whole.items():
+        mean = sum(s.get(name, float("nan")) for s in single) / len(single)
+        bound = rounding(bench.R) * max(1.0, abs(mean))
+        found.append(
+            close(value, mean, bound, f"{name} of {len(single)} scenes against the mean over each alone", where=WHERE)
+        )
+    return found
+
+
+def _closed_form(bench: Bench) -> list[Measurement]:
+    """NMSE = ‖R − R_true‖²_F/‖R_true‖²_F of each scene, in NumPy."""
+    import numpy as np
+
+    found = []
+    for i, K in enumerate(bench.K):
+        outputs, R, batch = bench.row(i)
+        wanted = float(np.sum(np.abs(R.numpy() - batch.R_in.numpy()) ** 2) / np.sum(np.abs(batch.R_in.numpy()) ** 2))
+        result = bench.evaluate(outputs, R, batch, "covariance")
+        for name, value in (("covariance", float(result.terms["covariance"])), ("logged NMSE", float(result.nmse))):
+            bound = rounding(R) * max(1.0, wanted)
+            found.append(close(value, wanted, bound, f"{name} against ‖R − R_true‖²/‖R_true‖², K = {K}", where=WHERE))
+    return found
+
+
+def _ends(bench: Bench) -> list[Measurement]:
+    """For every K: alignment 0 at the truth, 1 across, growing between; order 0 for the right K only."""
+    import torch
+
+    found, N = [], bench.R.shape[-1]
+    for i, K in enumerate(bench.K):
+        outputs, _, batch = bench.row(i)
+        truth = batch.R_in
+        values, vectors = torch.linalg.eigh(truth.to(torch.complex128))
+        U = vectors[..., -K:] if float(values[0, -K]) > 1e-6 * N else vectors[..., -1:]
+        across = ((torch.eye(N) - U @ U.mH) * (N / (N - U.shape[-1]))).to(truth.dtype)
+        if U.shape[-1] == K:
+            steps = [(1 - s) * truth + s * across for s in (0.0, 0.25, 0.5, 0.75, 1.0)]
+            curve = [float(bench.evaluate(outputs, R, batch, "alignment").terms["alignment"]) for R in steps]
+            rise = min(b - a for a, b in itertools.pairwise(curve))
+            found.append(close(curve[0], 0.0, 1e-4, f"alignment at the truth, K = {K}", where="alignment"))
+            found.append(close(curve[-1], 1.0, 1e-4, f"alignment at its complement, K = {K}", where="alignment"))
+            found.append(
+                at_least(rise, 1e-4, f"rise of alignment from truth to complement, K = {K}", where="alignment")
+            )
+            gap = float(bench.evaluate(outputs, across, batch, "eigengap").terms["eigengap"])
+            found.append(at_least(gap, 1e-3, f"eigengap at the truth's complement, K = {K}", where="eigengap"))
+        most = outputs.k_logits.shape[1]
+        for k in range(most):
+            logits = torch.full((1, most), -20.0)
+            logits[0, k] = 20.0
+            made = dataclasses.replace(outputs, k_logits=logits)
+            value = float(bench.evaluate(made, truth, batch, "order").terms["order"])
+            message = f"order for {K} sources with the logits on {k + 1}"
+            right = close(value, 0.0, 1e-4, message, where="order")
+            found.append(right if k + 1 == K else at_least(value, 0.1, message, where="order"))
+    return found

@@ -1,0 +1,1 @@
+"""What an audit could disturb, hashed before and after and put back."""

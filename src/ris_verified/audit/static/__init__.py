@@ -1,0 +1,1 @@
+"""Reading foreign source as syntax trees: names, bindings, configuration, randomness, never importing it."""

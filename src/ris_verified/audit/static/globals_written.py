@@ -1,0 +1,106 @@
+"""State of a module that functions change."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ris_verified.audit.static.facts import MUTATORS
+from ris_verified.audit.static.index import children
+from ris_verified.audit.static.syntax import Function, SourceFile, arguments, called_name, root_name
+
+Finding = tuple[int, str]
+CONTAINERS = {"list", "dict", "set", "defaultdict", "OrderedDict", "Counter", "deque", "bytearray", "SimpleNamespace"}
+CHANGES = MUTATORS | {"popitem", "reverse", "extendleft", "subtract", "move_to_end", "rotate"}
+
+
+def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
+    """Yield line and message for every function that changes what belongs to its module."""
+    shared = _containers(tree)
+    if not (file.index.of(ast.Global) or "globals()" in file.text or _touched(file, shared)):
+        return
+    for function in file.index.functions:
+        if function.name == "__getattr__" and function in tree.body:
+            continue  # a module that fetches its names when they are asked for may keep them
+        body = list(_own(function))
+        declared = {n for node in body if isinstance(node, ast.Global) for n in node.names}
+        written = list(_writes(body, declared, shared))
+        local = _locals(function, body) - declared if written else set()
+        seen: set[str] = set()
+        for line, name, how in written:
+            if name not in seen | local:
+                seen.add(name)
+                yield line, f"{function.name} writes the global {name!r} ({how})"
+
+
+def _touched(file: SourceFile, shared: set[str]) -> bool:
+    """Whether anything in a file could be a change of a shared name."""
+    if not shared:
+        return False
+    stored = [n for n in file.index.of(ast.Subscript, ast.Attribute) if not isinstance(n.ctx, ast.Load)]  # type: ignore[attr-defined]
+    called = [n.func for n in file.index.of(ast.Call) if isinstance(n.func, ast.Attribute) and n.func.attr in CHANGES]
+    return any(root_name(node) in shared for node in (*stored, *called))
+
+
+def _containers(tree: ast.Module) -> set[str]:
+    found: set[str] = set()
+    classes = {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
+    for node in tree.body:
+        value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
+        made = called_name(value.func) if isinstance(value, ast.Call) else ""
+        literal = isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp)
+        if literal or made in CONTAINERS or made in classes:
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+def _own(function: Function) -> Iterator[ast.AST]:
+    # Statements of this function only: inner functions are asked on their own.
+    stack: list[ast.AST] = list(reversed(function.body))
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            stack += reversed(children(node))
+
+
+def _locals(function: Function, body: list[ast.AST]) -> set[str]:
+    names = {argument.arg for argument in arguments(function.args)}
+    for node in body:
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+    return names
+
+
+def _writes(body: list[ast.AST], declared: set[str], shared: set[str]) -> Iterator[tuple[int, str, str]]:
+    for node in body:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load) and node.id in declared:
+            yield node.lineno, node.id, "declared global and assigned"
+        elif isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+            names = [a.asname or a.name for a in node.names] if hasattr(node, "names") else [node.name]
+            yield from ((node.lineno, name, "declared global and bound") for name in names if name in declared)
+        elif isinstance(node, ast.Subscript | ast.Attribute) and not isinstance(node.ctx, ast.Load):
+            name = node.value.id if isinstance(node.value, ast.Name) else root_name(node) if _plain(node) else ""
+            if name in shared | declared:
+                yield node.lineno, name, "an item or attribute is assigned"
+            elif _is_globals(node.value):
+                yield node.lineno, "globals()", "an item is assigned"
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES:
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id in shared | declared:
+                yield node.lineno, owner.id, f"{node.func.attr}()"
+
+
+def _plain(node: ast.expr) -> bool:
+    while isinstance(node, ast.Subscript | ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
+
+
+def _is_globals(node: ast.expr) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "globals"

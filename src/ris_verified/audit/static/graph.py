@@ -1,0 +1,258 @@
+"""What leaves the graph of gradients in a network's forward and in a loss, read from syntax trees."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from ris_verified.audit.static.inplace import written_in_place
+from ris_verified.audit.static.syntax import Function, SourceFile, called_name, dotted
+from ris_verified.audit.static.tensors import Tensors
+
+Finding = tuple[int, str]
+BREAKS = {"detach", "detach_", "numpy", "item", "tolist"}
+BLOCKS = {"no_grad", "inference_mode"}
+ARRAYS = {"array", "asarray", "ascontiguousarray"}
+LOSS = re.compile(r"(^|_)(loss|losses|criterion|nll)(_|$|fn$)|(Loss|Losses|Criterion)$|^(Loss|Criterion)[A-Z]?")
+LOSS_FILE = re.compile(r"(^|/)(loss|losses|criterion|criteria)(/|\.py$)|_loss(es)?\.py$")
+CHOICES = {"argmin", "argmax", "argsort", "linear_sum_assignment", "long", "topk", "randperm"}
+# Constants that a loss or a blend compares with: no gradient belongs there.
+CONSTANT = re.compile(
+    r"samp|sample|target|truth|true|label|(^|_)gt|teacher|ema|momentum|weight|mask|scale|norm|ref|measured|observ|data|"
+    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor",
+    re.IGNORECASE,
+)
+LOGS = re.compile(r"log|metric|nmse|stat|report|monitor|terms|history|info|acc|score|summary|dict", re.IGNORECASE)
+TOTAL = re.compile(r"loss|total|objective|cost", re.IGNORECASE)
+
+
+def forward_functions(file: SourceFile) -> list[Function]:
+    """Return every `forward` of a class and the functions of the same file that it calls."""
+    classes = [c for c in file.index.of(ast.ClassDef) if c.bases]
+    todo: list[Function] = [
+        f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
+    ]
+    by_name: dict[str, Function] = {f.name: f for f in file.index.functions}
+    reached: dict[int, Function] = {}
+    while todo:
+        function = todo.pop()
+        if id(function) in reached:
+            continue
+        reached[id(function)] = function
+        calls = (node for node in file.index.below(function) if isinstance(node, ast.Call))
+        todo += [by_name[name] for name in {_local_call(call) for call in calls} & set(by_name)]
+    return list(reached.values())
+
+
+def _local_call(call: ast.Call) -> str:
+    # `f(x)` and `self.f(x)` are of this file; `other.f(x)` may be anything's.
+    if isinstance(call.func, ast.Name):
+        return call.func.id
+    own = isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name)
+    return called_name(call.func) if own and call.func.value.id in ("self", "cls") else ""  # type: ignore[attr-defined]
+
+
+def loss_functions(file: SourceFile) -> list[Function]:
+    """Return the functions that compute a loss: by their name, their class or their file."""
+    if "torch" not in file.text:
+        return []
+    if LOSS_FILE.search(file.name):
+        return [f for f in file.index.functions if _may_be_loss(f, file)]
+    inside = {id(f) for c in file.index.of(ast.ClassDef) if LOSS.search(c.name) for f in c.body}
+    return [f for f in file.index.functions if LOSS.search(f.name) or (id(f) in inside and f.name != "__init__")]
+
+
+def _may_be_loss(function: Function, file: SourceFile) -> bool:
+    # In a file of losses: what gives a tensor and chooses no indices, which never carry a gradient.
+    if function.name.startswith("__") and function.name != "__call__":
+        return False
+    returns = ast.unparse(function.returns) if function.returns is not None else "Tensor"
+    chooses = any(called_name(n.func) in CHOICES for n in file.index.below(function) if isinstance(n, ast.Call))
+    return ("Tensor" in returns or "Loss" in returns) and not chooses
+
+
+def forward_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
+    """Yield line and what leaves the graph, for everything in a function that `forward` runs."""
+    body = file.index.below(function)
+    tensors = Tensors(function, body, inputs=function.name == "forward" or _is_method(function))
+    for node in body:
+        what = _break(node, tensors)
+        if what and not _is_constant(node, sample=True):
+            yield node.lineno, f"{function.name} leaves the graph with {what}"  # type: ignore[attr-defined]
+    yield from _decorated(function)
+    for line, what in written_in_place(function, body, tensors):
+        yield line, f"{function.name} {what}"
+
+
+def _is_method(function: Function) -> bool:
+    return bool(function.args.args) and function.args.args[0].arg == "self"
+
+
+def _decorated(function: Function) -> Iterator[Finding]:
+    for decorator in function.decorator_list:
+        name = called_name(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        if name in BLOCKS:
+            yield function.lineno, f"{function.name} leaves the graph with {name}"
+
+
+def _break(node: ast.AST, tensors: Tensors) -> str:
+    if isinstance(node, ast.Attribute):
+        return ".data" if node.attr == "data" and isinstance(node.ctx, ast.Load) and not _is_module(node) else ""
+    if not isinstance(node, ast.Call):
+        return ""
+    name = called_name(node.func)
+    if name in BLOCKS and not any(isinstance(a, ast.Constant) and a.value is False for a in node.args):
+        return name
+    if name in BREAKS and isinstance(node.func, ast.Attribute):
+        # `torch.detach(x)` and `x.detach()`, but no `items.item(3)` of another library with more arguments.
+        return name if not node.args or dotted(node.func.value) == "torch" or name == "item" else ""
+    if name == "set_grad_enabled" and node.args and isinstance(node.args[0], ast.Constant) and not node.args[0].value:
+        return "set_grad_enabled(False)"
+    if name in ("requires_grad_",) and node.args and isinstance(node.args[0], ast.Constant) and not node.args[0].value:
+        return "requires_grad_(False)"
+    first = node.args[0] if node.args else None
+    held = isinstance(first, ast.Name) and first.id in tensors.given
+    given = first is not None and (held or tensors.is_tensor(first))
+    if isinstance(node.func, ast.Name) and name in ("float", "int") and given:
+        return f"{name}() of a tensor"
+    owner = dotted(node.func.value) if isinstance(node.func, ast.Attribute) else ""
+    if given and ((name in ARRAYS and owner in ("np", "numpy")) or (name == "tensor" and owner == "torch")):
+        return f"{owner}.{name}"
+    return ""
+
+
+def _is_module(node: ast.Attribute) -> bool:
+    return dotted(node.value) in ("torch.utils", "utils", "self", "cls", "torch", "args", "cfg", "config", "batch")
+
+
+def _is_constant(node: ast.AST, sample: bool = False) -> bool:
+    """Whether what leaves the graph is a constant by its name."""
+    owner = node.func if isinstance(node, ast.Call) else node
+    value = owner.value if isinstance(owner, ast.Attribute) else None
+    if isinstance(node, ast.Call) and node.args and dotted(value) in ("torch", "np", "numpy", ""):
+        value = node.args[0]
+    names = (
+        [
+            n.id if isinstance(n, ast.Name) else n.attr
+            for n in ast.walk(value)
+            if isinstance(n, ast.Name | ast.Attribute)
+        ]
+        if value
+        else []
+    )
+    pattern = re.compile("samp") if sample else CONSTANT
+    return any(pattern.search(name) for name in names)
+
+
+def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
+    """Yield line and fault for what leaves the graph on its way into the value that a loss returns.
+
+    What is only logged (put into a dictionary, returned beside the loss) may be detached, and so may
+    constants that the loss compares with.
+    """
+    body = file.index.below(function)
+    tensors = Tensors(function, body, inputs=True)
+    if any(isinstance(n, ast.Call) and called_name(n.func) in ("backward", "grad") for n in body):
+        return  # the gradient was taken before; what is returned is a report
+    flows = _Flows(body)
+    for node in body:
+        what = _break(node, tensors)
+        if not what or _is_constant(node):
+            continue
+        if what in BLOCKS:
+            reaches = any(not CONSTANT.search(name) and name in flows.returned for name in flows.bound_in(node))
+        else:
+            reaches = flows.reaches(node)
+        if reaches:
+            yield node.lineno, f"{function.name} returns a loss that left the graph with {what}"  # type: ignore[attr-defined]
+    if not LOGS.search(function.name) and "eval" not in function.name:
+        yield from _decorated(function)
+    for line, what in written_in_place(function, body, tensors):
+        yield line, f"{function.name} {what}"
+
+
+class _Flows:
+    """Which names and expressions of a function reach the loss that it returns."""
+
+    def __init__(self, body: list[ast.AST]) -> None:
+        self.body = body
+        self.wanted: set[int] = set()
+        self.returned: set[str] = set()
+        for node in body:
+            if isinstance(node, ast.Return) and node.value is not None:
+                for part in _loss_parts(node.value):
+                    self._take(part)
+        assigned = [n for n in body if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr)]
+        changed = True
+        while changed:
+            before = len(self.wanted)
+            for node in assigned:
+                targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
+                for target, value in _pairs(targets, node.value):
+                    held = target.value if isinstance(target, ast.Subscript) else target
+                    if isinstance(held, ast.Name) and held.id in self.returned:
+                        self._take(value)
+            for node in body:
+                if isinstance(node, ast.Call) and called_name(node.func) in ("append", "extend", "add_", "add"):
+                    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+                    if isinstance(owner, ast.Name) and owner.id in self.returned:
+                        for argument in node.args:
+                            self._take(argument)
+            changed = len(self.wanted) > before
+
+    def _take(self, value: ast.expr) -> None:
+        stack: list[ast.AST] = [value]
+        while stack:
+            node = stack.pop()
+            if id(node) in self.wanted:
+                continue
+            self.wanted.add(id(node))
+            if isinstance(node, ast.Name):
+                self.returned.add(node.id)
+            # A test chooses, and a shape counts: neither carries a gradient in any case.
+            if isinstance(node, ast.IfExp):
+                stack += [node.body, node.orelse]
+            elif not isinstance(node, ast.Compare | ast.Lambda):
+                stack += ast.iter_child_nodes(node)
+
+    def reaches(self, node: ast.AST) -> bool:
+        """Whether an expression is part of what is returned as the loss."""
+        return id(node) in self.wanted
+
+    def bound_in(self, call: ast.AST) -> set[str]:
+        """Return the names that a `with` on this call binds."""
+        for node in self.body:
+            if isinstance(node, ast.With | ast.AsyncWith) and any(item.context_expr is call for item in node.items):
+                return {
+                    n.id
+                    for s in node.body
+                    for n in ast.walk(s)
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+                }
+        return set()
+
+
+def _pairs(targets: list[ast.expr], value: ast.expr | None) -> Iterator[tuple[ast.expr, ast.expr]]:
+    for target in targets:
+        if value is None:
+            continue
+        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
+            yield from zip(target.elts, value.elts, strict=True)
+        elif isinstance(target, ast.Tuple):
+            yield from ((item, value) for item in target.elts)
+        else:
+            yield target, value
+
+
+def _loss_parts(value: ast.expr) -> list[ast.expr]:
+    """Return what of a returned value is the loss: the first of several, or what is called so."""
+    if isinstance(value, ast.Tuple) and value.elts:
+        return _loss_parts(value.elts[0])
+    if isinstance(value, ast.Dict):
+        named = [(k.value, v) for k, v in zip(value.keys, value.values, strict=True) if isinstance(k, ast.Constant)]
+        return [v for k, v in named if isinstance(k, str) and TOTAL.search(k) and not LOGS.search(k)]
+    if isinstance(value, ast.Call) and called_name(value.func)[:1].isupper():
+        named_parts = [k.value for k in value.keywords if k.arg and TOTAL.search(k.arg)]
+        return [*value.args[:1], *named_parts]
+    return [value]

@@ -1,0 +1,131 @@
+"""Failures that leave no trace: swallowed exceptions, and numbers in place of what is missing."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from ris_verified.audit.static.syntax import SourceFile, called_name, dotted, root_name
+
+Finding = tuple[int, str]
+BROAD = {"Exception", "BaseException"}
+# Showing an exception on a terminal is not handling it: nothing that goes on can tell that something failed.
+SHOWN = {
+    "print", "pprint", "print_exc", "print_exception", "write", "debug", "info", "warning", "warn", "error",
+    "exception", "critical", "log", "echo", "secho", "flush", "str", "repr", "format_exc", "format",
+}  # fmt: skip
+EXPECTED = {"ImportError", "ModuleNotFoundError", "KeyboardInterrupt", "StopIteration"}  # no failure of a computation
+MISSING = {"isnan", "isinf", "isfinite", "isnull", "isna"}
+
+
+def swallowed_failures(file: SourceFile) -> Iterator[Finding]:
+    """Yield line and message for every failure that is made to look like a result."""
+    for handler in file.index.of(ast.ExceptHandler):
+        yield from _handler(handler, file)
+    for call in file.index.of(ast.Call):
+        yield from _call(call)
+    for node in file.index.of(ast.Assign):
+        if _is_number(node.value) and any(_masked(target) for target in node.targets):
+            yield node.lineno, "a number is written over missing values"
+
+
+def _handler(handler: ast.ExceptHandler, file: SourceFile) -> Iterator[Finding]:
+    types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
+    broad = any(t is None or called_name(t) in BROAD for t in types)
+    expected = all(t is not None and called_name(t) in EXPECTED for t in types)
+    if not expected and any(_number_for_failure(statement) for statement in _statements(handler.body)):
+        yield handler.lineno, "a number stands in for a failure"
+    elif broad and not _handles(handler, file):
+        yield handler.lineno, "a broad handler drops its exception"
+
+
+def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in body:
+        yield statement
+        if isinstance(statement, ast.If | ast.With):
+            yield from _statements([*statement.body, *getattr(statement, "orelse", [])])
+
+
+def _handles(handler: ast.ExceptHandler, file: SourceFile) -> bool:
+    """Whether a handler raises, ends the process, or does more with its exception than show it."""
+    shown: set[int] = set()
+    for node in file.index.below(handler):
+        if isinstance(node, ast.Raise):
+            return True
+        if isinstance(node, ast.Call):
+            name = called_name(node.func)
+            if name in ("exit", "_exit", "abort", "fail", "set_exception", "rollback", "skip", "xfail"):
+                return True
+            if name in SHOWN:
+                shown |= {id(inner) for a in [*node.args, *(k.value for k in node.keywords)] for inner in ast.walk(a)}
+        elif isinstance(node, ast.Name) and node.id == handler.name and id(node) not in shown:
+            return True
+        if (
+            isinstance(node, ast.Call)
+            and called_name(node.func) in ("exc_info", "format_exc")
+            and id(node) not in shown
+        ):
+            return True
+    return False
+
+
+def _number_for_failure(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Return | ast.Assign | ast.AnnAssign) else None
+    return _is_number(value) or (isinstance(value, ast.Tuple) and bool(value.elts) and all(map(_is_number, value.elts)))
+
+
+def _is_number(value: ast.expr | None) -> bool:
+    """Whether an expression is a number that looks like a result; NaN does not."""
+    if isinstance(value, ast.UnaryOp):
+        value = value.operand
+    if isinstance(value, ast.Call):
+        name = called_name(value.func)
+        if name in ("zeros", "zeros_like", "ones", "new_zeros"):
+            return True
+        if name in ("float", "int", "tensor", "array", "asarray", "float32", "float64") and value.args:
+            text = value.args[0]
+            infinite = isinstance(text, ast.Constant) and isinstance(text.value, str) and "inf" in text.value.lower()
+            return infinite or _is_number(text)
+        return False
+    if isinstance(value, ast.Attribute):
+        return value.attr in ("inf", "infty") and root_name(value) in ("math", "np", "numpy", "torch")
+    number = isinstance(value, ast.Constant) and isinstance(value.value, int | float)
+    return number and not isinstance(value.value, bool)  # type: ignore[union-attr]
+
+
+def _call(call: ast.Call) -> Iterator[Finding]:
+    name = called_name(call.func)
+    keywords = {k.arg: k.value for k in call.keywords}
+    if name == "suppress" and any(called_name(a) in BROAD for a in call.args):
+        yield call.lineno, "suppress hides every exception"
+    elif name in ("nan_to_num", "nan_to_num_"):
+        nan = keywords.get("nan", call.args[2] if len(call.args) > 2 and "torch" not in dotted(call.func) else None)
+        # A value that was chosen, such as a cap on the error, is a decision; zero is what happens without one.
+        if nan is None or (isinstance(nan, ast.Constant) and nan.value == 0):
+            yield call.lineno, "nan_to_num writes zero for a missing value"
+    elif name == "fillna" and call.args and _is_number(call.args[0]):
+        yield call.lineno, "fillna writes a number for a missing value"
+    elif name == "where" and len(call.args) == 3 and _asks_missing(call.args[0]):
+        if any(_is_number(value) for value in call.args[1:]):
+            yield call.lineno, "where writes a number for a missing value"
+    elif name in ("masked_fill", "masked_fill_") and call.args and any(map(_asks_missing, call.args)):
+        if _is_number(call.args[-1]):
+            yield call.lineno, "masked_fill writes a number for a missing value"
+    elif "errors" in keywords and name in ("decode", "encode", "open", "read_text", "to_numeric", "str"):
+        value = keywords["errors"]
+        if isinstance(value, ast.Constant) and value.value == "ignore":
+            yield call.lineno, "errors='ignore' drops what cannot be read"
+
+
+def _masked(target: ast.expr) -> bool:
+    return isinstance(target, ast.Subscript) and _asks_missing(target.slice)
+
+
+def _asks_missing(node: ast.expr) -> bool:
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.Call) and called_name(inner.func) in MISSING:
+            return True
+        unequal = isinstance(inner, ast.Compare) and len(inner.ops) == 1 and isinstance(inner.ops[0], ast.NotEq)
+        if unequal and ast.dump(inner.left) == ast.dump(inner.comparators[0]):  # type: ignore[attr-defined]
+            return True  # x != x holds for NaN only
+    return False

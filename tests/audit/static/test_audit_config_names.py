@@ -1,0 +1,341 @@
+"""Configuration names that are read, against those that are defined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ris_verified.audit.runner import audit
+from ris_verified.audit.static.config_judge import findings, nearest
+from ris_verified.audit.static.config_names import read_uses
+from ris_verified.audit.static.config_read import read_schema
+from ris_verified.audit.static.config_schema import ANY
+from ris_verified.audit.static.syntax import read_tree
+
+CONFIG = """
+from dataclasses import dataclass, field
+
+@dataclass
+class BlendConfig:
+    beta: float = 0.3
+
+    def half(self):
+        return self.beta / 2
+
+@dataclass
+class Config:
+    blend: BlendConfig = field(default_factory=BlendConfig)
+    seed: int = 0
+"""
+
+
+def unknown(folder: Path, text: str) -> set[str]:
+    (folder / "config.py").write_text(CONFIG, encoding="utf-8")
+    (folder / "use.py").write_text(text, encoding="utf-8")
+    tree = read_tree(folder)
+    schema = read_schema(tree)
+    return {read.name for read, _ in findings(read_uses(tree, schema), schema, own=True)}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(cfg):\n    return cfg.blend.betta\n",
+        "def f(cfg):\n    b = cfg.blend\n    return b.betta\n",
+        "def f(cfg):\n    a, b = cfg.seed, cfg.blend\n    return b.betta\n",
+        "def f(blend: BlendConfig):\n    return blend.betta\n",
+        "def f(cfg):\n    return getattr(cfg.blend, 'betta', 0.3)\n",
+        "def f(self):\n    return hasattr(self.cfg.blend, 'betta')\n",
+        "def f(cfg):\n    return cfg.blend.get('betta', 1)\n",
+        "def f(cfg):\n    return cfg.blend['betta']\n",
+        "def f():\n    return Config().blend.betta\n",
+        "import dataclasses\ndef f(cfg):\n    other = dataclasses.replace(cfg, seed=1)\n    return other.blend.betta\n",
+        "def f(pipeline):\n    return pipeline.config.blend.betta\n",
+    ],
+)
+def test_unknown_names_are_found(tmp_path: Path, text: str) -> None:
+    assert unknown(tmp_path, text) == {"betta"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(cfg):\n    return cfg.blend.beta, cfg.seed, cfg.blend.half()\n",
+        "import elsewhere as config\ndef f():\n    return config.anything\n",
+        "def f(config: str):\n    return config.upper()\n",
+        "def f(args):\n    config = args.read()\n    return config.strip()\n",
+        "def f(cfg, name):\n    return getattr(cfg, name)\n",
+        "def f(cfg):\n    return cfg.__class__\n",
+    ],
+)
+def test_sound_reads_are_left_alone(tmp_path: Path, text: str) -> None:
+    assert unknown(tmp_path, text) == set()
+
+
+@pytest.mark.parametrize(
+    ("slip", "name"),
+    [("hybrid_beta", "HYBRID_COV_BETA"), ("tikh_alpha", "NF_MLE_TIKHONOV_LAMBDA"), ("eps_cov", "C_EPS")],
+)
+def test_historical_slips_are_blockers_with_the_right_hint(tmp_path: Path, slip: str, name: str) -> None:
+    (tmp_path / "train.py").write_text(
+        f"x = 1\n\ndef f(cfg):\n    return getattr(cfg, '{slip}', 1.0)\n", encoding="utf-8"
+    )
+    report = audit(None, source=tmp_path)
+    (found,) = [r for r in report.results if r.id == "RV0101"]
+    assert (found.status, found.severity, found.where) == ("fail", "blocker", "train.py:4")
+    assert slip in found.message
+    assert name in found.message
+    assert report.verdict == "NO-GO"
+
+
+def test_a_source_without_classes_is_judged_by_this_package(tmp_path: Path) -> None:
+    text = "def f(cfg):\n    return cfg.covariance.beta, cfg.C_EPS, cfg.covariance.betta\n"
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    found = [r.message for r in audit(None, source=tmp_path, select=["RV0101"]).results]
+    assert len(found) == 1
+    assert "'betta'" in found[0]
+    assert "covariance.beta" in found[0]
+
+
+def test_several_flat_classes_are_taken_together(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("class ACfg:\n    x = 1\n\nclass BCfg:\n    y = 2\n", encoding="utf-8")
+    schema = read_schema(read_tree(tmp_path))
+    assert schema.root == ANY
+    assert schema.knows(ANY, "x")
+    assert schema.knows(ANY, "y")
+    assert not schema.knows(ANY, "z")
+
+
+def test_nearest_prefers_equal_words() -> None:
+    assert nearest("grid_rnge", ["estimate.grid_range", "scene.range_min"]) == "estimate.grid_range"
+
+
+PROJECT = """
+import argparse
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+BETA = 0.3
+
+@dataclass
+class Base:
+    seed: int = 0
+
+@dataclass
+class ModelSection:
+    width: int = 64
+
+@dataclass
+class TrainCfg(Base):
+    lr: float = 3e-4
+    model: ModelSection = field(default_factory=ModelSection)
+
+    @property
+    def double_lr(self):
+        return 2 * self.lr
+
+cfg = TrainCfg()
+mdl_cfg = SimpleNamespace(HYBRID_COV_BETA=0.3, sub=SimpleNamespace(depth=2))
+table_config = {"lr": 1, "inner": {"momentum": 0.9}}
+
+def get_config():
+    config = SimpleNamespace()
+    config.made_here = 1
+    return config
+"""
+
+HEAD = """
+import argparse, copy, dataclasses, operator
+import config as C
+from config import TrainCfg as T, cfg, cfg as c, get_config, mdl_cfg, table_config
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--batch-size", "-b", type=int)
+parser.add_argument("data")
+parser.add_argument("--x", dest="stored")
+parser.set_defaults(extra=1)
+args = parser.parse_args()
+
+class Net:
+    def __init__(self, config: T):
+        self.held = config
+        self.inner = config.model
+"""
+
+
+def slips(folder: Path, body: str) -> list[str]:
+    (folder / "config.py").write_text(PROJECT, encoding="utf-8")
+    (folder / "use.py").write_text(HEAD + body, encoding="utf-8")
+    results = audit(None, source=folder, select=["RV0101"]).results
+    return [r.message for r in results if r.status == "fail"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "cfg.lrr",
+        "c.lrr",
+        "C.cfg.lrr",
+        "C.BETTA",
+        "from config import BETTA",
+        "mdl_cfg.HYBRID_BETA",
+        "mdl_cfg.sub.depht",
+        "table_config['lrr']",
+        "table_config['inner']['momentun']",
+        "table_config.get('lrr', 1)",
+        "'lrr' in table_config",
+        "vars(cfg)['lrr']",
+        "cfg.__dict__['lrr']",
+        "dataclasses.asdict(cfg)['lrr']",
+        "dataclasses.replace(cfg, lrr=1)",
+        "T(lrr=1)",
+        "T().lrr",
+        "T.lrr",
+        "copy.deepcopy(cfg).lrr",
+        "operator.attrgetter('model.widht')(cfg)",
+        "getattr(cfg.model, 'widht', 1)",
+        "hasattr(cfg, 'lrr')",
+        "try:\n    cfg.lrr\nexcept AttributeError as e:\n    raise ValueError from e",
+        "get_config().made_her",
+        "args.batch",
+        "args.x",
+        "print(getattr(args, 'dat', None), args.data, args.stored)",
+        "def f(t: T): return t.lrr",
+        "def f(t: 'T | None'): return t.lrr",
+        "def f(t: T):\n    m = t.model\n    return m.widht",
+        "def f(cfg): return cfg.model.width, cfg.lr, cfg.lrr",
+        "class N(Net):\n    def f(self): return self.cfg.lr, self.cfg.lrr",
+        "class N:\n    def __init__(self, t: T): self.t = t\n    def f(self): return self.t.model.widht",
+        "match cfg:\n    case T(lrr=x): pass",
+        "def f(x):\n    return (x or cfg).lrr",
+        "cfg.lr = 1\n",
+        "def f(): cfg.lr = 1",
+        "def f(): cfg.model.width += 1",
+        "def f(): setattr(cfg, 'lr', 1)",
+        "def f(): object.__setattr__(cfg, 'lr', 1)",
+        "def f(): table_config['lr'] = 2",
+        "def f(): table_config.update(lr=2)",
+        "def f(): C.BETA = 2",
+        "def f(): del cfg.lr",
+        "def f():\n    mine = T()\n    mine.lrr = 1",
+    ],
+)
+def test_every_way_to_a_slip(tmp_path: Path, body: str) -> None:
+    assert len(slips(tmp_path, f"{body}\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "cfg.lr, cfg.seed, cfg.double_lr, cfg.model.width, C.BETA, C.cfg.lr, mdl_cfg.sub.depth",
+        "table_config['inner'].get('momentum'), table_config['lr'], table_config.items()",
+        "args.batch_size, args.data, args.stored, args.extra",
+        "def f(): args.rank = 3\nprint(args.rank)",
+        "def f(*args): return args[0].anything, args.count(1)",
+        "def f(): return [args for args in ((1, 2), (3, 4))][0].index(1)",
+        "get_config().made_here",
+        "dataclasses.replace(cfg, lr=1).lr, T(lr=1, seed=2)",
+        "def f():\n    mine = T()\n    mine.lr = 1\n    return mine",
+        "def f():\n    other = copy.deepcopy(cfg)\n    other.model.width = 1\n    return other",
+        "def f(cfg: dict[str, int]): return cfg.popitem()",
+        "def pytest_configure(config): config.addinivalue_line(1, 2)",
+        "import logging.config\nlogging.config.dictConfig({})",
+        "def f(t: T): return t.__class__, t.__dict__",
+        "getattr(cfg, str(args.data)), vars(cfg)[str(args.data)]",
+        "from other.config import cfg as theirs\ntheirs.whatever",
+        "class W(T):\n    more: int = 1\n\ndef f(t: T): return t.more",
+        "class Open(T):\n    def __getattr__(self, name): return name\n\ndef f(t: Open): return t.anything",
+    ],
+)
+def test_realistic_sound_uses(tmp_path: Path, body: str) -> None:
+    assert slips(tmp_path, f"{body}\n") == []
+
+
+def test_keys_of_yaml_files_are_names(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "train.yaml").write_text("optim:\n  lr: 0.1\nepochs: 3\n", encoding="utf-8")
+    text = "def f(cfg):\n    return cfg.optim.lr, cfg.epochs, cfg.epoch\n"
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    found = [r.message for r in audit(None, source=tmp_path, select=["RV0101"]).results if r.status == "fail"]
+    assert len(found) == 1
+    assert "'epoch'" in found[0]
+    assert "epochs" in found[0]
+
+
+def test_a_variable_that_is_evidently_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "c.py").write_text("class Config:\n    lr = 1\n\ndef f(cfg):\n    return cfg.lr\n", encoding="utf-8")
+    text = "def g(config):\n    return config.a, config.b, config.c, config.d, config.e\n"
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    assert {r.status for r in audit(None, source=tmp_path, select=["RV0101"]).results} == {"pass"}
+
+
+def test_a_field_with_a_living_namesake_is_dead(tmp_path: Path) -> None:
+    text = (
+        "class AConfig:\n    scenes: int = 1\n    kept: int = 2\n\nclass BConfig:\n    scenes: int = 1\n\n"
+        "def f(a: AConfig, b: BConfig):\n    return a.kept, b.scenes\n"
+    )
+    (tmp_path / "c.py").write_text(text, encoding="utf-8")
+    found = [r.message for r in audit(None, source=tmp_path, select=["RV0102"]).results if r.status == "fail"]
+    assert found == ["AConfig.scenes is defined and never read"]
+
+
+@pytest.mark.parametrize(
+    ("use", "dead"),
+    [
+        ("json.dump(dataclasses.asdict(c), out)", True),
+        ("print(vars(c))", True),
+        ("make(**dataclasses.asdict(c))", False),
+        ("make(**vars(c))", False),
+        ("[k for k in vars(c).items()]", False),
+        ("getattr(c, name)", False),
+        ("c.lr", False),
+        ("other.lr", False),
+    ],
+)
+def test_what_counts_as_a_read(tmp_path: Path, use: str, dead: bool) -> None:
+    text = f"class Config:\n    lr: float = 1.0\n\ndef f(c: Config, other, name, make, out):\n    return {use}\n"
+    (tmp_path / "c.py").write_text(text, encoding="utf-8")
+    (result,) = audit(None, source=tmp_path, select=["RV0102"]).results
+    assert (result.status == "fail") is dead
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(beta_max=0.5): ...",
+        "p.add_argument('--beta-max', default=0.5)",
+        "p.add_argument('--bm', dest='beta_max', default=0.5)",
+        "p.set_defaults(beta_max=0.5)",
+        "x = cfg.get('beta_max', 0.5)",
+        "x = cfg.setdefault('beta_max', 0.5)",
+        "x = kwargs.pop('beta_max', 0.5)",
+        "x = getattr(args, 'beta_max', 0.5)",
+        "BETA_MAX = 0.5",
+        "BETA_MAX = -0.3",
+        "def f(*, beta_max=2 * 0.3): ...",
+    ],
+)
+def test_second_defaults(tmp_path: Path, line: str) -> None:
+    (tmp_path / "c.py").write_text("class Config:\n    beta_max: float = 0.3\n", encoding="utf-8")
+    (tmp_path / "a.py").write_text(f"{line}\n", encoding="utf-8")
+    (result,) = audit(None, source=tmp_path, select=["RV0105"]).results
+    assert (result.status, result.where) in (("fail", "c.py:2"), ("fail", "a.py:1"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "def f(beta_max=0.3): ...",
+        "def f(seed=1): ...",
+        "class Layer:\n    seed = 3",
+        "x = cache.get('beta_max', 0.5)",
+        "x = cfg.get('other', 0.5)",
+        "beta_max = compute()",
+        "p.add_argument('--beta-max', type=float)",
+    ],
+)
+def test_the_same_default_twice_is_one(tmp_path: Path, line: str) -> None:
+    (tmp_path / "c.py").write_text("class Config:\n    beta_max: float = 0.3\n    seed: int = 0\n", encoding="utf-8")
+    (tmp_path / "a.py").write_text(f"{line}\n", encoding="utf-8")
+    assert {r.status for r in audit(None, source=tmp_path, select=["RV0105"]).results} == {"pass"}

@@ -1,0 +1,140 @@
+"""Rules on source trees: files, cycles, handlers, the package itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ris_verified.audit.result import Result
+from ris_verified.audit.runner import PACKAGE, audit
+from ris_verified.audit.static.imports import cycles
+from ris_verified.audit.static.syntax import read_tree
+
+
+def failing(folder: Path, rule: str) -> list[Result]:
+    return [r for r in audit(None, source=folder, select=[rule]).results if r.status == "fail"]
+
+
+def write(folder: Path, **files: str) -> Path:
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_a_syntax_error_is_a_finding_and_the_rest_is_read(tmp_path: Path) -> None:
+    write(tmp_path, broken="def (:\n", sound="def f(cfg):\n    return cfg.hybrid_beta\n")
+    assert [r.where for r in failing(tmp_path, "RV1101")] == ["broken.py:1"]
+    assert [r.where for r in failing(tmp_path, "RV0101")] == ["sound.py:2"]
+
+
+def test_unreadable_bytes_are_a_finding(tmp_path: Path) -> None:
+    (tmp_path / "latin.py").write_bytes(b"x = '\xff\xfe'\n")
+    (tmp_path / "zero.py").write_bytes(b"x = 1\0\n")
+    assert {r.where.split(":")[0] for r in failing(tmp_path, "RV1101")} == {"latin.py", "zero.py"}
+
+
+def test_source_is_never_imported(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    write(tmp_path, evil=f"open({str(mark)!r}, 'w').close()\n")
+    audit(None, source=tmp_path)
+    assert not mark.exists()
+
+
+def test_cycles_through_relative_and_absolute_imports(tmp_path: Path) -> None:
+    package = tmp_path / "pkg"
+    package.mkdir()
+    write(
+        package,
+        __init__="",
+        a="from . import b\n",
+        b="from pkg.c import x\n",
+        c="import pkg.a\nx = 1\n",
+        d="from .a import b\n",
+    )
+    assert cycles(read_tree(package)) == [["a", "b", "c"]]
+
+
+def test_imports_that_do_not_run_at_import_are_no_cycle(tmp_path: Path) -> None:
+    late = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import b\ndef f():\n    import b\n"
+    assert cycles(read_tree(write(tmp_path, a=late, b="import a\n"))) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("except Exception:\n        pass", True),
+        ("except:\n        x = None", True),
+        ("except (ValueError, BaseException):\n        return None", True),
+        ("except ValueError:\n        return 0.0", True),
+        ("except ValueError:\n        x = -1", True),
+        ("except Exception as error:\n        note(error)", False),
+        ("except Exception as error:\n        print(error)", True),
+        ("except Exception:\n        logging.exception('failed')", True),
+        ("except Exception as error:\n        failures.append(error)", False),
+        ("except Exception as error:\n        return Failed(error)", False),
+        ("except Exception:\n        sys.exit(1)", False),
+        ("except ValueError:\n        return float('inf')", True),
+        ("except ValueError:\n        return math.inf", True),
+        ("except ValueError:\n        x = torch.zeros(3)", True),
+        ("except ValueError:\n        return float('nan')", False),
+        ("except ValueError:\n        return 0.0, 0.0", True),
+        ("except ImportError:\n        x = 0", False),
+        ("except Exception:\n        raise", False),
+        ("except ValueError:\n        x = None", False),
+        ("except ValueError:\n        return False", False),
+    ],
+)
+def test_swallowed_exceptions(tmp_path: Path, body: str, found: bool) -> None:
+    write(tmp_path, a=f"def f(g, note):\n    try:\n        x = g()\n    {body}\n    return x\n")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
+def test_zero_for_nan_and_suppress(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        a="import torch\ny = torch.nan_to_num(1)\n",
+        b="from contextlib import suppress\nsuppress(Exception)\n",
+    )
+    write(
+        tmp_path,
+        c="import torch\ny = torch.nan_to_num(1, nan=7.0)\n",
+        d="from contextlib import suppress\nsuppress(KeyError)\n",
+    )
+    assert {r.where for r in failing(tmp_path, "RV1607")} == {"a.py:2", "b.py:2"}
+
+
+@pytest.mark.parametrize("line", ["x.detach()", "x.data", "x.cpu().numpy()", "x.item()"])
+def test_forward_that_leaves_the_graph(tmp_path: Path, line: str) -> None:
+    text = "class Net(Module):\n    def forward(self, x):\n        return self.g(x)\n    def g(self, x):\n"
+    write(tmp_path, a=f"{text}        return {line}\n", b=f"def log(x):\n    return {line}\n")
+    assert [r.where for r in failing(tmp_path, "RV0503")] == ["a.py:5"]
+
+
+def test_dead_knob_is_a_warning_only(tmp_path: Path) -> None:
+    write(
+        tmp_path, config="class Config:\n    used: int = 1\n    dead: int = 2\n", a="def f(cfg):\n    return cfg.used\n"
+    )
+    report = audit(None, source=tmp_path, select=["RV0102"])
+    assert [(r.status, r.severity, r.where) for r in report.results] == [("fail", "warning", "config.py:3")]
+    assert report.verdict == "GO"
+
+
+def test_two_defaults(tmp_path: Path) -> None:
+    config = "class Config:\n    C_EPS: float = 1e-3\n"
+    write(tmp_path, config=config, loss="def f(C_EPS=1.0):\n    return C_EPS\n")
+    (found,) = failing(tmp_path, "RV0105")
+    assert "1 at loss.py:1" in found.message
+    assert "0.001 at config.py:2" in found.message
+
+
+def test_empty_folder_runs_nothing(tmp_path: Path) -> None:
+    report = audit(None, source=tmp_path, select=["RV0101"])
+    assert report.verdict == "NO-GO"
+    assert [r.status for r in report.results] == ["skip"]
+
+
+def test_this_package_reads_only_names_that_exist() -> None:
+    results = audit(None, source=PACKAGE, select=["RV0101", "RV0105", "RV1101", "RV1607"]).results
+    assert [(r.id, r.where, r.message) for r in results if r.status != "pass"] == []
+    assert len(results) == 4
