@@ -38,13 +38,13 @@ def clean(sound: Pipeline) -> dict[str, str]:
 @pytest.mark.parametrize("fault", PLANTED, ids=lambda fault: f"{fault.rule}-{fault.name}")
 def test_planted_fault_is_killed(fault: Fault, sound: Pipeline, clean: dict[str, str]) -> None:
     assert clean[fault.rule] == "pass"
-    results = run_rule(rules()[fault.rule], Context(fault.plant(sound), "full", PACKAGE))
+    results = run_rule(rules()[fault.rule], Context(fault.plant(sound), "quick", PACKAGE))
     assert {r.status for r in results} == {"fail"}
 
 
 @pytest.fixture(scope="module")
 def reference() -> Context:
-    return Context(Pipeline.default(Config()), "full", PACKAGE)
+    return Context(Pipeline.default(Config()), "quick", PACKAGE)
 
 
 @pytest.mark.parametrize("fault", LARGE, ids=lambda fault: f"{fault.rule}-{fault.name}")
@@ -55,13 +55,13 @@ def test_fault_at_reference_size_is_killed(fault: Fault, reference: Context) -> 
 
 @pytest.mark.parametrize("fault", WRITTEN, ids=lambda fault: f"{fault.rule}-{fault.name}")
 def test_written_fault_is_killed(fault: SourceFault | DataFault, sound: Pipeline) -> None:
-    kill = prove_one(fault, sound, Context(sound, "full", PACKAGE), {})
+    kill = prove_one(fault, sound, Context(sound, "quick", PACKAGE), {})
     assert kill.killed, kill
 
 
 def test_fault_that_does_no_harm_survives_in_the_table(sound: Pipeline) -> None:
     harmless = Fault("harmless", "RV0104", "nothing", lambda pipeline: pipeline)
-    kill = prove_one(harmless, sound, Context(sound, "full", PACKAGE), {})
+    kill = prove_one(harmless, sound, Context(sound, "quick", PACKAGE), {})
     assert not kill.killed
     assert "SURVIVED (pass clean, pass planted)" in kill_table([kill])
     assert "0 of 1" in kill_table([kill])

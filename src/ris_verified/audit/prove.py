@@ -69,13 +69,13 @@ def _data_config(pipeline: Pipeline) -> Pipeline:
 def _contexts(fault: AnyFault, pipeline: Pipeline, clean: Context, folder: Path) -> tuple[Context, Context]:
     """Return the sound and the faulty context."""
     if isinstance(fault, Fault):
-        return clean, Context(fault.plant(pipeline), "full", PACKAGE)
+        return clean, Context(fault.plant(pipeline), "quick", PACKAGE)
     if isinstance(fault, SourceFault):
         fault.write(folder)
         empty = folder.parent / "sound"
         empty.mkdir()
         SourceFault("sound", fault.rule, "", SOUND).write(empty)
-        return Context(None, "full", empty), Context(None, "full", folder)
+        return Context(None, "quick", empty), Context(None, "quick", folder)
     from ris_verified.data.generate import generate
 
     small = _data_config(pipeline)
@@ -84,7 +84,7 @@ def _contexts(fault: AnyFault, pipeline: Pipeline, clean: Context, folder: Path)
     folder.rmdir()
     shutil.copytree(sound, folder)
     fault.damage(folder)
-    return Context(small, "full", PACKAGE, sound), Context(small, "full", PACKAGE, folder)
+    return Context(small, "quick", PACKAGE, sound), Context(small, "quick", PACKAGE, folder)
 
 
 def _status(results: Sequence[Result]) -> str:
@@ -147,7 +147,7 @@ def prove(pipeline: Pipeline, select: Sequence[str] = ()) -> Iterator[Kill]:
     Raises:
         AuditError: a fault's run left the pipeline changed for good.
     """
-    clean, known = Context(pipeline, "full", PACKAGE), dict[str, str]()
+    clean, known = Context(pipeline, "quick", PACKAGE), dict[str, str]()
     for fault in faults():
         if not select or any(fault.rule.startswith(text) for text in select):
             with as_found(pipeline) as found:
