@@ -45,7 +45,7 @@ def drawn_laws(context: Context) -> list[Measurement]:
     draw, seed = context.pipeline.draw_scene, context.seed
     many = [draw(config, KEY + 6, seed, i) for i in range(PLAIN)]
     crowded = [draw(full, KEY + 8, seed, i) for i in range(CROWDED)]
-    return [*_positions(many + crowded, config), *_counts(context, many, config), *_powers(many, config),
+    return [*_positions(many + crowded, config), *_counts(context, many, config), *_powers(many + crowded, config),
             *_powers(crowded, full), *_symbols(context), *_noise(context.scenes + context.many)]  # fmt: skip
 
 
@@ -98,7 +98,12 @@ def _powers(scenes: list[Scene], config: Config) -> list[Measurement]:
     own = config.scene.snapshots if config.scene.symbols == "varying" else 1
     bound = weighted_bound(np.repeat(P, own))
     text = f"Σ|s|²/ΣP, declared spread {spread:g} dB"
-    return [*found, close(float(seen.sum() / P.sum()), 1.0, bound, text, where=WHERE)]
+    found.append(close(float(seen.sum() / P.sum()), 1.0, bound, text, where=WHERE))
+    for part, label in ((P > 1 + 1e-9, "strong"), (P < 1 - 1e-9, "weak")):
+        if part.any():
+            ratio, count = float(np.mean(seen[part] / P[part])), own * int(part.sum())
+            found.append(close(ratio, 1.0, exponential_bound(count), f"|s|²/P of {label} sources", where=WHERE))
+    return found
 
 
 def _symbols(context: Context) -> list[Measurement]:
