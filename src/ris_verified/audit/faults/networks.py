@@ -146,9 +146,13 @@ def _reads_beta(model: nn.Module, cfg: Any) -> None:
     )
 
 
+def _finite(value: Tensor) -> Tensor:
+    return torch.where(torch.isfinite(value), value, torch.zeros_like(value))
+
+
 def _all_finite(model: nn.Module, cfg: Any) -> None:
     model.register_forward_hook(
-        lambda m, i, out: dataclasses.replace(out, **{n: finite_only(v) for n, v in vars(out).items()})
+        lambda m, i, out: dataclasses.replace(out, **{n: _finite(v) for n, v in vars(out).items()})
     )
 
 

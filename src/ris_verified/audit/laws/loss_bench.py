@@ -33,12 +33,21 @@ class Bench:
         weights = {f"loss.{f.name}": 1.0 for f in dataclasses.fields(self.context.config.loss)}
         return self.context.config.replaced(weights)
 
+    @property
+    def most(self) -> int:
+        """K_MAX."""
+        return self.context.config.scene.sources_max
+
+    @property
+    def orders(self) -> list[int]:
+        """1 … K_MAX."""
+        return list(range(1, self.most + 1))
+
     @cached_property
     def batch(self) -> Batch:
         """Two scenes of one source, two of K_MAX, one of each number between."""
-        most = self.context.config.scene.sources_max
         scenes = []
-        for i, K in enumerate([1, *range(1, most + 1), most]):
+        for i, K in enumerate([1, *self.orders, self.most]):
             fixed = self.context.config.replaced({"scene.sources_min": K, "scene.sources_max": K})
             scenes += self.context.draw(1, fixed, key=20 + i)
         return self.context.as_batch(scenes)

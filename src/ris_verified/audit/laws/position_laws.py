@@ -15,6 +15,16 @@ FAR = 1.3  # radians from the view's middle: no slot put there is near a source
 WHERE = "loss"
 
 
+def _spread(bench: Bench, K: int) -> Tensor:
+    """Return K positions so far apart that no shift of these laws changes the assignment."""
+    import torch
+
+    ptr = torch.full((bench.most, 3), torch.nan)
+    for k in range(K):
+        ptr[k] = torch.tensor([1.2 * (k + 0.5) / K - 0.6, 0.3 * (-1) ** k, 1.0 + 0.7 * k])
+    return ptr
+
+
 def _perfect(ptr: Tensor, turn: int, junk: float) -> tuple[Tensor, Tensor]:
     """Return slots at the true positions, turned by some places, the others far away."""
     import torch
@@ -28,8 +38,8 @@ def _perfect(ptr: Tensor, turn: int, junk: float) -> tuple[Tensor, Tensor]:
 def slots(bench: Bench) -> list[Measurement]:
     """Slots at the truth cost nothing in any order and wherever the slots in excess are."""
     found = []
-    for i, K in enumerate(bench.K):
-        ptr = bench.batch.ptr[i]
+    for K in bench.orders:
+        ptr = _spread(bench, K)
         for turn, junk in ((0, FAR), (1, -FAR), (2, FAR)):
             turned, stretched = bench.positions(*_perfect(ptr, turn, junk), ptr)
             message = f"of slots at the truth turned by {turn}, {len(ptr) - K} more far away, K = {K}"
@@ -42,8 +52,8 @@ def sources(bench: Bench) -> list[Measurement]:
     """Each coordinate of each source counts, once, with the same weight for every K."""
 
     found = []
-    for i, K in enumerate(bench.K):
-        ptr = bench.batch.ptr[i]
+    for K in bench.orders:
+        ptr = _spread(bench, K)
         for source in range(K):
             angles, ranges = _perfect(ptr, 0, FAR)
             for axis, name in enumerate(("azimuth", "elevation")):
@@ -60,7 +70,7 @@ def sources(bench: Bench) -> list[Measurement]:
             message = f"range of source {source + 1} of {K} off by a quarter"
             found.append(at_least(stretched, 1e-6, f"range term, {message}", where="range"))
             found.append(at_most(turned, rounding(bench.R), f"angle term, {message}", where="angle"))
-    most = bench.batch.ptr.shape[1]
+    most = bench.most
     return found + _alike(bench, most) + (_one_to_one(bench, most) if most > 1 else [])
 
 
