@@ -5,14 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 
-from ris_verified.audit.static.facts import constant_fact, path, without
-from ris_verified.audit.static.flow_uses import Finding, State, Uses, join, targets
-from ris_verified.audit.static.index import children
-from ris_verified.audit.static.scopes import catches_names, swallows
-from ris_verified.audit.static.syntax import called_name
+from ris_verified.audit.certain import is_safe, matches_all, never_empty, never_returns
+from ris_verified.audit.facts import constant_fact, path, without
+from ris_verified.audit.flow_uses import Uses, targets
+from ris_verified.audit.index import children
+from ris_verified.audit.scopes import catches_names, swallows
+from ris_verified.audit.worlds import Finding, State, join
 
-ENDS = {"exit", "_exit", "quit", "abort", "assert_never", "skipTest"}
-TEST_ENDS = {"fail", "skip", "xfail"}
 ROUNDS = 4
 
 
@@ -35,7 +34,7 @@ class Flow(Uses):
     def statement(self, node: ast.stmt, state: State) -> State:
         """Follow one statement."""
         self.left -= 1
-        if self.collectors and not _is_safe(node):
+        if self.collectors and not is_safe(node):
             for collector in self.collectors:
                 collector.append(state)
         handler = STATEMENTS.get(type(node))
@@ -103,17 +102,7 @@ class Flow(Uses):
         """Follow a call; some never return."""
         after = self.use(node.value, state)
         call = node.value.value if isinstance(node.value, ast.Await) else node.value
-        return () if isinstance(call, ast.Call) and self.never_returns(call) else after
-
-    def never_returns(self, call: ast.Call) -> bool:
-        """Whether a call is known to raise or to end the process."""
-        name = called_name(call.func)
-        if name in ENDS or name in self.ends:
-            return True
-        owner = path(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-        if name == "error":
-            return "pars" in owner.lower() or owner in ("ap", "p")
-        return name in TEST_ENDS and owner in ("pytest", "self", "unittest")
+        return () if isinstance(call, ast.Call) and never_returns(call, self.ends) else after
 
     def assertion(self, node: ast.Assert, state: State) -> State:
         """Follow `assert`."""
@@ -187,7 +176,7 @@ class Flow(Uses):
         enters, skips = state, state
         if seen:
             enters, skips = self._split(node.iter, state)
-        if self.never_empty(node.iter):
+        if never_empty(node.iter, self.filled - set(self.bits)):
             skips = ()
 
         def turn(head: State) -> tuple[State, State]:
@@ -197,29 +186,6 @@ class Flow(Uses):
 
         done, breaks = self._loop(enters, turn)
         return join(self.block(node.orelse, join(skips, done)), *breaks)
-
-    def never_empty(self, node: ast.expr) -> bool:
-        """Whether a loop over an expression surely runs."""
-        if isinstance(node, ast.Tuple | ast.List | ast.Set):
-            return any(not isinstance(item, ast.Starred) for item in node.elts)
-        if isinstance(node, ast.Dict):
-            return any(key is not None for key in node.keys)
-        if isinstance(node, ast.Constant):
-            return bool(node.value)
-        if isinstance(node, ast.Name):
-            return node.id in self.filled and node.id not in self.bits
-        if not isinstance(node, ast.Call):
-            return False
-        name = called_name(node.func)
-        if name in ("enumerate", "reversed", "sorted", "list", "tuple", "iter", "set", "tqdm"):
-            return bool(node.args) and self.never_empty(node.args[0])
-        if name == "zip":
-            return all(self.never_empty(item) for item in node.args)
-        if name in ("items", "keys", "values") and isinstance(node.func, ast.Attribute):
-            return self.never_empty(node.func.value)
-        if name == "range":
-            return _range(node)
-        return name in ("count", "cycle", "product") and all(self.never_empty(a) or name == "count" for a in node.args)
 
     def with_(self, node: ast.With | ast.AsyncWith, state: State) -> State:
         """Follow `with`; one that swallows may leave after any statement."""
@@ -264,37 +230,13 @@ class Flow(Uses):
         for case in node.cases:
             names = targets(case.pattern)
             yes = self.bind(state, names)
-            no: State = () if _matches_all(case.pattern) else state
+            no: State = () if matches_all(case.pattern) else state
             if case.guard is not None:
                 yes, failed = self.condition(case.guard, yes)
                 no = join(no, failed)
             ends.append(self.block(case.body, yes))
             state = no
         return join(*ends, state)
-
-
-def _is_safe(node: ast.stmt) -> bool:
-    # What cannot raise need not be thought of as interrupted.
-    if isinstance(node, ast.Pass | ast.Global | ast.Nonlocal):
-        return True
-    if not isinstance(node, ast.Assign) or not all(isinstance(t, ast.Name) for t in node.targets):
-        return False
-    value = node.value
-    empty = isinstance(value, ast.List | ast.Tuple | ast.Dict) and not children(value)
-    return isinstance(value, ast.Constant | ast.Name) or empty
-
-
-def _range(node: ast.Call) -> bool:
-    values = [a.value if isinstance(a, ast.Constant) and isinstance(a.value, int) else None for a in node.args]
-    if len(values) == 1:
-        return values[0] is not None and values[0] > 0
-    return len(values) == 2 and None not in values and values[0] < values[1]  # type: ignore[operator]
-
-
-def _matches_all(pattern: ast.pattern) -> bool:
-    if isinstance(pattern, ast.MatchAs):
-        return pattern.pattern is None or _matches_all(pattern.pattern)
-    return isinstance(pattern, ast.MatchOr) and any(_matches_all(p) for p in pattern.patterns)
 
 
 STATEMENTS: dict[type, Callable[..., State]] = {

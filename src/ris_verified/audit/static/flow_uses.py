@@ -6,40 +6,16 @@ import ast
 from collections import Counter
 from collections.abc import Iterable
 
-from ris_verified.audit.static.facts import MUTATORS, Facts, constant_fact, fact_of, known, path, without
-from ris_verified.audit.static.index import children
-from ris_verified.audit.static.scopes import COMPREHENSIONS, Scope, typing_test
-from ris_verified.audit.static.syntax import called_name, text_of
+from ris_verified.audit.facts import MUTATORS, Facts, constant_fact, fact_of, known, path, without
+from ris_verified.audit.index import children
+from ris_verified.audit.scopes import COMPREHENSIONS, Scope, typing_test
+from ris_verified.audit.syntax import called_name, text_of
+from ris_verified.audit.worlds import Closure, Finding, State, join
 
-World = tuple[int, Facts]
-State = tuple[World, ...]  # the ways to get here; none: this point is not reached
-Closure = frozenset[tuple[str, bool]]  # a name that a function reads, and whether it does in any case
-Finding = tuple[int, str, str]
 BODIES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SPECIAL = {ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda, ast.Call, *COMPREHENSIONS}
 ASKING = {ast.If, ast.While, ast.IfExp, ast.Assert, ast.For, ast.comprehension, ast.Assign}
-WORLDS, BUDGET = 12, 20_000
-
-
-def join(*states: State) -> State:
-    """Return the worlds of several states; equal facts keep what all of them bind."""
-    worlds: dict[Facts, int] = {}
-    for state in states:
-        for mask, facts in state:
-            worlds[facts] = worlds[facts] & mask if facts in worlds else mask
-    if len(worlds) > WORLDS:
-        by_mask: dict[int, Facts] = {}
-        for facts, mask in worlds.items():
-            by_mask[mask] = by_mask[mask] & facts if mask in by_mask else facts
-        worlds = {}
-        for mask, facts in by_mask.items():
-            worlds[facts] = worlds[facts] & mask if facts in worlds else mask
-    if len(worlds) > WORLDS:
-        mask, facts = -1, frozenset.intersection(*worlds)
-        for other in worlds.values():
-            mask &= other
-        return ((mask, facts),)
-    return tuple((mask, facts) for facts, mask in worlds.items())
+BUDGET = 20_000  # statements, loops counted as often as they are followed
 
 
 class Uses:
