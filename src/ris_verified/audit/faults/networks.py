@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault, finite_only
+from ris_verified.audit.faults.fault import Fault
 from ris_verified.audit.faults.learning import modelling
 from ris_verified.pipeline import Pipeline
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ris_verified.array.geometry import to_cartesian
-from ris_verified.audit.faults.fault import Fault, finite_only
+from ris_verified.audit.faults.fault import Fault
 from ris_verified.audit.faults.learning import losing
 from ris_verified.audit.faults.networks import scaled
 from ris_verified.errors import InvariantError
