@@ -151,4 +151,4 @@ def test_a_pipeline_from_the_current_folder(
 def test_prove_exits_0_when_all_are_killed_and_2_for_an_unknown_rule(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--prove", "--select", "RV0105") == 0
     assert "4 of 4 faults killed" in capsys.readouterr().out
-    assert call("--prove", "--select", "RV1404") == 2
+    assert call("--prove", "--select", "RV0199") == 2

@@ -69,11 +69,18 @@ def view_grid(context: Context) -> tuple[Tensor, Tensor, Tensor]:
     return azimuth, elevation, range
 
 
-def same(a: Tensor, b: Tensor) -> bool:
-    """Return whether two tensors agree exactly, NaN with NaN."""
+def view_points(context: Context) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `view_grid`, the corners of the view and 400 random positions, half of them uniform in 1/range."""
+    import numpy as np
     import torch
 
-    return a.shape == b.shape and torch.allclose(a, b, rtol=0.0, atol=0.0, equal_nan=True)
+    s, rng = context.config.scene, np.random.default_rng([context.seed, 804])
+    low, high = [-s.azimuth_max, -s.elevation_max, s.range_min], [s.azimuth_max, s.elevation_max, s.range_max]
+    drawn = rng.uniform(low, high, (400, 3))
+    drawn[::2, 2] = 1 / rng.uniform(1 / s.range_max, 1 / s.range_min, 200)
+    corners = np.stack(np.meshgrid(*zip(low, high, strict=True)), -1).reshape(-1, 3)
+    more = torch.from_numpy(np.concatenate([corners, drawn]))
+    return tuple(torch.cat([a, b]) for a, b in zip(view_grid(context), more.unbind(-1), strict=True))  # type: ignore[return-value]
 
 
 def relative(a: Tensor, b: Tensor) -> float:

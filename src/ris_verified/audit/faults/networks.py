@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, finite_only
 from ris_verified.audit.faults.learning import modelling
 from ris_verified.pipeline import Pipeline
 
@@ -146,13 +146,9 @@ def _reads_beta(model: nn.Module, cfg: Any) -> None:
     )
 
 
-def _finite(value: Tensor) -> Tensor:
-    return torch.where(torch.isfinite(value), value, torch.zeros_like(value))
-
-
 def _all_finite(model: nn.Module, cfg: Any) -> None:
     model.register_forward_hook(
-        lambda m, i, out: dataclasses.replace(out, **{n: _finite(v) for n, v in vars(out).items()})
+        lambda m, i, out: dataclasses.replace(out, **{n: finite_only(v) for n, v in vars(out).items()})
     )
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ris_verified.array.geometry import to_cartesian
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, finite_only
 from ris_verified.audit.faults.learning import losing
 from ris_verified.audit.faults.networks import scaled
 from ris_verified.errors import InvariantError
@@ -209,5 +209,5 @@ FAULTS = (
     Fault("loss_spoils_batch", "RV1604", "positions are scaled in place", losing(_spoils_batch)),
     Fault("hidden_annealing", "RV1604", "a weight grows with every call", _annealed),
     Fault("nan_to_zero_in_loss", "RV1403", "nan_to_num on the total",
-          Recipe(total=lambda total, training: torch.where(torch.isfinite(total), total, torch.zeros_like(total)))),
+          Recipe(total=lambda total, training: finite_only(total))),
 )  # fmt: skip

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.oracle import same
+from ris_verified.audit.laws.loss_bench import Bench
+from ris_verified.audit.oracle import same_bits
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 
 if TYPE_CHECKING:
@@ -118,5 +119,5 @@ def unread_fields(context: Context) -> list[Measurement]:
         value = float(bench.evaluate(bench.outputs, bench.R, other).total)
         found.append(equal(value, base, f"the loss with another {name} in the batch", where=WHERE))
     held = {**vars(batch), **vars(bench.outputs)}
-    changed = [n for n, v in kept.items() if not same(v, held[n])]
+    changed = [n for n, v in kept.items() if not same_bits(v, held[n])]
     return [*found, equal(changed, [], "tensors that the loss changed in place", where=WHERE)]

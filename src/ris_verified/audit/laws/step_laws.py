@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.oracle import same
+from ris_verified.audit.oracle import same_bits
 from ris_verified.audit.plain_step import Drill, trace_steps
 from ris_verified.audit.rule import Measurement, at_most, close, equal
 
@@ -138,7 +138,7 @@ def _handed_on(context: Context) -> list[Measurement]:
     batch = place.batch
     before = {n: v.clone() for n, v in vars(batch).items()}
     pipeline.train_step(place.state(), batch, pipeline)
-    changed = sorted(n for n, v in vars(batch).items() if not same(v, before[n]))
+    changed = sorted(n for n, v in vars(batch).items() if not same_bits(v, before[n]))
     missing = sorted(n for n in names if not seen.get(n, False))
     return [
         equal(missing, [], "stages that the step did not run with its configuration, the loss on R_blend", where=WHERE),

@@ -6,13 +6,13 @@ import ast
 import builtins
 from collections.abc import Callable, Iterable, Iterator
 
-from ris_verified.audit.certain import ENDS
-from ris_verified.audit.flow import Flow
-from ris_verified.audit.index import Index
-from ris_verified.audit.scope_reader import ScopeReader
-from ris_verified.audit.scopes import COMPREHENSIONS, Scope, literal_all
-from ris_verified.audit.syntax import Function, called_name
-from ris_verified.audit.worlds import Finding
+from ris_verified.audit.static.certain import ENDS
+from ris_verified.audit.static.flow import Flow
+from ris_verified.audit.static.index import Index
+from ris_verified.audit.static.scope_reader import ScopeReader
+from ris_verified.audit.static.scopes import COMPREHENSIONS, Scope, literal_all
+from ris_verified.audit.static.syntax import Function, called_name
+from ris_verified.audit.static.worlds import Finding
 
 MODULE_NAMES = {"__file__", "__name__", "__path__", "__doc__", "__spec__", "__builtins__", "__class__", "__module__"}
 MODULE_NAMES |= {"__annotations__", "__qualname__", "__package__", "__loader__", "__dict__", "__cached__"}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 
-from ris_verified.audit.certain import is_safe, matches_all, never_empty, never_returns
-from ris_verified.audit.facts import constant_fact, path, without
-from ris_verified.audit.flow_uses import Uses, targets
-from ris_verified.audit.index import children
-from ris_verified.audit.scopes import catches_names, swallows
-from ris_verified.audit.worlds import Finding, State, join
+from ris_verified.audit.static.certain import is_safe, matches_all, never_empty, never_returns
+from ris_verified.audit.static.facts import constant_fact, path, without
+from ris_verified.audit.static.flow_uses import Uses, targets
+from ris_verified.audit.static.index import children
+from ris_verified.audit.static.scopes import catches_names, swallows
+from ris_verified.audit.static.worlds import Finding, State, join
 
 ROUNDS = 4
 

@@ -6,11 +6,11 @@ import ast
 from collections import Counter
 from collections.abc import Iterable
 
-from ris_verified.audit.facts import MUTATORS, Facts, constant_fact, fact_of, known, path, without
-from ris_verified.audit.index import children
-from ris_verified.audit.scopes import COMPREHENSIONS, Scope, typing_test
-from ris_verified.audit.syntax import called_name, text_of
-from ris_verified.audit.worlds import Closure, Finding, State, join
+from ris_verified.audit.static.facts import MUTATORS, Facts, constant_fact, fact_of, known, path, without
+from ris_verified.audit.static.index import children
+from ris_verified.audit.static.scopes import COMPREHENSIONS, Scope, typing_test
+from ris_verified.audit.static.syntax import called_name, text_of
+from ris_verified.audit.static.worlds import Closure, Finding, State, join
 
 BODIES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SPECIAL = {ast.BoolOp, ast.IfExp, ast.NamedExpr, ast.Lambda, ast.Call, *COMPREHENSIONS}

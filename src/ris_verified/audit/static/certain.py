@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 
-from ris_verified.audit.facts import path
-from ris_verified.audit.index import children
-from ris_verified.audit.syntax import called_name
+from ris_verified.audit.static.facts import path
+from ris_verified.audit.static.index import children
+from ris_verified.audit.static.syntax import called_name
 
 ENDS = {"exit", "_exit", "quit", "abort", "assert_never", "skipTest"}
 TEST_ENDS = {"fail", "skip", "xfail"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ris_verified.audit.facts import Facts
+from ris_verified.audit.static.facts import Facts
 
 World = tuple[int, Facts]
 State = tuple[World, ...]  # the ways to get here; none: this point is not reached
