@@ -57,5 +57,9 @@ class AuditError(RisVerifiedError, RuntimeError):
     """The audit cannot run as it was asked to."""
 
 
+class LoadError(AuditError):
+    """The module or function that should give the pipeline raised."""
+
+
 class NoGoError(AuditError):
     """The audit's verdict forbids what was asked for."""

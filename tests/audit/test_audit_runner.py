@@ -32,7 +32,7 @@ CONTEXT = Context(None, "quick", PACKAGE)
 GOOD, BAD = Measurement(1.0, 2.0, True, "good"), Measurement(3.0, 2.0, False, "bad")
 
 
-def raising(error: Exception) -> object:
+def raising(error: BaseException) -> object:
     def check(_: Context) -> Sequence[Measurement]:
         raise error
 
@@ -48,6 +48,7 @@ def raising(error: Exception) -> object:
         (lambda _: [], ["error"]),
         (raising(NotApplicable("no data")), ["skip"]),
         (raising(ZeroDivisionError("oops")), ["error"]),
+        (raising(SystemExit(0)), ["error"]),
         (raising(ShapeError("wrong", where="y")), ["fail"]),
     ],
 )

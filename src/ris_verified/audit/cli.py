@@ -14,7 +14,7 @@ from ris_verified.audit.formats import FORMATS, render
 from ris_verified.audit.loading import load_pipeline
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
-from ris_verified.errors import AuditError, ConfigError, RisVerifiedError, StorageError
+from ris_verified.errors import AuditError, ConfigError, LoadError, RisVerifiedError, StorageError
 
 if TYPE_CHECKING:
     from ris_verified.config import Config
@@ -65,10 +65,13 @@ def run(args: argparse.Namespace) -> int:
         args: as parsed by a parser with `add_arguments`.
 
     Returns:
-        0 GO, 1 NO-GO or a surviving fault, 2 wrong usage, 3 internal error.
+        0 GO, 1 NO-GO or a surviving fault, 2 wrong usage, 3 internal error or a pipeline's module that raises.
     """
     try:
         return _run(args)
+    except LoadError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return INTERNAL
     except (AuditError, ConfigError) as error:
         sys.stderr.write(f"usage error: {error}\n")
         return USAGE

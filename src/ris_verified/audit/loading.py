@@ -9,7 +9,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
-from ris_verified.errors import AuditError
+from ris_verified.errors import AuditError, LoadError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -24,8 +24,8 @@ def load_pipeline(text: str) -> Pipeline:
         text: `MODULE:ATTR`, with the working folder on the path.
 
     Raises:
-        AuditError: not of this form, no such module or attribute, not a pipeline, or whatever the
-            module or the function raised.
+        AuditError: not of this form, no such module or attribute, or not a pipeline.
+        LoadError: the module or the function raised, be it SystemExit.
     """
     from ris_verified.pipeline import Pipeline
 
@@ -55,7 +55,10 @@ def _module(name: str, text: str) -> ModuleType:
                 f"cannot be imported: {error}", where=f"--pipeline {name}", expected="a module on the path"
             ) from error
         raise _raised(error, text) from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # A script that ends in sys.exit(0) must not end the audit with the exit code of GO.
         raise _raised(error, text) from error
 
 
@@ -76,17 +79,22 @@ def _built(function: object, text: str) -> object:
         ) from error
     try:
         return function()  # type: ignore[operator]
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _raised(error, text) from error
 
 
-def _raised(error: Exception, text: str) -> AuditError:
+def _raised(error: BaseException, text: str) -> LoadError:
     """Return what was raised, with the last line of the user's own code that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "importlib" not in f.filename and f.filename != __file__] or frames
-    place = f" in {own[-1].filename}, line {own[-1].lineno}" if own else ""
-    return AuditError(
-        f"raised {type(error).__name__}: {' '.join(str(error).split())}{place}",
+    own = [(f.filename, f.lineno) for f in frames if "importlib" not in f.filename and f.filename != __file__]
+    if isinstance(error, SyntaxError) and error.filename:
+        own.append((error.filename, error.lineno))
+    place = f" in {own[-1][0]}, line {own[-1][1]}" if own else ""
+    said = error.msg if isinstance(error, SyntaxError) else error
+    return LoadError(
+        f"raised {type(error).__name__}: {' '.join(str(said).split())}{place}",
         where=f"--pipeline {text}",
         expected="a module and a function that run",
         remedy="import the module yourself and mend what it raises",

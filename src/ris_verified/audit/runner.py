@@ -127,7 +127,7 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
         # A stage that refuses its own data is a finding about the pipeline, not about the check.
         found = Measurement(type(error).__name__, "no error", False, str(error), where=error.where)
         return [_result(item, "fail", found, began)]
-    except Exception as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
         found = Measurement(type(error).__name__, "", False, f"the check could not finish: {error}")
         return [_result(item, "error", found, began)]
     found_all = [outcome] if isinstance(outcome, Measurement) else list(outcome)
