@@ -15,7 +15,7 @@ import torch
 import ris_verified.audit as package
 from ris_verified.audit.context import Context, small_config
 from ris_verified.audit.result import Report, Result, verdict
-from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, rule
+from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, equal, rule
 from ris_verified.audit.rules import rules
 from ris_verified.audit.runner import PACKAGE, audit, choose, run_rule
 from ris_verified.config import Config
@@ -94,6 +94,7 @@ def test_json_has_finite_numbers_only_and_the_stated_keys() -> None:
         "seconds",
         "results",
         "warnings",
+        "waived",
     ]
     assert tree["schema"] == "ris-verified-audit/1"
     assert tree["results"][0]["measured"] == "nan"
@@ -110,6 +111,29 @@ def test_text_has_failures_first_and_the_verdict_last() -> None:
 def test_nan_never_passes(compare: object) -> None:
     assert not compare(float("nan"), 1.0, "m").passed  # type: ignore[operator]
     assert not close(float("nan"), 1.0, 1.0, "m").passed
+
+
+@pytest.mark.parametrize(
+    ("measurement", "margin"),
+    [
+        (at_most(3.0, 2.0, "m"), -1.0),
+        (at_least(3.0, 2.0, "m"), 1.0),
+        (close(3.0, 2.5, 1.0, "m"), 0.5),
+        (equal("a", "a", "m"), None),
+        (Measurement(3.0, 2.0, False, "m"), -1.0),
+        (Measurement(3.0, 2.0, True, "m"), 1.0),
+        (Measurement("Error", "no error", False, "m"), None),
+    ],
+)
+def test_every_comparison_of_numbers_states_its_margin(measurement: Measurement, margin: float | None) -> None:
+    assert measurement.margin == margin
+    assert run_rule(made(lambda _: measurement), CONTEXT)[0].margin == margin
+
+
+def test_a_rule_that_passes_shows_what_came_nearest_to_its_bound() -> None:
+    near, roomy = at_least(1.1, 1.0, "near"), at_least(900.0, 1.0, "roomy")
+    (shown,) = run_rule(made(lambda _: [roomy, near, at_most(0.5, 1.0, "half")]), CONTEXT)
+    assert shown.message == "near"
 
 
 def test_selection_by_beginning_and_by_profile() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 SCHEMA = "ris-verified-audit/1"
 Status = Literal["pass", "fail", "error", "skip"]
+# Line breaks of every kind; then what moves a cursor, turns the direction of writing or cannot be encoded.
+BREAKS = re.compile(r"\s*[\t\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 ORDER = {"error": 0, "fail": 1, "skip": 2, "pass": 3}
 RANK = {"blocker": 0, "warning": 1, "info": 2}
 
@@ -95,18 +99,23 @@ class Report:
         return sorted(self.results, key=lambda r: (ORDER[r.status], RANK[r.severity], r.id))
 
     @property
+    def waived(self) -> int:
+        """How many failures were waived."""
+        return sum(bool(r.waiver) for r in self.results)
+
+    @property
     def counts(self) -> str:
         """How many results of each status, and how many failures were waived."""
         text = ", ".join(f"{sum(r.status == s for r in self.results)} {s}" for s in ("pass", "fail", "error", "skip"))
-        waived = sum(bool(r.waiver) for r in self.results)
-        return f"{text} ({waived} waived)" if waived else text
+        return f"{text} ({self.waived} waived)" if self.waived else text
 
     def to_json(self) -> str:
-        """Return the report as JSON; a number that is not finite becomes a string."""
+        """Return the report as JSON; a figure that is not finite becomes a string, such a margin null."""
         tree = {"schema": SCHEMA, **asdict(self), "results": [_finite(asdict(r)) for r in self.results]}
+        tree["waived"] = self.waived
         if not self.kills:
             del tree["kills"]
-        return json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return encodable(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
 
     def to_text(self) -> str:
         """Return the report as text, what went wrong first, the verdict last."""
@@ -115,7 +124,7 @@ class Report:
             lines += _lines(result)
         lines += [f"WARN  {warning}" for warning in self.warnings]
         lines += ["", f"{self.verdict}: {self.counts} in {self.seconds:.1f} s (profile {self.profile})"]
-        return "\n".join(lines) + "\n"
+        return "\n".join(one_line(line) for line in lines) + "\n"
 
 
 def verdict(results: tuple[Result, ...]) -> str:
@@ -129,8 +138,22 @@ def show(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
+def one_line(text: str) -> str:
+    """Return a text that stays on its line and steers no terminal: breaks as spaces, other controls as U+FFFD.
+
+    Whoever writes a message must not be able to write a verdict of his own under it.
+    """
+    return CONTROLS.sub("\ufffd", BREAKS.sub(" ", text))
+
+
+def encodable(text: str) -> str:
+    """Return a text with lone surrogates, which file names may hold, escaped as JSON would."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _finite(tree: dict[str, object]) -> dict[str, object]:
-    return {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in tree.items()}
+    finite = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in tree.items()}
+    return {**finite, "margin": None if isinstance(finite["margin"], str) else finite["margin"]}
 
 
 def _lines(result: Result) -> list[str]:

@@ -41,6 +41,12 @@ class Measurement:
     where: str = ""
     margin: float | None = None
 
+    def __post_init__(self) -> None:
+        """Take the margin of two numbers from the outcome where no comparison has stated it."""
+        if self.margin is None and not isinstance(self.measured, str) and not isinstance(self.bound, str):
+            apart = abs(self.measured - self.bound)
+            object.__setattr__(self, "margin", apart if self.passed else -apart)
+
 
 Check = Callable[["Context"], "Measurement | Sequence[Measurement]"]
 
@@ -133,8 +139,8 @@ def equal(measured: object, expected: object, message: str, unit: str = "", wher
 
 
 def tightness(measurement: Measurement) -> float:
-    """Return how near a measurement is to its bound, for choosing the one to show."""
-    value, bound = measurement.measured, measurement.bound
-    if isinstance(value, str) or isinstance(bound, str) or not bound or not math.isfinite(value):
+    """Return how near a measurement is to its bound, 1 at the bound, for choosing the one to show."""
+    bound, margin = measurement.bound, measurement.margin
+    if isinstance(bound, str) or not bound or margin is None or not math.isfinite(margin):
         return 0.0
-    return abs(value / bound)
+    return 1 - margin / abs(bound)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ class Waiver:
 
     Args:
         id: of a rule, or the beginning of ids.
-        place: beginning of the place of the failure, or a file's last folders; empty means any.
+        place: a whole word, file, or file and line within the place of the failure; empty means any.
         reason: why it is accepted.
     """
 
@@ -34,8 +35,13 @@ class Waiver:
 
     def covers(self, result: Result) -> bool:
         """Return whether a failure is meant by this waiver."""
-        placed = not self.place or result.where.startswith(self.place) or f"/{self.place}" in result.where
-        return result.id.startswith(self.id) and result.status in ("fail", "error") and placed
+        return result.id.startswith(self.id) and result.status in ("fail", "error") and self._placed(result.where)
+
+    def _placed(self, where: str) -> bool:
+        # Line 3 is not line 31, and config.py is neither my-config.py nor config.pyi.
+        before = r"(?<![\w.-])" if re.match(r"\w", self.place) else ""
+        after = r"(?![\w-])" if re.search(r"\w$", self.place) else ""
+        return not self.place or re.search(f"{before}{re.escape(self.place)}{after}", where) is not None
 
 
 def parse_waivers(texts: Sequence[str]) -> list[Waiver]:
@@ -48,19 +54,21 @@ def parse_waivers(texts: Sequence[str]) -> list[Waiver]:
         A waiver for each id.
 
     Raises:
-        AuditError: an id matches no rule.
+        AuditError: an id is missing or matches no rule.
     """
     found = []
     for text in texts:
         names, _, reason = text.partition("=")
-        for name in filter(None, (part.strip() for part in names.split(","))):
-            id, _, place = name.partition("@")
-            if not any(known.startswith(id) for known in rules()):
+        parts = [part.strip() for part in names.split(",") if part.strip()]
+        for name in parts or ([""] if text.strip() else []):
+            id, _, place = (part.strip() for part in name.partition("@"))
+            # No id is the beginning of every id, and would waive the whole audit.
+            if not id or not any(known.startswith(id) for known in rules()):
                 raise AuditError(
                     f"{id!r} matches no rule", where="ignore", expected="an id or its beginning, such as RV08",
                     remedy="see `ris-verified audit --list`",
                 )  # fmt: skip
-            found.append(Waiver(id, place.strip(), reason.strip()))
+            found.append(Waiver(id, place, reason.strip()))
     return found
 
 
@@ -72,12 +80,13 @@ def apply_waivers(results: Sequence[Result], waivers: Sequence[Waiver]) -> tuple
         waivers: from `parse_waivers`.
 
     Returns:
-        Results and warnings. A waiver whose rule did not run is not warned of.
+        Results and warnings. A waiver whose rule did not run or had nothing to measure may still be needed
+        elsewhere and is not warned of.
     """
     done = tuple(_waived(result, waivers) for result in results)
     warnings = []
     for waiver in waivers:
-        ran = any(result.id.startswith(waiver.id) for result in results)
+        ran = any(result.id.startswith(waiver.id) and result.status != "skip" for result in results)
         if ran and not any(waiver.covers(result) for result in results):
             warnings.append(f"the waiver {waiver.text} matches nothing any more: remove it")
         elif not waiver.reason:
@@ -91,5 +100,6 @@ def _waived(result: Result, waivers: Sequence[Waiver]) -> Result:
         return result
     reason = meant.reason or NO_REASON
     figures = f" [{result.figures}]" if result.figures else ""
-    message = f"waived, {reason}: {result.status} at {result.where or 'no place'}: {result.message}{figures}"
+    place = f" at {result.where}" if result.where else ""
+    message = f"waived: {reason}; {result.status}{place}: {result.message}{figures}"
     return dataclasses.replace(result, status="skip", message=message, waiver=reason)
