@@ -65,6 +65,12 @@ def test_json_goes_to_the_output_file(source: Path, tmp_path: Path, capsys: pyte
     "arguments",
     [
         ("--explain", "RV9999"),
+        ("--explain", "RV0101", "RV9999"),
+        ("--explain", ""),
+        ("--list", "--format", "sarif"),
+        ("--source", ".", "--ignore", "@a.py=everything there"),
+        ("--source", ".", "--ignore", "RV0199=never was"),
+        ("--prove", "--select", "RV0105", "--ignore", "RV0199=never was"),
         ("--select", "nothing", "--source", "."),
         ("--source", "absent-folder"),
         ("--pipeline", "no_colon"),
@@ -99,13 +105,25 @@ def test_every_format_is_written_where_it_is_told(name: str, source: Path, tmp_p
     assert "NO-GO" in target.read_text(encoding="utf-8")
 
 
+def test_waivers_with_reason_and_place_come_from_the_command_line(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--source", str(source), "--select", "RV0101,RV0201", "--format", "json"]
+    assert call(*asked, "--ignore", "RV0101@a.py:2=the port is not finished", "--ignore", "RV0201") == 0
+    tree = json.loads(capsys.readouterr().out)
+    assert [(r["status"], r["waiver"]) for r in tree["results"]] == [("skip", "the port is not finished"), ("pass", "")]
+    assert (tree["verdict"], tree["waived"]) == ("GO", 1)
+    assert ["RV0201 matches nothing any more" in text for text in tree["warnings"]] == [True]
+    assert call(*asked, "--ignore", "RV0101@b.py=elsewhere") == 1
+
+
 def test_the_catalogue_is_json_and_explain_takes_several(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--list", "--format", "json") == 0
     assert {item["id"] for item in json.loads(capsys.readouterr().out)} == set(rules())
-    assert call("--explain", "rv0101,RV0803") == 0
-    text = capsys.readouterr().out
-    assert "RV0101" in text
-    assert "RV0803" in text
+    for given in (["rv0101,RV0803"], ["RV0101", "RV0803"]):
+        assert call("--explain", *given) == 0
+        heads = [line[:6] for line in capsys.readouterr().out.splitlines() if line.startswith("RV")]
+        assert heads == ["RV0101", "RV0803"]
 
 
 @pytest.mark.parametrize(
@@ -166,3 +184,16 @@ def test_prove_exits_0_when_all_are_killed_and_2_for_an_unknown_rule(capsys: pyt
     assert counted is not None
     assert counted[1] == counted[2] == str(sum(fault.rule == "RV0105" for fault in faults()))
     assert call("--prove", "--select", "RV0199") == 2
+
+
+@pytest.mark.parametrize("name", ["json", "markdown", "html"])
+def test_the_proof_comes_in_the_formats_that_have_a_kill_table(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--prove", "--select", "RV0105", "--format", name, "--ignore", "RV0105=was needed"]
+    assert call(*asked) == 0
+    text = capsys.readouterr().out
+    assert "matches nothing any more" in text
+    planted = [fault.name for fault in faults() if fault.rule == "RV0105"]
+    assert all(fault in text for fault in planted)
+    if name == "json":
+        kills = json.loads(text)["kills"]
+        assert [(kill["fault"], kill["status"]) for kill in kills] == [(fault, "fail") for fault in planted]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ris_verified.audit.formats import FORMATS, render
 from ris_verified.audit.loading import load_pipeline
+from ris_verified.audit.output import emit
 from ris_verified.audit.rule import Rule
 from ris_verified.audit.rules import rules
 from ris_verified.errors import AuditError, ConfigError, LoadError, RisVerifiedError, StorageError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
 
 GO, NO_GO, USAGE, INTERNAL = 0, 1, 2, 3
+CATALOGUE = ("id", "title", "severity", "profile", "needs", "law", "why", "how", "remedy", "source")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration value"
     )
-    parser.add_argument("--format", choices=FORMATS, default="text", help="of the report, the list or the kill table")
+    parser.add_argument(
+        "--format",
+        choices=tuple(FORMATS),
+        default="text",
+        help="of the report or the kill table; of the list text, json",
+    )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="write the report here instead of to standard output"
     )
     parser.add_argument("--list", action="store_true", help="list the rules and stop")
-    parser.add_argument("--explain", metavar="IDS", help="explain rules and stop")
+    parser.add_argument("--explain", nargs="+", metavar="ID", help="explain rules and stop")
     parser.add_argument("--prove", action="store_true", help="plant every fault and show which rule kills it")
 
 
@@ -82,10 +89,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.list:
-        return _emit(_catalogue() if args.format == "json" else _listing(), args.output, GO)
-    if args.explain:
-        ids = _ids([args.explain.upper()])
-        return _emit("\n".join(explain(id) for id in ids), args.output, GO)
+        emit(_list(args.format), args.output, args.format)
+        return GO
+    if args.explain is not None:
+        ids = _ids(args.explain) or [""]
+        emit("\n".join(explain(id.upper()) for id in ids), args.output)
+        return GO
     select = _ids(args.select)
     if args.prove:
         return _prove(args, select)
@@ -94,25 +103,32 @@ def _run(args: argparse.Namespace) -> int:
     source_only = args.source is not None and not (args.pipeline or args.data or args.config or args.set)
     pipeline = None if source_only else _pipeline(args)
     report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data)
-    return _emit(render(report, args.format), args.output, GO if report.verdict == "GO" else NO_GO)
+    emit(render(report, args.format), args.output, args.format)
+    return GO if report.verdict == "GO" else NO_GO
 
 
 def _prove(args: argparse.Namespace, select: list[str]) -> int:
-    from ris_verified.audit.prove import kill_table, prove
+    from ris_verified.audit.prove import Kill, kill_table, prove
     from ris_verified.audit.runner import audit, choose
+    from ris_verified.audit.waivers import parse_waivers
 
     choose(select, "full")
-    pipeline, kills = _pipeline(args), []
+    parse_waivers(args.ignore)
+    pipeline, kills = _pipeline(args), list[Kill]()
+    # First the short run, so that a wrong folder does not cost the minutes of the long one.
+    plain = args.format == "text"
+    report = None if plain else audit(pipeline, args.profile, select, args.ignore, args.source, args.data)
     for kill in prove(pipeline, select):
         kills.append(kill)
         sys.stderr.write(f"\r{len(kills)} faults planted, {sum(k.killed for k in kills)} killed")
         sys.stderr.flush()
     sys.stderr.write("\n")
-    survived = not kills or any(not kill.killed for kill in kills)
-    if args.format == "text":
-        return _emit(kill_table(kills), args.output, NO_GO if survived else GO)
-    report = dataclasses.replace(audit(pipeline, args.profile, select), kills=tuple(kills))
-    return _emit(render(report, args.format), args.output, NO_GO if survived or report.verdict != "GO" else GO)
+    good = bool(kills) and all(kill.killed for kill in kills)
+    if report is None:
+        emit(kill_table(kills), args.output)
+        return GO if good else NO_GO
+    emit(render(dataclasses.replace(report, kills=tuple(kills)), args.format), args.output, args.format)
+    return GO if good and report.verdict == "GO" else NO_GO
 
 
 def _ids(given: list[str]) -> list[str]:
@@ -144,14 +160,13 @@ def _config_of(data: Path) -> Config:
     return Config.loads(Manifest.load(data).config, str(data))
 
 
-def _listing() -> str:
+def _list(format: str) -> str:
+    if format == "json":
+        return json.dumps([{name: vars(r)[name] for name in CATALOGUE} for r in rules().values()], indent=2) + "\n"
+    if format != "text":
+        raise AuditError(f"cannot be written as {format}", where="--list", expected="--format text or json")
     rows = [f"{r.id}  {r.severity:8} {r.profile:6} {r.title}" for r in rules().values()]
     return "\n".join([*rows, "", f"{len(rows)} rules"]) + "\n"
-
-
-def _catalogue() -> str:
-    fields = ("id", "title", "severity", "profile", "needs", "law", "why", "how", "remedy", "source")
-    return json.dumps([{name: vars(r)[name] for name in fields} for r in rules().values()], indent=2) + "\n"
 
 
 def explain(id: str) -> str:
@@ -178,14 +193,3 @@ def explain(id: str) -> str:
     for head, text in parts.items():
         lines += textwrap.wrap(f"{head}: {text}", 100, subsequent_indent=" " * (len(head) + 2))
     return "\n".join(lines) + "\n"
-
-
-def _emit(text: str, output: Path | None, code: int) -> int:
-    if output is None:
-        sys.stdout.write(text)
-        return code
-    from ris_verified.files import atomic_write
-
-    atomic_write(output, text.encode())
-    sys.stderr.write(f"{output} written\n")
-    return code

@@ -7,7 +7,8 @@ import pytest
 from ris_verified.audit.prove import Kill
 from ris_verified.audit.result import Report, Result, verdict
 
-HOSTILE = '<script>alert("x")</script> | a ]]> & \x00\x1b[31m\nnext `line` é 🚩'
+# Markup of every format, a forged verdict, colour codes, a direction override, and half a surrogate pair.
+HOSTILE = '<script>alert("x")</script> | a ]]> & \x00\x1b[31m\r\nGO: 99 pass `line` é 🚩 \u202e \x85 \udc80'
 
 
 def result(id: str, status: str, severity: str = "blocker", **changes: object) -> Result:
@@ -24,7 +25,7 @@ RESULTS = (
     result("RV0501", "fail", where="loss/total.py:17"),
     result("RV0702", "error", measured="ZeroDivisionError", bound="", margin=None),
     result("RV0102", "fail", "warning", where="config.py:3", message=HOSTILE),
-    result("RV0803", "skip", waiver="kept for 0.9", message="waived, kept for 0.9: fail at blend"),
+    result("RV0803", "skip", waiver="kept for 0.9", message="waived: kept for 0.9; fail at blend: β 0.7"),
     result("RV1001", "skip", measured="", bound="", margin=None, message="no --data folder"),
     result("RV0801", "pass", measured=float("nan"), margin=float("inf")),
     result("RV0802", "pass", measured=1e-9, bound=1e-6, margin=1e-6 - 1e-9),

@@ -9,19 +9,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ris_verified.audit.result import Report
 
-FORMATS = ("text", "json", "junit", "sarif", "markdown", "html")
+
+def _later(name: str) -> Callable[[Report], str]:
+    """Return a renderer whose module is imported when it is first needed, so that `--help` stays fast."""
+
+    def write(report: Report) -> str:
+        text: str = importlib.import_module(f"{__name__}.{name}").render(report)
+        return text
+
+    return write
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "text": lambda report: report.to_text(),
+    "json": lambda report: report.to_json(),
+    "junit": _later("junit"),
+    "sarif": _later("sarif"),
+    "markdown": _later("markdown"),
+    "html": _later("html"),
+}
 
 
 def render(report: Report, name: str) -> str:
-    """Return a report in a format.
+    """Return a report in a format, as text that UTF-8 can encode.
 
     Args:
         report: what an audit found.
         name: one of `FORMATS`.
     """
-    if name == "text":
-        return report.to_text()
-    if name == "json":
-        return report.to_json()
-    write: Callable[[Report], str] = importlib.import_module(f"{__name__}.{name}").render
-    return write(report)
+    return FORMATS[name](report)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 
 from ris_verified.audit.checklist import SECTIONS
-from ris_verified.audit.result import Report, Result
+from ris_verified.audit.formats.plots import KINDS, bars, kind, plot, slowest
+from ris_verified.audit.result import RANK, Report, Result, one_line
 from ris_verified.audit.rules import rules
-
-DECADES = 3.0
 
 
 def render(report: Report) -> str:
@@ -21,19 +19,32 @@ def render(report: Report) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ris_verified.audit.formats", "."), autoescape=True, trim_blocks=True
-    )
+        loader=jinja2.PackageLoader("ris_verified.audit.formats", "."), autoescape=True, trim_blocks=True,
+        finalize=_shown,
+    )  # fmt: skip
+    results = report.results
     page: str = environment.get_template("report.html.j2").render(
         report=report,
         wrong=failures(report),
         rest=[r for r in report.worst_first if r.status not in ("fail", "error")],
         rules=rules(),
         derivation=derivation,
-        position=position,
-        sections=sections(report),
+        plot=plot,
+        kind=kind,
+        kinds=KINDS,
+        names=SECTIONS,
+        sections=bars(results, lambda r: r.id[:4], sorted({r.id[:4] for r in results})),
+        severities=bars(results, lambda r: r.severity, RANK),
+        slowest=slowest(results),
+        kills=sorted(report.kills, key=lambda kill: kill.killed),
         killed=sum(kill.killed for kill in report.kills),
     )
     return page + "\n"
+
+
+def _shown(value: object) -> object:
+    # Exactly str: what a macro returns is markup, and clean already.
+    return one_line(value) if type(value) is str else value
 
 
 def failures(report: Report) -> list[tuple[str, list[Result]]]:
@@ -48,33 +59,3 @@ def failures(report: Report) -> list[tuple[str, list[Result]]]:
 def derivation(id: str) -> str:
     """Return where a rule's bound comes from; empty for an id that is no rule."""
     return " ".join((rules()[id].check.__doc__ or "").split()) if id in rules() else ""
-
-
-def position(result: Result) -> float | None:
-    """Return where a measured value lies beside its bound: 50 at the bound, 0 and 100 three decades off.
-
-    None where there is no ratio of positive numbers to show; zero lies at 0.
-    """
-    measured, bound = result.measured, result.bound
-    if isinstance(measured, str) or isinstance(bound, str) or bound <= 0 or not math.isfinite(measured + bound):
-        return None
-    if measured < 0:
-        return None
-    decades = -DECADES if measured == 0 else math.log10(measured / bound)
-    return 50 + 50 * max(-DECADES, min(DECADES, decades)) / DECADES
-
-
-def sections(report: Report) -> list[tuple[str, str, dict[str, int], float, float]]:
-    """Return id, name, results by status, seconds and share of the longest time of each section."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: {"pass": 0, "skip": 0, "fail": 0, "error": 0})
-    seconds: dict[str, dict[str, float]] = defaultdict(dict)
-    for result in report.results:
-        counts[result.id[:4]][result.status] += 1
-        # Every result of a rule carries the time of its one check.
-        seconds[result.id[:4]][result.id] = result.seconds
-    totals = {name: sum(times.values()) for name, times in seconds.items()}
-    longest = max(totals.values(), default=0.0) or 1.0
-    return [
-        (name, SECTIONS.get(name, "Audit"), counts[name], total, 100 * total / longest)
-        for name, total in sorted(totals.items())
-    ]

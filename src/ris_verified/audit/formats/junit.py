@@ -27,9 +27,10 @@ def render(report: Report) -> str:
     )  # fmt: skip
     properties = ET.SubElement(suite, "properties")
     facts = {"verdict": report.verdict, "profile": report.profile, "config_hash": report.config_hash}
+    facts["waived"] = str(report.waived)
     for name, value in {**facts, **report.environment}.items():
-        ET.SubElement(properties, "property", name=name, value=_clean(value))
-    seen: Counter[str] = Counter()
+        ET.SubElement(properties, "property", name=_clean(name), value=_clean(value))
+    seen: set[str] = set()
     for result in report.results:
         _case(suite, result, seen)
     if report.warnings:
@@ -38,12 +39,17 @@ def render(report: Report) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"
 
 
-def _case(suite: ET.Element, result: Result, seen: Counter[str]) -> None:
-    name = f"{result.id} {result.title}" + (f" at {result.where}" if result.where else "")
-    seen[name] += 1
-    unique = name if seen[name] == 1 else f"{name} ({seen[name]})"
+def _unique(name: str, seen: set[str]) -> str:
+    # Collectors keep one case of a name, and would drop a failure behind a pass.
+    free = next(n for n in (name, *(f"{name} ({i})" for i in range(2, len(seen) + 3))) if n not in seen)
+    seen.add(free)
+    return free
+
+
+def _case(suite: ET.Element, result: Result, seen: set[str]) -> None:
+    name = _clean(f"{result.id} {result.title}" + (f" at {result.where}" if result.where else ""))
     case = ET.SubElement(
-        suite, "testcase", classname=f"ris_verified.audit.{result.id[:4]}", name=_clean(unique),
+        suite, "testcase", classname=f"ris_verified.audit.{result.id[:4]}", name=_unique(name, seen),
         time=f"{result.seconds:.3f}",
     )  # fmt: skip
     if result.status in TAGS:

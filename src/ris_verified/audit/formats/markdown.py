@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ris_verified.audit.result import Report, Result
+from ris_verified.audit.result import Report, Result, one_line
 
 if TYPE_CHECKING:
     from ris_verified.audit.prove import Kill
 
+# A comment on GitHub holds 65,536 characters.
+LIMIT = 60_000
 MARKS = {"error": "ERROR", "fail": "FAIL", "skip": "skip", "pass": "pass"}
 
 
@@ -37,7 +39,18 @@ def render(report: Report) -> str:
         rows += ["", "## Planted faults", "", *kill_rows(report.kills)]
     machine = ", ".join(f"{name} {value}" for name, value in report.environment.items())
     rows += ["", f"Configuration `{report.config_hash or 'none'}`, {cell(machine)}."]
-    return "\n".join(rows) + "\n"
+    return "\n".join(_fitted(rows)) + "\n"
+
+
+def _fitted(rows: list[str]) -> list[str]:
+    """Return the rows that a comment can hold, the last one included, and a word on how many are left out."""
+    total, kept = len(rows[-1]), list[str]()
+    for row in rows[:-1]:
+        total += len(row) + 1
+        if total > LIMIT:
+            return [*kept, "", f"{len(rows) - 1 - len(kept)} lines more: see the formats html or json.", "", rows[-1]]
+        kept.append(row)
+    return rows
 
 
 def _failure(result: Result) -> list[str]:
@@ -61,9 +74,8 @@ def kill_rows(kills: Sequence[Kill]) -> Sequence[str]:
 
 def cell(text: str) -> str:
     """Return a text that stays within a table's cell and is shown as it is written."""
-    escaped = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text)
-    return " ".join(escaped.split())
+    return re.sub(r"([\\`*_\[\]<>|#&~])", r"\\\1", " ".join(one_line(text).split()))
 
 
 def _code(text: str) -> str:
-    return " ".join(text.replace("`", "'").split())
+    return " ".join(one_line(text).replace("`", "'").split())
