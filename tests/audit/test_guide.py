@@ -77,7 +77,7 @@ def test_the_guide_has_commands_to_check() -> None:
 @pytest.mark.parametrize(("page", "call"), CALLS)
 def test_every_command_in_the_guide_is_one(page: str, call: str) -> None:
     args = build_parser().parse_args(shlex.split(call))
-    named = [*args.select, *args.ignore, *filter(None, [args.explain])]
+    named = [*args.select, *args.ignore, *(args.explain or [])]
     ids = [part.partition("=")[0] for text in named for part in text.split(",") if part.startswith("RV")]
     assert all(any(known.startswith(name) for known in rules()) for name in ids), f"{page}: {call}"
 
