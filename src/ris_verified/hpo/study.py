@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,15 +50,24 @@ def run_study(
     """
     study = _loaded(cfg, storage, verdict)
     file = file_of(storage)
-    with TemporaryDirectory() as own:
-        # Workers on a server may be of other machines, whose locks cannot be seen: those are left alone.
-        folder = Path(own) if file is None else file.resolve().parent / f"{file.name}.workers"
+    with _locks(file) as folder:
         if file is not None:
             reap(study, folder)
         with presence(folder) as worker:
             while claimed(study) < cfg.hpo.trials:
                 _run_trial(study, objective, cfg, worker, spaces[cfg.hpo.space])
     return study
+
+
+@contextmanager
+def _locks(file: Path | None) -> Iterator[Path]:
+    """Yield the folder of the workers' locks: beside the file, where the next worker finds those of the dead."""
+    if file is not None:
+        yield file.resolve().parent / f"{file.name}.workers"
+        return
+    # Workers on a server may be of other machines, whose locks cannot be seen: those are left alone.
+    with TemporaryDirectory() as own:
+        yield Path(own)
 
 
 def _loaded(cfg: Config, storage: str, verdict: dict[str, str]) -> optuna.Study:
