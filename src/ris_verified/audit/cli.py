@@ -102,7 +102,7 @@ def _run(args: argparse.Namespace) -> int:
 
     source_only = args.source is not None and not (args.pipeline or args.data or args.config or args.set)
     pipeline = None if source_only else _pipeline(args)
-    report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data)
+    report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data, processes=2)
     emit(render(report, args.format), args.output, args.format)
     return GO if report.verdict == "GO" else NO_GO
 
@@ -117,7 +117,7 @@ def _prove(args: argparse.Namespace, select: list[str]) -> int:
     pipeline, kills = _pipeline(args), list[Kill]()
     # First the short run, so that a wrong folder does not cost the minutes of the long one.
     plain = args.format == "text"
-    report = None if plain else audit(pipeline, args.profile, select, args.ignore, args.source, args.data)
+    report = None if plain else audit(pipeline, args.profile, select, args.ignore, args.source, args.data, processes=2)
     for kill in prove(pipeline, select):
         kills.append(kill)
         sys.stderr.write(f"\r{len(kills)} faults planted, {sum(k.killed for k in kills)} killed")

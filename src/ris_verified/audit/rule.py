@@ -67,6 +67,7 @@ class Rule:
         profile: the smallest profile that runs it.
         needs: `pipeline`, or `source` for rules that read syntax trees only.
         check: returns measurements, or raises NotApplicable.
+        apart: whether it looks at files or mostly at the small pipeline, so that it may run in a copy of the process.
     """
 
     id: str
@@ -80,6 +81,7 @@ class Rule:
     profile: Profile
     needs: Needs
     check: Check
+    apart: bool = False
 
     @property
     def section(self) -> str:
@@ -98,6 +100,7 @@ def rule(
     severity: Severity = "blocker",
     profile: Profile = "quick",
     needs: Needs = "pipeline",
+    apart: bool = False,
 ) -> Callable[[Check], Rule]:
     """Turn a check into a `Rule`; the module that holds it is its registration.
 
@@ -109,7 +112,8 @@ def rule(
     """
 
     def build(check: Check) -> Rule:
-        return Rule(id, title, law, why, how, f"checklist {id}", remedy, severity, profile, needs, check)
+        place = apart or needs == "source"
+        return Rule(id, title, law, why, how, f"checklist {id}", remedy, severity, profile, needs, check, place)
 
     return build
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.parallel import elsewhere, possible
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.rule import Measurement, NotApplicable, Profile, Rule, tightness
 from ris_verified.audit.rules import rules
@@ -146,6 +147,18 @@ def _result(item: Rule, status: Literal["pass", "fail", "error", "skip"], m: Mea
     )  # fmt: skip
 
 
+def _results(chosen: list[Rule], context: Context, processes: int) -> tuple[Result, ...]:
+    here = [item for item in chosen if not item.apart]
+    there = [item for item in chosen if item.apart]
+    if processes < 2 or not (here and there and possible()):
+        return tuple(result for item in chosen for result in run_rule(item, context))
+    with elsewhere(there, lambda item: run_rule(item, context)) as wait:
+        found = [result for item in here for result in run_rule(item, context)]
+        found += wait()
+    order = {item.id: place for place, item in enumerate(chosen)}
+    return tuple(sorted(found, key=lambda result: order[result.id]))
+
+
 def audit(
     pipeline: Pipeline | None,
     profile: Profile = "quick",
@@ -153,6 +166,7 @@ def audit(
     ignore: Sequence[str] = (),
     source: Path | str | None = None,
     data: Path | str | None = None,
+    processes: int = 1,
 ) -> Report:
     """Measure a pipeline, its source and its data against the checklist.
 
@@ -163,6 +177,7 @@ def audit(
         ignore: failures to accept, as `IDS`, `IDS=REASON` or `ID@PLACE=REASON`; the rules still run.
         source: folder of Python files; by default this package's own.
         data: folder of stored scenes; by default scenes are drawn.
+        processes: with 2, a copy of this process runs half of the rules, where the system can make one.
 
     Returns:
         A `Report`; its verdict is NO-GO when a blocker fails, a check crashes or nothing ran. The process
@@ -182,7 +197,7 @@ def audit(
     seed = 0 if pipeline is None else pipeline.config.seed
     context = Context(pipeline, profile, Path(source) if source else PACKAGE, Path(data) if data else None, seed)
     with as_found(pipeline) as found, undisturbed():
-        results = tuple(result for item in chosen for result in run_rule(item, context))
+        results = _results(chosen, context, processes)
     results, warned = apply_waivers(results, waivers)
     results += found.results()
     digest = "" if pipeline is None else pipeline.config.digest()

@@ -110,7 +110,7 @@ def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = 
     from ris_verified.audit.runner import audit
     from ris_verified.files import atomic_write
 
-    report = audit(pipeline, profile="quick", data=data)
+    report = audit(pipeline, profile="quick", data=data, processes=2)
     atomic_write(out / "audit.json", report.to_json().encode())
     if report.verdict == "GO":
         return report

@@ -91,6 +91,14 @@ def held_tensors(state: TrainState) -> list[Tensor]:
     return found + [v for s in state.optimizer.state.values() for v in s.values() if isinstance(v, Tensor)]
 
 
+def make_moments(state: TrainState) -> None:
+    """Step the optimiser once with gradients of zero, so that its moments exist."""
+    for parameter in state.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+
+
 def step_bytes(pipeline: Pipeline, state: TrainState, scenes: int) -> list[int]:
     """Return the bytes alive after each operation of one step, batch included.
 
@@ -127,7 +135,7 @@ def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "c
         A `Memory`, in bytes.
     """
     state = TrainState.create(pipeline, total_steps=3, device=device)
-    step_bytes(pipeline, state, SMALL)
+    make_moments(state)
     small, larger = (step_bytes(pipeline, state, B) for B in (SMALL, LARGER))
     if len(small) != len(larger):
         small, larger = [max(small)], [max(larger)]

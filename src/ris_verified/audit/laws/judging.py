@@ -199,15 +199,15 @@ def _logged(context: Context, pipeline: Any, log: Path, torch: Any) -> list[Meas
 
 
 def localisation_carries(context: Context) -> list[Measurement]:
-    """Localise two scenes with a model: the result holds R_pred, R_samp and β, the configuration stays."""
+    """Localise a scene with a model: the result holds R_pred, R_samp and β, the configuration stays."""
     import torch
 
     from ris_verified.shapes import from_ri
 
     p, cfg, batch = context.pipeline, context.config, context.batch
-    given = [from_ri(v[:2]).to(torch.complex128) for v in (batch.y, batch.H_full, batch.C)]
+    given = [from_ri(v[:1]).to(torch.complex128) for v in (batch.y, batch.H_full, batch.C)]
     before = cfg.digest()
-    found = p.localize(*given, cfg, order=batch.K[:2], model=context.model, pipeline=p)
+    found = p.localize(*given, cfg, order=batch.K[:1], model=context.model, pipeline=p)
     blended = found.blend
     if blended is None:
         return [
@@ -220,6 +220,6 @@ def localisation_carries(context: Context) -> list[Measurement]:
     ]
     result.append(close(float(blended.beta), cfg.covariance.beta, 0.0, "β in the result", where="localize"))
     result.append(equal(cfg.digest(), before, "configuration after localisation", where="config"))
-    wanted = batch.K[:2].tolist()
+    wanted = batch.K[:1].tolist()
     result.append(equal(torch.isfinite(found.azimuth).sum(-1).tolist(), wanted, "positions a scene", where="localize"))
     return result

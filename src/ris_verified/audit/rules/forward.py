@@ -98,6 +98,7 @@ def inference_chain(context: Context) -> Sequence[Measurement]:
     how="The small model on 200 scenes in batches of 50 at ten times the rate; bound 0.8 of the start.",
     remedy="check that every input reaches the network and every term the weights",
     profile="full",
+    apart=True,
 )
 def memorises(context: Context) -> Sequence[Measurement]:
     """Epoch means of 200 scenes vary by far less than a fifth."""

@@ -31,6 +31,7 @@ RESET = "/proc/self/clear_refs"
     "in profile full also a real step of the configured batch against the process's resident peak. Then a step whose "
     "loss has no memory for more than three scenes: its gradient against the whole batch's, bound 64 eps·√8.",
     remedy="predict from the tensors of a small step; on torch.OutOfMemoryError halve the micro-batch, keep the batch",
+    apart=True,
 )
 def memory_predicted(context: Context) -> Sequence[Measurement]:
     """20 % is the checklist's figure; a mean over B parts is rounded B times more than one over the batch."""
@@ -49,10 +50,10 @@ def memory_predicted(context: Context) -> Sequence[Measurement]:
 
 
 def _followed(small: Context, scenes: int) -> Measurement:
-    from ris_verified.train.memory import held_tensors, step_bytes
+    from ris_verified.train.memory import held_tensors, make_moments, step_bytes
 
     pipeline, state = small.pipeline, small.state()
-    step_bytes(pipeline, state, 2)
+    make_moments(state)
     measured = sum(t.nbytes for t in held_tensors(state)) + max(step_bytes(pipeline, state, scenes))
     ratio = pipeline.peak_memory(pipeline, scenes, "cpu").alive / measured
     return close(ratio, 1.0, SHARE, f"predicted over followed peak, small model, {scenes} scenes", where="peak_memory")
@@ -124,10 +125,10 @@ def _on_cpu(pipeline: Pipeline) -> int:
 
 
 def _steps(pipeline: Pipeline, device: str) -> None:
-    from ris_verified.train.memory import step_bytes
+    from ris_verified.train.memory import make_moments, step_bytes
     from ris_verified.train.state import TrainState
 
     state = TrainState.create(pipeline, total_steps=3, device=device)
     # The first step makes the moments after its activations are gone: its peak is not that of the others.
-    step_bytes(pipeline, state, 2)
+    make_moments(state)
     step_bytes(pipeline, state, pipeline.config.train.batch_size)

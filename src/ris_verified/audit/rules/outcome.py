@@ -131,6 +131,7 @@ def _rician(context: Context) -> Measurement:
     "audit, with clipping, accumulation and averages on and off, bound 1e4 eps; modes, precision and configuration "
     "inside the step. Equal trials of the objective, and the values that reach its training.",
     remedy="let the stage that the message names read what its documentation declares, and only that",
+    apart=True,
 )
 def terms_and_causes(context: Context) -> Sequence[Measurement]:
     """Equal inputs give equal bits, so any change counts."""
@@ -183,6 +184,7 @@ def _apart(context: Context) -> Any:
     "other weights. Reported loss, terms, NMSE, norm before clipping and rates beside those of a plain step written "
     "in the audit, bound 1e4 eps.",
     remedy="save `state.best`, with every buffer that the output depends on",
+    apart=True,
 )
 def reloads(context: Context) -> Sequence[Measurement]:
     """Equal weights and operations give equal bits."""
@@ -217,6 +219,7 @@ def reloads(context: Context) -> Sequence[Measurement]:
     "unequal parts: the direction of the gradient at the optimiser against that of the mean loss of the whole batch, "
     "bound 1e4 eps, and the scenes held at once.",
     remedy="step optimiser and scheduler once a batch",
+    apart=True,
 )
 def one_step(context: Context) -> Sequence[Measurement]:
     """The same float64 products in the same order: equal."""

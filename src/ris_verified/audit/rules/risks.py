@@ -80,6 +80,7 @@ def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement
     "must not, and the schedule goes on. A large finite gradient is no skip, an error in a stage is raised, and no "
     "stage turns NaN into a number. Bound: 0 changed.",
     remedy="test loss and gradient norm before clipping, stepping and averaging; count and stop",
+    apart=True,
 )
 def nan_drill(context: Context) -> Sequence[Measurement]:
     """Bits are compared: no tolerance."""
@@ -117,6 +118,7 @@ def nan_drill(context: Context) -> Sequence[Measurement]:
     why="A run that does not fall in a minute will not fall in a week.",
     how="40 steps of the small model on 8 scenes with warm-up; bound: 0.9 of the start, as one batch is easy to fit.",
     remedy="check learning rates, sign of the loss and the blocked gradient",
+    apart=True,
 )
 def loss_falls(context: Context) -> Sequence[Measurement]:
     """The noise of dropout-free steps on one batch is far below a tenth."""

@@ -63,6 +63,7 @@ def shifted(ptr: Tensor, metres: float) -> Tensor:
     "untrained one: their validation against ‖U_Kᴴ a‖²/‖a‖² computed here. Profile full: after memorising 50 scenes "
     "the validation of them is better.",
     remedy="score matched position errors, misses counted at their worst; select weights by what is deployed",
+    apart=True,
 )
 def scores_follow(context: Context) -> Sequence[Measurement]:
     """Order needs no tolerance; equal positions in another order are summed otherwise: 64 eps of float32."""

@@ -61,6 +61,7 @@ def _kept(study: Any, wanted: int, what: str) -> list[Measurement]:
     "pre-ping read from file and engine. Profile full: a lock held for a second longer than SQLite's default timeout. "
     "Bounds: exact.",
     remedy="cut a torn line, reap the trials of dead workers, load_if_exists, SQLite in WAL mode with timeout=300",
+    apart=True,
 )
 def storage_survives(context: Context) -> Sequence[Measurement]:
     """Trials are counted: no tolerance."""
@@ -169,6 +170,7 @@ def _locked(context: Context, folder: Path) -> list[Measurement]:
     how="A journal whose second record is cut in the middle and an SQLite file with a foreign header; the study is "
     "asked to continue each. Bound: one RisVerifiedError that names the file; 0 bytes changed.",
     remedy="raise a StorageError that names the file; write nothing",
+    apart=True,
 )
 def broken_study(context: Context) -> Sequence[Measurement]:
     """Bytes are compared: no tolerance."""

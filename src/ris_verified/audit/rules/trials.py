@@ -32,6 +32,7 @@ VERDICT = {"verdict": "drill", "waiver": ""}
     "after each, bound 0 bytes more; open files likewise. Profile full: resident memory after the tenth over that "
     "after the second, bound 5 %.",
     remedy="keep no result of a trial; close what it opened",
+    apart=True,
 )
 def memory_returns(context: Context) -> Sequence[Measurement]:
     """Bytes are counted: no tolerance. 5 % of the process is the growth that allocators show without a leak."""
@@ -111,6 +112,7 @@ def _ended_well(number: int, state: str, value: float | None) -> bool:
     how="A study of six trials that return NaN, −∞, raise, return ∞ and then 4.5 and 5.5: states and values are read "
     "back. Then the pipeline's objective with a score of NaN, and with a training that raises. Bound: none finite.",
     remedy="fail or prune the trial; never replace the value",
+    apart=True,
 )
 def nothing_invented(context: Context) -> Sequence[Measurement]:
     """States and exact values: no tolerance."""
@@ -156,6 +158,7 @@ def _no_number(pipeline: Pipeline, context: Context, what: str) -> Measurement:
     "best trial is read back from the configuration, every other field compared with the base, and one step of the "
     "small model taken with it. Bound: 0 differences.",
     remedy="write the best parameters over the base configuration, without the restrictions of a trial",
+    apart=True,
 )
 def best_trains(context: Context) -> Sequence[Measurement]:
     """Exact values; a step is finite or it is not."""

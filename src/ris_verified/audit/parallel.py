@@ -1,0 +1,71 @@
+"""A second process for rules that look at files or at the small pipeline only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from ris_verified.audit.result import Result
+from ris_verified.audit.rule import Rule
+
+Run = Callable[[Rule], list[Result]]
+
+
+def possible() -> bool:
+    """Return whether this process may be copied: another core, a system that can, no accelerator in use."""
+    cuda = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
+    return hasattr(os, "fork") and len(os.sched_getaffinity(0)) > 1 and not cuda
+
+
+@contextmanager
+def elsewhere(items: Sequence[Rule], run: Run) -> Iterator[Callable[[], list[Result]]]:
+    """Run rules in a copy of this process; yields a function that waits for their results.
+
+    Args:
+        items: the rules.
+        run: gives the results of one; what it changes is changed in the copy only.
+    """
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _serve(items, run, write)
+    os.close(write)
+    waiting = [child]
+
+    def wait() -> list[Result]:
+        with os.fdopen(read, "rb") as pipe:
+            content = pipe.read()
+        _, status = os.waitpid(waiting.pop(), 0)
+        if status:
+            return [_lost(item, status) for item in items]
+        return [Result(**values) for values in json.loads(content)]
+
+    try:
+        yield wait
+    finally:
+        for process in waiting:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            os.close(read)
+
+
+def _serve(items: Sequence[Rule], run: Run, write: int) -> None:
+    # Nothing of the copy may go on: neither its callers nor what is registered for the end of a process.
+    code = 1
+    try:
+        results = [asdict(result) for item in items for result in run(item)]
+        with os.fdopen(write, "wb") as pipe:
+            pipe.write(json.dumps(results).encode())
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _lost(item: Rule, status: int) -> Result:
+    text = f"the process that ran the check ended with status {status}"
+    return Result(item.id, item.title, "error", item.severity, "no result", "", "", text, "", item.remedy, 0.0)
