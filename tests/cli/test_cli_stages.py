@@ -61,7 +61,8 @@ def tiny(tmp_path: Path) -> str:
 def verdict(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     asked: dict[str, Any] = {"verdict": "GO", "data": []}
 
-    def audit(pipeline: object, profile: str = "quick", data: Path | None = None) -> Report:
+    def audit(pipeline: object, profile: str = "quick", data: Path | None = None, processes: int = 1) -> Report:
+        assert processes == 2, "the gate audits on both cores"
         asked["data"].append(data)
         status = "pass" if asked["verdict"] == "GO" else "fail"
         result = Result("RV0801", "trace", status, "blocker", 1.0, 0.0, "", "drifts", "R_pred", "normalise", 0.0)  # type: ignore[arg-type]
