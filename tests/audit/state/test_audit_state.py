@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config  # deterministic mode imports it, which adds a warning filter the first time
 from torch import nn
 
 from ris_verified.audit import runner
