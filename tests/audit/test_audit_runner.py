@@ -101,12 +101,6 @@ def test_json_has_finite_numbers_only_and_the_stated_keys() -> None:
     assert list(tree["results"][1]) == [f.name for f in dataclasses.fields(Result)]
 
 
-def test_text_has_failures_first_and_the_verdict_last() -> None:
-    lines = Report("NO-GO", "quick", "", {}, 1.0, (result("pass"), result("fail"))).to_text().splitlines()
-    assert lines[0].startswith("FAIL")
-    assert lines[-1].startswith("NO-GO: 1 pass, 1 fail")
-
-
 @pytest.mark.parametrize("compare", [at_most, at_least])
 def test_nan_never_passes(compare: object) -> None:
     assert not compare(float("nan"), 1.0, "m").passed  # type: ignore[operator]

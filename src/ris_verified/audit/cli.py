@@ -120,9 +120,11 @@ def _prove(args: argparse.Namespace, select: list[str]) -> int:
     report = None if plain else audit(pipeline, args.profile, select, args.ignore, args.source, args.data, processes=2)
     for kill in prove(pipeline, select):
         kills.append(kill)
-        sys.stderr.write(f"\r{len(kills)} faults planted, {sum(k.killed for k in kills)} killed")
-        sys.stderr.flush()
-    sys.stderr.write("\n")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{len(kills)} faults planted, {sum(k.killed for k in kills)} killed")
+            sys.stderr.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
     good = bool(kills) and all(kill.killed for kill in kills)
     if report is None:
         emit(kill_table(kills), args.output)

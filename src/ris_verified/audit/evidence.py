@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import multiprocessing
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from ris_verified.audit.alarms import Alarm, alarms, drawn_config
 from ris_verified.audit.checklist import SECTIONS, checklist_lines
@@ -20,6 +23,9 @@ from ris_verified.audit.runner import audit
 from ris_verified.config import Config
 from ris_verified.files import atomic_write
 from ris_verified.pipeline import Pipeline
+
+Task = TypeVar("Task")
+Done = TypeVar("Done")
 
 
 def traceability(kills: Sequence[Kill] = (), day: str = "") -> str:
@@ -75,18 +81,20 @@ def alarm_markdown(seeds: int, drawn: int, raised: Sequence[Alarm], preset: str)
     return "\n".join(rows) + "\n"
 
 
-def write_proof(folder: Path, pipeline: Pipeline) -> int:
+def write_proof(folder: Path, config: Config, workers: int) -> int:
     """Plant every fault and write `traceability.md`, `kill_table.md` and `reference_report.md` and `.html`.
 
     Args:
         folder: where to.
-        pipeline: sound; faults are planted in it.
+        config: of the sound pipeline in which the faults are planted.
+        workers: processes, each of which takes one section of the checklist after another.
 
     Returns:
         The number of surviving faults.
     """
-    kills = tuple(prove(pipeline))
-    report = dataclasses.replace(audit(pipeline), kills=kills)
+    tasks = [(config, section) for section in SECTIONS]
+    kills = tuple(kill for found in _map(_section, tasks, workers, "sections proved") for kill in found)
+    report = dataclasses.replace(audit(Pipeline.default(config)), kills=kills)
     day = datetime.date.today().isoformat()
     texts = {
         "traceability.md": traceability(kills, day),
@@ -99,24 +107,53 @@ def write_proof(folder: Path, pipeline: Pipeline) -> int:
     return sum(not kill.killed for kill in kills)
 
 
-def write_alarms(folder: Path, config: Config, label: str, seeds: Iterable[int], drawn: Iterable[int]) -> int:
+def write_alarms(folder: Path, config: Config, label: str, seeds: int, drawn: int, workers: int) -> int:
     """Audit the sound pipeline over seeds and drawn configurations and write `false_alarms.md`.
 
     Args:
         folder: where to.
         config: with which the seeds are run.
         label: its name.
-        seeds: of `config`.
-        drawn: seeds of the drawn configurations.
+        seeds: how many of `config`.
+        drawn: how many drawn configurations.
+        workers: processes.
 
     Returns:
         The number of rules that did not pass.
     """
-    plain, family = list(seeds), list(drawn)
-    raised = [a for s in plain for a in alarms(config.replaced({"seed": s}), f"seed {s}")]
-    raised += [a for s in family for a in alarms(drawn_config(s), f"drawn {s}")]
-    atomic_write(folder / "false_alarms.md", alarm_markdown(len(plain), len(family), raised, label).encode())
+    tasks = [(config.replaced({"seed": s}), f"seed {s}") for s in range(seeds)]
+    tasks += [(drawn_config(s), f"drawn {s}") for s in range(drawn)]
+    raised = [alarm for found in _map(_sound, tasks, workers, "sound pipelines audited") for alarm in found]
+    atomic_write(folder / "false_alarms.md", alarm_markdown(seeds, drawn, raised, label).encode())
     return len(raised)
+
+
+def _section(task: tuple[Config, str]) -> list[Kill]:
+    config, section = task
+    return list(prove(Pipeline.default(config), [section]))
+
+
+def _sound(task: tuple[Config, str]) -> list[Alarm]:
+    return list(alarms(*task))
+
+
+def _map(work: Callable[[Task], list[Done]], tasks: Sequence[Task], workers: int, what: str) -> Iterator[list[Done]]:
+    """Yield what `work` makes of each task, in order; a new process for each worker, with one thread of torch."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=one_thread) as pool:
+        for done, found in enumerate(pool.map(work, tasks), start=1):
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\r{done} of {len(tasks)} {what}")
+            yield found
+    if sys.stderr.isatty():
+        sys.stderr.write("\n")
+
+
+def one_thread() -> None:
+    """Keep torch to one thread: the workers share the cores."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,13 +163,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default=None, help="configuration file or preset")
     parser.add_argument("--seeds", type=int, default=0, metavar="N", help="also audit N seeds, for false alarms")
     parser.add_argument("--drawn", type=int, default=0, metavar="N", help="also audit N drawn configurations")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes")
     args = parser.parse_args(arguments)
     config = Config.load(args.preset)
-    wrong = write_proof(args.folder, Pipeline.default(config))
+    wrong = write_proof(args.folder, config, args.workers)
     sys.stdout.write(f"evidence in {args.folder}, {wrong} surviving faults\n")
     if args.seeds or args.drawn:
-        label = args.preset or "reference"
-        raised = write_alarms(args.folder, config, label, range(args.seeds), range(args.drawn))
+        raised = write_alarms(args.folder, config, args.preset or "reference", args.seeds, args.drawn, args.workers)
         sys.stdout.write(f"{raised} false alarms over {args.seeds} seeds and {args.drawn} configurations\n")
         wrong += raised
     return 1 if wrong else 0

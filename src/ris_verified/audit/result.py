@@ -99,6 +99,20 @@ class Report:
         return sorted(self.results, key=lambda r: (ORDER[r.status], RANK[r.severity], r.id))
 
     @property
+    def failures(self) -> dict[str, list[Result]]:
+        """What went wrong, by rule, the worst first."""
+        found: dict[str, list[Result]] = {}
+        for result in self.worst_first:
+            if result.status in ("fail", "error"):
+                found.setdefault(result.id, []).append(result)
+        return found
+
+    @property
+    def rest(self) -> list[Result]:
+        """What passed or was skipped, skips first."""
+        return [r for r in self.worst_first if r.status in ("pass", "skip")]
+
+    @property
     def waived(self) -> int:
         """How many failures were waived."""
         return sum(bool(r.waiver) for r in self.results)
@@ -116,15 +130,6 @@ class Report:
         if not self.kills:
             del tree["kills"]
         return encodable(json.dumps(tree, indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
-
-    def to_text(self) -> str:
-        """Return the report as text, what went wrong first, the verdict last."""
-        lines: list[str] = []
-        for result in self.worst_first:
-            lines += _lines(result)
-        lines += [f"WARN  {warning}" for warning in self.warnings]
-        lines += ["", f"{self.verdict}: {self.counts} in {self.seconds:.1f} s (profile {self.profile})"]
-        return "\n".join(one_line(line) for line in lines) + "\n"
 
 
 def verdict(results: tuple[Result, ...]) -> str:
@@ -154,15 +159,3 @@ def encodable(text: str) -> str:
 def _finite(tree: dict[str, object]) -> dict[str, object]:
     finite = {k: str(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in tree.items()}
     return {**finite, "margin": None if isinstance(finite["margin"], str) else finite["margin"]}
-
-
-def _lines(result: Result) -> list[str]:
-    head = f"{result.status.upper():5} {result.id} {result.title}"
-    if result.status == "skip":
-        return [f"{head}: {result.message}"]
-    figures = f" [{result.figures}]" if result.figures else ""
-    if result.status == "pass":
-        return [f"{head}: {result.message}{figures}"]
-    where = f" at {result.where}" if result.where else ""
-    tail = [f"      → {result.remedy}"] if result.remedy else []
-    return [f"{head} ({result.severity}){where}", f"      {result.message}{figures}", *tail]

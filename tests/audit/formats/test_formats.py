@@ -49,6 +49,15 @@ class TestText:
         assert "margin -1 dB" in render(report, "text")
         assert any(line.startswith("WARN ") and "RV0101" in line for line in lines)
 
+    def test_a_rule_that_fails_at_two_places_is_named_once(self, report: Report) -> None:
+        failed = next(r for r in report.results if r.status == "fail" and r.remedy)
+        places = [dataclasses.replace(failed, where=where) for where in ("first place", "second place")]
+        for name in ("text", "markdown"):
+            text = render(dataclasses.replace(report, results=tuple(places)), name)
+            assert text.count(failed.title) == text.count(failed.remedy) == 1
+            assert "first place" in text
+            assert "second place" in text
+
     def test_a_message_cannot_forge_a_line_or_steer_a_terminal(self, report: Report) -> None:
         text = render(report, "text")
         assert [line for line in text.splitlines() if line.startswith(("GO", "NO-GO"))] == [text.splitlines()[-1]]

@@ -21,7 +21,7 @@ def _later(name: str) -> Callable[[Report], str]:
 
 
 FORMATS: dict[str, Callable[[Report], str]] = {
-    "text": lambda report: report.to_text(),
+    "text": _later("text"),
     "json": lambda report: report.to_json(),
     "junit": _later("junit"),
     "sarif": _later("sarif"),

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-
 from ris_verified.audit.checklist import SECTIONS
 from ris_verified.audit.formats.plots import KINDS, bars, kind, plot, slowest
-from ris_verified.audit.result import RANK, Report, Result, one_line
+from ris_verified.audit.result import RANK, Report, one_line
 from ris_verified.audit.rules import rules
 
 
@@ -25,8 +23,6 @@ def render(report: Report) -> str:
     results = report.results
     page: str = environment.get_template("report.html.j2").render(
         report=report,
-        wrong=failures(report),
-        rest=[r for r in report.worst_first if r.status not in ("fail", "error")],
         rules=rules(),
         derivation=derivation,
         plot=plot,
@@ -45,15 +41,6 @@ def render(report: Report) -> str:
 def _shown(value: object) -> object:
     # Exactly str: what a macro returns is markup, and clean already.
     return one_line(value) if type(value) is str else value
-
-
-def failures(report: Report) -> list[tuple[str, list[Result]]]:
-    """Return id and failing results of each rule, the worst rule first."""
-    found: dict[str, list[Result]] = defaultdict(list)
-    for result in report.worst_first:
-        if result.status in ("fail", "error"):
-            found[result.id].append(result)
-    return list(found.items())
 
 
 def derivation(id: str) -> str:

@@ -22,18 +22,17 @@ def render(report: Report) -> str:
     Args:
         report: what an audit found.
     """
-    wrong = [r for r in report.worst_first if r.status in ("fail", "error")]
-    rest = [r for r in report.worst_first if r.status not in ("fail", "error")]
     rows = [f"# Audit: {report.verdict}", "", f"{report.counts} in {report.seconds:.1f} s, profile {report.profile}."]
     rows += [f"- Warning: {cell(text)}" for text in report.warnings]
-    if wrong:
+    if report.failures:
         rows += ["", "## What failed", ""]
-        for result in wrong:
-            rows += _failure(result)
-    if rest:
+        for results in report.failures.values():
+            rows += _failed(results)
+    if report.rest:
         rows += ["", "## What was measured", "", "| rule | status | what | figures |", "|---|---|---|---|"]
         rows += [
-            f"| {r.id} {cell(r.title)} | {MARKS[r.status]} | {cell(r.message)} | {cell(r.figures)} |" for r in rest
+            f"| {r.id} {cell(r.title)} | {MARKS[r.status]} | {cell(r.message)} | {cell(r.figures)} |"
+            for r in report.rest
         ]
     if report.kills:
         rows += ["", "## Planted faults", "", *kill_rows(report.kills)]
@@ -53,12 +52,15 @@ def _fitted(rows: list[str]) -> list[str]:
     return rows
 
 
-def _failure(result: Result) -> list[str]:
-    place = f" at `{_code(result.where)}`" if result.where else ""
-    figures = f" [{cell(result.figures)}]" if result.figures else ""
-    rows = [f"- **{MARKS[result.status]} {result.id} {cell(result.title)}** ({result.severity}){place}"]
-    rows.append(f"  {cell(result.message)}{figures}")
-    return [*rows, f"  Remedy: {cell(result.remedy)}"] if result.remedy else rows
+def _failed(results: list[Result]) -> list[str]:
+    worst = results[0]
+    rows = [f"- **{MARKS[worst.status]} {worst.id} {cell(worst.title)}** ({worst.severity})"]
+    for result in results:
+        place = f"`{_code(result.where)}`: " if result.where else ""
+        figures = f" [{cell(result.figures)}]" if result.figures else ""
+        rows.append(f"  - {place}{cell(result.message)}{figures}")
+    remedies = dict.fromkeys(r.remedy for r in results if r.remedy)
+    return [*rows, *(f"  - Remedy: {cell(remedy)}" for remedy in remedies)]
 
 
 def kill_rows(kills: Sequence[Kill]) -> Sequence[str]:
