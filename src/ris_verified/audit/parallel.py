@@ -17,9 +17,12 @@ Run = Callable[[Rule], list[Result]]
 
 
 def possible() -> bool:
-    """Return whether this process may be copied: another core, a system that can, no accelerator in use."""
+    """Return whether this process may be copied: Linux, another core, no accelerator in use.
+
+    Elsewhere a copy either cannot be made or may hang in a system library.
+    """
     cuda = "torch" in sys.modules and sys.modules["torch"].cuda.is_initialized()
-    return hasattr(os, "fork") and len(os.sched_getaffinity(0)) > 1 and not cuda
+    return sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1 and not cuda
 
 
 @contextmanager
