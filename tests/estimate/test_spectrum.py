@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -53,6 +54,15 @@ class SpectrumContract:
         place = (azimuth, elevation, distance)
         peaks = self.spectrum(_covariance(self.cfg, place), torch.tensor([1]), self.cfg)
         assert _overlap(self.cfg, place, tuple(_places(peaks)[0, 0])) > math.sqrt(0.5)
+
+    def test_a_short_vector_is_not_found_twice(self):
+        # Near a large panel the spherical amplitude leaves less than half of N.
+        array = dataclasses.replace(self.cfg.array, horizontal=16, vertical=12, amplitude="spherical")
+        cfg = dataclasses.replace(self.cfg, array=array)
+        places = (0.528, -0.193, 0.624), (-0.267, 0.12, 0.575)
+        assert float(steering(array, *places[1]).abs().square().sum()) < array.elements / 2
+        peaks = _places(self.spectrum(_covariance(cfg, *places), torch.tensor([2]), cfg))[0, :2]
+        assert float((peaks[0, :2] - peaks[1, :2]).norm()) > 0.5
 
     def test_two_ranges_in_one_direction_are_two_sources(self):
         near, far = (0.4, 0.2, 0.7), (0.4, 0.2, 6.0)

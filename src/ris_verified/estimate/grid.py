@@ -14,11 +14,18 @@ from ris_verified.config import ArrayConfig, Config, SceneConfig
 
 @functools.lru_cache(maxsize=8)
 def _grid(
-    array: ArrayConfig, scene: SceneConfig, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+    array: ArrayConfig,
+    scene: SceneConfig,
+    shape: tuple[int, int, int],
+    unit: bool,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     parameters = view_grid(scene, shape)
     azimuth, elevation, inverse = parameters.unbind(-1)
     atoms = steering(array, azimuth, elevation, 1 / inverse)
+    if unit:
+        atoms = atoms / torch.linalg.vector_norm(atoms, dim=-1, keepdim=True)
     complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
     return parameters.to(device, dtype), atoms.to(device, complex_dtype)
 
@@ -32,13 +39,13 @@ def spectrum_grid(cfg: Config, dtype: torch.dtype, device: torch.device) -> tupl
         device: device.
 
     Returns:
-        Parameters `G x 3` real (azimuth, elevation, 1/range) and steering vectors `G x N` complex.
+        Parameters `G x 3` real (azimuth, elevation, 1/range) and steering vectors of norm one, `G x N` complex.
     """
     e = cfg.estimate
-    return _grid(cfg.array, cfg.scene, (e.grid_range, e.grid_elevation, e.grid_azimuth), dtype, device)
+    return _grid(cfg.array, cfg.scene, (e.grid_range, e.grid_elevation, e.grid_azimuth), True, dtype, device)
 
 
 def search_grid(cfg: Config, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the coarser grid of the greedy search, `estimate.search_*`, in the same form."""
+    """Return the coarser grid of the greedy search, `estimate.search_*`, with steering vectors as they are."""
     e = cfg.estimate
-    return _grid(cfg.array, cfg.scene, (e.search_range, e.search_elevation, e.search_azimuth), dtype, device)
+    return _grid(cfg.array, cfg.scene, (e.search_range, e.search_elevation, e.search_azimuth), False, dtype, device)

@@ -30,7 +30,7 @@ def signal_subspace(R: Tensor, K: Tensor, most: int) -> Tensor:
 
 @shaped
 def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Tensor:
-    """Return the MUSIC spectrum 1/(1 − ‖U_Kᴴ a‖²/N) on the grid of `estimate.grid_*`.
+    """Return the MUSIC spectrum 1/(1 − ‖U_Kᴴ a‖²/‖a‖²) on the grid of `estimate.grid_*`.
 
     Args:
         R: `B x N x N` complex, Hermitian.
@@ -56,7 +56,7 @@ def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Ten
 def _inside(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
     _, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
     U = signal_subspace(R, K, cfg.scene.sources_max)
-    power: Tensor = (atoms.conj() @ U).abs().square().sum(-1) / atoms.abs().square().sum(-1)
+    power: Tensor = (atoms.conj() @ U).abs().square().sum(-1)
     return power
 
 
@@ -79,11 +79,11 @@ def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> 
         ShapeError: the axes do not agree.
     """
     parameters, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
-    left, N = _inside(R, K, cfg), R.shape[-1]
+    left = _inside(R, K, cfg)
     found = []
     for k in range(cfg.scene.sources_max):
         index = left.argmax(-1)
-        correlation = (atoms[index].conj() @ atoms.T).abs() / N
+        correlation = (atoms[index].conj() @ atoms.T).abs()
         left = left.masked_fill(correlation > LOBE, -1.0)
         found.append(torch.where((k < K)[:, None], parameters[index], torch.nan))
     return to_peaks(torch.stack(found, 1))
