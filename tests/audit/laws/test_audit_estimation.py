@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.faults import faults
+from ris_verified.audit.faults.fault import Fault
 from ris_verified.audit.laws.counting import measured_scenes
 from ris_verified.audit.laws.estimation import separate_sources
 from ris_verified.audit.laws.likelihood import fit, information
@@ -92,3 +94,11 @@ def test_drawn_laws_hold_for_other_seeds_and_books(seed: int, book: str) -> None
     config = small_config(Config()).replaced({"scene.codebook": book, "scene.power_spread_db": 6.0})
     context = Context(Pipeline.default(config), "quick", PACKAGE, seed=seed)
     assert {r.status for name in ("RV1601", "RV1005", "RV1003") for r in run_rule(rules()[name], context)} == {"pass"}
+
+
+def test_a_metric_that_meets_no_source_fails_instead_of_crashing() -> None:
+    # In reverse order the two sources of five slots meet none of their own: no error is finite.
+    config = small_config(Config()).replaced({"scene.sources_max": 5})
+    (fault,) = (f for f in faults() if isinstance(f, Fault) and f.name == "metric_by_index")
+    results = run_rule(rules()["RV1603"], Context(fault.plant(Pipeline.default(config)), "quick", PACKAGE))
+    assert {r.status for r in results} == {"fail"}

@@ -33,9 +33,11 @@ def _truth(context: Context) -> Tensor:
 
 
 def _largest(errors: Tensor) -> float:
+    """Return the largest error; infinite where none was measured, as when no estimate met its source."""
     import torch
 
-    return float(errors[torch.isfinite(errors)].abs().max())
+    finite = errors[torch.isfinite(errors)]
+    return float(finite.abs().max()) if finite.numel() else float("inf")
 
 
 def metric_obeys(context: Context) -> list[Measurement]:
