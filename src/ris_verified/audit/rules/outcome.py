@@ -145,14 +145,16 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
 
     base = terms(out, b.R)
     ramp = torch.linspace(0.5, 1.5, out.k_logits.shape[1])
+    # A hundred roundings of float32 show in a term; a tie of two assignments hardly ever lies so near.
+    small = 100 * torch.finfo(torch.float32).eps
     causes = {
         "k_logits": (
             dataclasses.replace(out, k_logits=out.k_logits + ramp),
             b.R,
             {"order"} if len(ramp) > 1 else set(),
         ),
-        "angles": (dataclasses.replace(out, angles=out.angles + 1e-4 * ramp[:, None]), b.R, {"angle"}),
-        "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + 1e-3 * ramp)), b.R, {"range"}),
+        "angles": (dataclasses.replace(out, angles=out.angles + small * ramp[:, None]), b.R, {"angle"}),
+        "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + small * ramp)), b.R, {"range"}),
         "R_blend": (out, b.R_samp, {"covariance", "alignment", "eigengap"}),
     }
     found = []
