@@ -25,6 +25,15 @@ def test_peak_is_that_of_a_step_of_this_size(pipeline: Pipeline, scenes: int) ->
     assert peak_memory(pipeline, scenes).step == max(step_bytes(pipeline, state, scenes))
 
 
+def test_a_large_network_whose_first_step_begins_the_average() -> None:
+    # The first update of an average copies: other operations than the second, while weights outweigh two scenes.
+    pipeline = Pipeline.default(Config())
+    state = TrainState.create(pipeline, total_steps=3)
+    for _ in range(2):
+        peak = max(step_bytes(pipeline, state, 24))
+    assert peak_memory(pipeline, 24).step == peak
+
+
 def test_held_is_weights_average_and_two_moments(pipeline: Pipeline) -> None:
     model = pipeline.build_model(pipeline.config)
     weights = sum(p.nbytes for p in model.parameters())

@@ -118,7 +118,8 @@ def prove_one(fault: AnyFault, pipeline: Pipeline, clean: Context, known: dict[s
     status = _status(results)
     by = ((predicted.id,) if status == "fail" else ()) + tuple(item.id for item in others)
     worst = next((r for r in results if r.status == status), results[0])
-    evidence = f"{worst.message} [{worst.measured}, bound {worst.bound}]"
+    # Where the faulty data lay differs from run to run and says nothing.
+    evidence = f"{worst.message} [{worst.measured}, bound {worst.bound}]".replace(f"{name}/", "")
     return Kill(fault.name, fault.rule, fault.story, before, status, by, evidence, time.perf_counter() - began)
 
 
