@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ris_verified._config_load import names
+from ris_verified.audit.formats import render
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.static.binding import unbound_names
 from ris_verified.audit.static.config_judge import nearest
@@ -125,4 +126,4 @@ def test_every_report_is_strict_json_and_ends_with_its_verdict(results: list[Res
 
     tree = json.loads(report.to_json(), parse_constant=refuse)
     assert [r["status"] for r in tree["results"]] == [r.status for r in results]
-    assert f"{report.verdict}:" in report.to_text()
+    assert f"{report.verdict}:" in render(report, "text")
