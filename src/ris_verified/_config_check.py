@@ -63,6 +63,13 @@ def ordered(owner: Any, section: str, low: str, high: str) -> None:
     require(small <= large, label, large, f"at least {section}.{low} = {small}")
 
 
+def even(owner: Any, section: str, *names: str) -> None:
+    """Check that each named field is an even number."""
+    for name in names:
+        label, value = _value(owner, section, name)
+        require(value % 2 == 0, label, value, "an even number")
+
+
 def one_of(owner: Any, section: str, name: str, allowed: Sequence[str]) -> None:
     """Check that a field is one of the allowed words."""
     value = vars(owner)[name]

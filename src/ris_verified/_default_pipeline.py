@@ -14,7 +14,7 @@ from ris_verified.estimate.localize import localize
 from ris_verified.estimate.match import match
 from ris_verified.estimate.mle import nf_mle
 from ris_verified.estimate.newton import near_field_newton
-from ris_verified.estimate.order import estimate_order
+from ris_verified.estimate.search import estimate_order
 from ris_verified.estimate.spectrum import spectrum
 from ris_verified.evaluate.metrics import errors
 from ris_verified.evaluate.score import localisation_score

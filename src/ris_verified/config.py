@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ris_verified._config_check import at_least, between, check_kinds, one_of, ordered, require
+from ris_verified._config_check import at_least, between, check_kinds, even, one_of, ordered, require
 
 DEGREE = math.pi / 180
 
@@ -212,25 +212,28 @@ class EstimateConfig:
     grid_azimuth: int = 64
     grid_elevation: int = 32
     grid_range: int = 8
-    search_azimuth: int = 32
-    search_elevation: int = 16
+    search_azimuth: int = 20
+    search_elevation: int = 10
     search_range: int = 6
+    search_summits: int = 6
+    search_exchanges: int = 8
     newton_nearfield: bool = True
     newton_iterations: int = 10
     newton_step: float = 1.0
     mle: bool = True
     mle_iterations: int = 20
-    mle_sweeps: int = 1
     mle_snr_threshold_db: float = -10.0
-    order_criterion: Literal["bic", "aicc", "model"] = "aicc"
+    order_criterion: Literal["marginal", "bic", "aicc", "model"] = "marginal"
 
     def __post_init__(self) -> None:
         check_kinds(self, "estimate")
         at_least(self, "estimate", 4, "grid_azimuth", "grid_elevation", "search_azimuth", "search_elevation")
         at_least(self, "estimate", 1, "grid_range", "search_range", "newton_iterations", "mle_iterations")
-        at_least(self, "estimate", 0, "mle_sweeps")
+        at_least(self, "estimate", 0, "search_exchanges")
+        at_least(self, "estimate", 1, "search_summits")
+        even(self, "estimate", "search_azimuth", "search_elevation")
         between(self, "estimate", "newton_step", 0.01, 1.0)
-        one_of(self, "estimate", "order_criterion", ("bic", "aicc", "model"))
+        one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model"))
 
 
 @dataclass(frozen=True, kw_only=True)

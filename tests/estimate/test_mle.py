@@ -9,8 +9,10 @@ import torch
 
 from ris_verified.config import Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.bound import cramer_rao_bound
-from ris_verified.estimate.mle import nf_mle, noise_and_snr
-from ris_verified.estimate.projection import Measurement, objective, solve_symbols, to_parameters
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.mle import nf_mle, snr_db
+from ris_verified.estimate.parameters import to_parameters
+from ris_verified.estimate.projection import fit, objective
 from ris_verified.estimate.result import Peaks
 
 LOUD = Config(scene=SceneConfig(snr_db_min=25.0, snr_db_max=25.0, sources_max=3))
@@ -125,22 +127,22 @@ def test_noise_and_snr_are_estimated_without_bias(drawn):
     cfg = Config(scene=SceneConfig(snr_db_min=12.0, snr_db_max=12.0, sources_max=3))
     truth = drawn(cfg, 60)
     data = Measurement.of(*truth.measurement, cfg)
-    start = Peaks(*truth.ptr.unbind(-1))
-    residual = objective(to_parameters(start), data)
+    start = to_parameters(Peaks(*truth.ptr.unbind(-1)))
     # At the truth only the symbols were fitted, so the true degrees of freedom lack the 3K/2.
-    variance, snr_db = noise_and_snr(residual, data.energy, truth.K, data)
-    ratio = variance / truth.noise_variance
+    parts = [(fit(start[k == truth.K, :k], data.only(k == truth.K)), k) for k in (1, 2, 3)]
+    snr = torch.cat([snr_db(done, data.only(k == truth.K)) for done, k in parts])
+    ratio = torch.cat([done.noise_variance / truth.noise_variance[k == truth.K] for done, k in parts])
     # One variance estimate has a relative deviation of about 1/√(256 − 17.5 K); the positions' 3K/2 add below 3 %.
     assert abs(float(ratio.mean()) - 1) < 0.03 + 4 / (60 * 200) ** 0.5
-    assert abs(float(snr_db.mean()) - 12.0) < 0.5
+    assert abs(float(snr.mean()) - 12.0) < 0.5
 
 
 def test_constant_symbols_are_one_set_for_all_snapshots(drawn):
     cfg = Config(scene=SceneConfig(symbols="constant", snr_db_min=30.0, snr_db_max=30.0, sources_max=2))
     truth = drawn(cfg, 3)
-    symbols, residual = solve_symbols(
-        to_parameters(Peaks(*truth.ptr.unbind(-1))), Measurement.of(*truth.measurement, cfg)
-    )
-    assert symbols.shape == (3, 1, 2)
-    assert residual.shape == (3, 1, 256)
-    assert (symbols - truth.symbols[:, :1]).abs().max() < 0.2
+    chosen = truth.K == 2
+    data = Measurement.of(*(value[chosen] for value in truth.measurement), cfg)
+    found = fit(to_parameters(Peaks(*truth.ptr[chosen].unbind(-1))), data)
+    assert found.symbols.shape == (int(chosen.sum()), 1, 2)
+    assert found.residual.shape == (int(chosen.sum()), 1, 256)
+    assert (found.symbols - truth.symbols[chosen, :1]).abs().max() < 0.2

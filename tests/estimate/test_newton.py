@@ -10,7 +10,7 @@ import torch
 from ris_verified.config import Config, EstimateConfig
 from ris_verified.estimate.match import match
 from ris_verified.estimate.newton import near_field_newton, null_spectrum
-from ris_verified.estimate.projection import to_parameters
+from ris_verified.estimate.parameters import to_parameters
 from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.spectrum import signal_subspace, spectrum
 

@@ -10,9 +10,11 @@ import torch
 
 from ris_verified.config import Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.match import match
-from ris_verified.estimate.order import estimate_order, order_criterion
-from ris_verified.estimate.projection import Measurement, objective, to_parameters
-from ris_verified.estimate.search import greedy_search, nested_search
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.order import chosen_order, order_criterion
+from ris_verified.estimate.parameters import to_parameters
+from ris_verified.estimate.projection import objective
+from ris_verified.estimate.search import estimate_order, greedy_search, nested_search
 
 LOUD = Config(scene=SceneConfig(snr_db_min=20.0, snr_db_max=20.0, sources_max=3))
 
@@ -116,17 +118,26 @@ def test_the_criteria_by_hand(symbols, own):
         "aicc": lambda p: 2 * p + 2 * p * (p + 1) / (512 - p - 1),
     }.items():
         cfg = Config(scene=SceneConfig(symbols=symbols), estimate=EstimateConfig(order_criterion=criterion))
-        value = order_criterion(residual, cfg)[:, 0]
+        value = order_criterion(residual, torch.zeros_like(residual), cfg)[:, 0]
         p = 3 + 2 * own
         assert float(value[0]) == pytest.approx(penalty(p))
         assert float(value[1]) == pytest.approx(512 * math.log(0.5) + penalty(2 * p))
+
+
+@pytest.mark.parametrize(("symbols", "p", "right"), [("varying", 3, 3), ("constant", 5, 1)])
+def test_akaike_counts_the_unknowns_that_are_not_integrated_out(symbols, p, right):
+    deviance = torch.tensor([[-10.0], [-12.9], [-16.1]])
+    cfg = Config(scene=SceneConfig(symbols=symbols), estimate=EstimateConfig(order_criterion="marginal"))
+    value = order_criterion(torch.ones(3, 1), deviance, cfg)[:, 0]
+    assert value.tolist() == pytest.approx([2 * (-10 + p), 2 * (-12.9 + 2 * p), 2 * (-16.1 + 3 * p)])
+    assert chosen_order(torch.ones(3, 1), deviance, cfg).tolist() == [right]
 
 
 def test_the_criterion_changes_the_answer_where_a_source_is_weak():
     # A gain between the two penalties: 512 log(r) = 120 lies above AICc's step of 87 and below BIC's of 218.
     residual = torch.tensor([[math.exp(120 / 512)], [1.0]]).double()
     chosen = {
-        name: int(order_criterion(residual, Config(estimate=EstimateConfig(order_criterion=name))).argmin(0)) + 1
+        name: int(chosen_order(residual, residual, Config(estimate=EstimateConfig(order_criterion=name))))
         for name in ("bic", "aicc")
     }
     assert chosen == {"bic": 1, "aicc": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,13 +35,24 @@ def _broadcast(azimuth: Angles, elevation: Angles, range: Angles) -> tuple[Tenso
     return broadcast
 
 
-def _excess(positions: Tensor, azimuth: Tensor, elevation: Tensor, range: Tensor) -> Tensor:
-    # ‖p − p_n‖ − r as (‖p_n‖² − 2 p·p_n)/(‖p − p_n‖ + r): the plain difference cancels in float32.
-    p = to_cartesian(azimuth, elevation, range)
-    distance = (p[..., None, :] - positions).norm(dim=-1)
-    square = positions.square().sum(-1)
-    excess: Tensor = (square - 2 * p @ positions.T) / (distance + range[..., None])
-    return excess
+@functools.lru_cache(maxsize=8)
+def _elements(array: ArrayConfig, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return y and z of the elements, `2 x N`, and their square distance from the centre, `N`."""
+    # What is kept must serve training as well, whoever asks first.
+    with torch.inference_mode(False):
+        positions = element_positions(array, dtype, device)
+        return positions[:, 1:].T.contiguous(), positions.square().sum(-1)
+
+
+def _excess(array: ArrayConfig, along: Tensor, range: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ‖p − p_n‖ − r and ‖p − p_n‖, `... x N`, from the elements' positions along the direction of p.
+
+    The excess is (‖p_n‖² − 2 p·p_n)/(‖p − p_n‖ + r): the plain difference cancels in float32.
+    """
+    r = range[..., None]
+    numerator = _elements(array, along.dtype, along.device)[1] - 2 * r * along
+    distance = (r.square() + numerator).clamp_min(0).sqrt()
+    return numerator / (distance + r), distance
 
 
 def steering(array: ArrayConfig, azimuth: Angles, elevation: Angles, range: Angles) -> Tensor:
@@ -64,11 +76,13 @@ def steering(array: ArrayConfig, azimuth: Angles, elevation: Angles, range: Angl
     Trans. Signal Process. 67 (2019), spherical wavefront model.
     """
     azimuth, elevation, range = _broadcast(azimuth, elevation, range)
-    positions = element_positions(array, azimuth.dtype, azimuth.device)
-    excess = _excess(positions, azimuth, elevation, range)
-    gain = torch.ones_like(excess)
-    if array.amplitude == "spherical":
-        gain = range[..., None] / (range[..., None] + excess)
+    plane, _ = _elements(array, azimuth.dtype, azimuth.device)
+    direction = torch.stack([elevation.cos() * azimuth.sin(), elevation.sin()], -1)
+    return _wave(array, *_excess(array, direction @ plane, range), range)
+
+
+def _wave(array: ArrayConfig, excess: Tensor, distance: Tensor, range: Tensor) -> Tensor:
+    gain = range[..., None] / distance if array.amplitude == "spherical" else torch.ones_like(excess)
     return torch.polar(gain, -array.wavenumber * excess)
 
 
@@ -92,28 +106,21 @@ def steering_and_derivatives(
         ShapeError: the shapes do not broadcast.
     """
     azimuth, elevation, range = _broadcast(azimuth, elevation, range)
-    positions = element_positions(array, azimuth.dtype, azimuth.device)
-    a = steering(array, azimuth, elevation, range)
-    p = to_cartesian(azimuth, elevation, range)
-    r = range[..., None]
-    excess = _excess(positions, azimuth, elevation, range)
-    distance = r + excess
+    plane, _ = _elements(array, azimuth.dtype, azimuth.device)
     sa, ca, se, ce = azimuth.sin(), azimuth.cos(), elevation.sin(), elevation.cos()
-    zero = torch.zeros_like(sa)
-    d_azimuth = r * torch.stack([-ce * sa, ce * ca, zero], -1)
-    d_elevation = r * torch.stack([-se * ca, -se * sa, ce], -1)
-    # p·∂p = 0 for the angles, so only −p_n·∂p remains; for the range (p − p_n)·p/r − distance
-    # is written with the excess to keep float32 exact.
-    slope_angles = -torch.stack([d_azimuth, d_elevation], -2) @ positions.T
-    slope_angles = slope_angles.transpose(-1, -2) / distance[..., None]
-    along = p @ positions.T / r
-    slope_range = -(excess + along) / distance
-    slopes = torch.cat([slope_angles, slope_range[..., None]], -1)
-    rate = -1j * array.wavenumber * slopes
-    if array.amplitude == "spherical":
-        rate = rate - slopes / distance[..., None]
-        rate[..., 2] = rate[..., 2] + 1 / r - 1 / distance
-    return a, a[..., None] * rate
+    turns = torch.stack([ce * sa, se, ce * ca, torch.zeros_like(sa), -se * sa, ce], -1).unflatten(-1, (3, 2))
+    along, *across = (turns @ plane).unbind(-2)
+    excess, distance = _excess(array, along, range)
+    a, r = _wave(array, excess, distance, range), range[..., None]
+    slopes = torch.stack([-r * across[0], -r * across[1], -(excess + along)], -2) / distance[..., None, :]
+    if array.amplitude == "unit":
+        rate = array.wavenumber * slopes
+        da = torch.complex(a.imag[..., None, :] * rate, -a.real[..., None, :] * rate)
+    else:
+        growth = -slopes / distance[..., None, :]
+        growth[..., 2, :] += 1 / r - 1 / distance
+        da = a[..., None, :] * torch.complex(growth, -array.wavenumber * slopes)
+    return a, da.mT
 
 
 def planar_steering(array: ArrayConfig, azimuth: Angles, elevation: Angles) -> Tensor:

@@ -1,4 +1,4 @@
-"""Search grids: uniform in the sine of both angles, on range planes uniform in 1/range."""
+"""The grid of the spectrum: uniform in the sine of both angles, on range planes uniform in 1/range."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ def _grid(
     array: ArrayConfig,
     scene: SceneConfig,
     shape: tuple[int, int, int],
-    unit: bool,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     parameters = view_grid(scene, shape)
     azimuth, elevation, inverse = parameters.unbind(-1)
     atoms = steering(array, azimuth, elevation, 1 / inverse)
-    if unit:
-        atoms = atoms / torch.linalg.vector_norm(atoms, dim=-1, keepdim=True)
+    atoms = atoms / torch.linalg.vector_norm(atoms, dim=-1, keepdim=True)
     complex_dtype = torch.complex64 if dtype == torch.float32 else torch.complex128
     return parameters.to(device, dtype), atoms.to(device, complex_dtype)
 
@@ -42,10 +40,4 @@ def spectrum_grid(cfg: Config, dtype: torch.dtype, device: torch.device) -> tupl
         Parameters `G x 3` real (azimuth, elevation, 1/range) and steering vectors of norm one, `G x N` complex.
     """
     e = cfg.estimate
-    return _grid(cfg.array, cfg.scene, (e.grid_range, e.grid_elevation, e.grid_azimuth), True, dtype, device)
-
-
-def search_grid(cfg: Config, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return the coarser grid of the greedy search, `estimate.search_*`, with steering vectors as they are."""
-    e = cfg.estimate
-    return _grid(cfg.array, cfg.scene, (e.search_range, e.search_elevation, e.search_azimuth), False, dtype, device)
+    return _grid(cfg.array, cfg.scene, (e.grid_range, e.grid_elevation, e.grid_azimuth), dtype, device)

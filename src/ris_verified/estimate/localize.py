@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ris_verified.config import Config
 from ris_verified.errors import InputError, ShapeError
 from ris_verified.estimate.result import Estimates
-from ris_verified.estimate.search import greedy_search
+from ris_verified.estimate.search import estimate_order, greedy_search
 from ris_verified.shapes import as_complex, describe, require_finite, to_ri
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def localize(
 ) -> Estimates:
     """Find every source's azimuth, elevation and range, with the covariance of the estimate.
 
-    Without a model: greedy matched-field search, order by the residual criterion, NF-MLE. With a
+    Without a model: greedy matched-field search, order by the marginal likelihood, NF-MLE. With a
     model: spectrum of R_blend, near-field Newton and NF-MLE as `cfg.estimate` has them on; the order
     comes from the residuals, or from the K head where `estimate.order_criterion = "model"`.
 
@@ -64,9 +64,13 @@ def localize(
     K = _known(order, len(data[0]), cfg)
     if model is None:
         if cfg.estimate.order_criterion == "model":
-            raise InputError("needs a model", where="estimate.order_criterion", expected="bic or aicc, or a model")
-        known = stages.order(*data, cfg) if K is None else K
-        return stages.mle(greedy_search(*data, known, cfg), *data, cfg)
+            raise InputError(
+                "needs a model", where="estimate.order_criterion", expected="marginal, bic or aicc, or a model"
+            )
+        # The library's own order falls out of the search; another one is asked first.
+        if K is None and stages.order is not estimate_order:
+            K = stages.order(*data, cfg)
+        return stages.mle(greedy_search(*data, K, cfg), *data, cfg)
     blended, head = _covariances(stages, model, data, cfg)
     if K is None:
         K = head if cfg.estimate.order_criterion == "model" else stages.order(*data, cfg)

@@ -6,31 +6,22 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.bound import cramer_rao_bound
-from ris_verified.estimate.projection import Measurement, descend, solve_symbols, to_parameters, to_peaks
+from ris_verified.estimate.descent import descend
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks
+from ris_verified.estimate.projection import Fit, fit
 from ris_verified.estimate.result import Estimates, Peaks
 
+CHUNK = 64
+# Where the last step is this share of one sigma, what is left of the way is less.
+CLOSE = 1e-2
 
-def noise_and_snr(residual: Tensor, energy: Tensor, order: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
-    """Return the unbiased noise variance from a fit, and the SNR in decibels that it implies.
 
-    σ̂² = RSS/(rows − unknowns), the unknowns counted as complex numbers: K symbols a snapshot (one set
-    where symbols are constant) and 3K/2 for the positions.
-
-    Args:
-        residual: `B` real, RSS of the fit.
-        energy: `B` real, Σ ‖y‖².
-        order: `B` int64.
-        data: the measurements.
-
-    Returns:
-        Two `B` real.
-    """
-    rows = data.y[0].numel()
-    unknowns = order * (data.y.shape[1] + 1.5)
-    variance = residual / (rows - unknowns).clamp_min(1)
-    signal = (energy / rows - variance).clamp_min(torch.finfo(variance.dtype).tiny)
-    return variance, 10 * torch.log10(signal / variance.clamp_min(torch.finfo(variance.dtype).tiny))
+def snr_db(done: Fit, data: Measurement) -> Tensor:
+    """Return the SNR in decibels that a fit implies, `B` real."""
+    tiny = torch.finfo(done.rss.dtype).tiny
+    signal = (data.energy / data.rows - done.noise_variance).clamp_min(tiny)
+    return 10 * torch.log10(signal / done.noise_variance.clamp_min(tiny))
 
 
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
@@ -53,26 +44,32 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
     Source: Stoica and Sharman, "Maximum likelihood methods for direction-of-arrival estimation", IEEE
     Trans. ASSP 38 (1990), with Φ_l per snapshot.
     """
-    data = Measurement.of(y, H_full, C, cfg)
     start = to_parameters(peaks).to(y.real.dtype)
-    order = torch.isfinite(start).all(-1).sum(-1)
-    fitted = _refined(start, data, order) if cfg.estimate.mle else start
-    found = to_peaks(fitted)
-    return Estimates(found.azimuth, found.elevation, found.range, order, _covariance(fitted, data, order))
+    B, most = start.shape[:2]
+    fitted, covariance = torch.full_like(start, torch.nan), start.new_full((B, 3 * most, 3 * most), torch.nan)
+    for scenes, rows in by_order(start, CHUNK):
+        data = Measurement.of(y[scenes], H_full[scenes], C[scenes], cfg)
+        done = _refined(start[scenes[:, None], rows], data)
+        fitted[scenes[:, None], rows] = done.parameters
+        entries = (3 * rows[..., None] + torch.arange(3, device=rows.device)).flatten(1)
+        covariance[scenes[:, None, None], entries[:, :, None], entries[:, None]] = _covariance(done, data)
+    found, order = to_peaks(fitted), torch.isfinite(start).all(-1).sum(-1)
+    return Estimates(found.azimuth, found.elevation, found.range, order, covariance)
 
 
-def _refined(start: Tensor, data: Measurement, order: Tensor) -> Tensor:
-    fitted, residual = descend(start, data, data.cfg.estimate.mle_iterations)
-    _, snr_db = noise_and_snr(residual, data.energy, order, data)
-    weak = snr_db < data.cfg.estimate.mle_snr_threshold_db
-    return torch.where(weak[:, None, None], start, fitted)
+def _refined(start: Tensor, data: Measurement) -> Fit:
+    before = fit(start, data)
+    if not data.cfg.estimate.mle:
+        return before
+    after = descend(before, data, data.cfg.estimate.mle_iterations, CLOSE)
+    return before.where(snr_db(after, data) < data.cfg.estimate.mle_snr_threshold_db, after)
 
 
-def _covariance(parameters: Tensor, data: Measurement, order: Tensor) -> Tensor:
-    symbols, residual = solve_symbols(parameters, data)
-    variance, _ = noise_and_snr(residual.abs().square().sum((1, 2)), data.energy, order, data)
-    place = to_peaks(parameters)
-    return cramer_rao_bound(
-        place.azimuth, place.elevation, place.range, symbols.expand(-1, data.C.shape[1], -1),
-        data.H_full, data.C, variance, data.cfg,
-    )  # fmt: skip
+def _covariance(done: Fit, data: Measurement) -> Tensor:
+    """Return σ̂²/2 · (Re Σ Dᴴ P⊥ D)⁻¹ of azimuth, elevation and range."""
+    inverse = torch.linalg.inv(done.curvature)
+    slope = torch.ones_like(done.parameters)
+    slope[..., 2] = -1 / done.parameters[..., 2].square()
+    slope = slope.flatten(1)
+    bound: Tensor = 0.5 * done.noise_variance[:, None, None] * slope[:, None] * slope[:, :, None] * inverse
+    return (bound + bound.mT) / 2

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
-from ris_verified.estimate.projection import clamped, to_parameters, to_peaks, with_slopes
+from ris_verified.estimate.parameters import clamped, to_parameters, to_peaks, with_slopes
 from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.spectrum import signal_subspace
 
@@ -31,7 +31,7 @@ def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
 
 
 def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor:
-    both = with_slopes(parameters, cfg.array)
+    both = with_slopes(parameters, cfg.array).mT
     # What the noise subspace sees of a and of its derivatives, for every source at once.
     outside = both - torch.einsum("bnp,bkpq->bknq", U, torch.einsum("bnp,bknq->bkpq", U.conj(), both))
     r, J = outside[..., :1], outside[..., 1:]

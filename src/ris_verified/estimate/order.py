@@ -1,4 +1,4 @@
-"""The number of sources from measurement-domain residuals."""
+"""The number of sources from nested fits in the measurement domain."""
 
 from __future__ import annotations
 
@@ -8,47 +8,40 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.search import nested_search
 
 
-def order_criterion(residual: Tensor, cfg: Config) -> Tensor:
-    """Return BIC or AICc of nested fits; the smallest wins.
+def order_criterion(residual: Tensor, deviance: Tensor, cfg: Config) -> Tensor:
+    """Return the criterion of `estimate.order_criterion` for nested fits; the smallest wins.
 
-    n log(RSS_k/n) + penalty, n = 2LM real data, p = 3k + 2k · (snapshots with symbols of their own) real
-    unknowns; the penalty is p log n (BIC) or 2p + 2p(p+1)/(n−p−1) (AICc).
+    `marginal`: Akaike's, 2 deviance + 2p, with the symbols integrated out: p = 3k positions. A single set, of
+    constant symbols, is too few to integrate over and counts as unknown: p = 5k.
+    `bic`, `aicc`: n log(RSS_k/n) + penalty with the symbols as unknowns: n = 2LM real data, p = 3k + 2k ·
+    (snapshots with symbols of their own); the penalty is p log n (BIC) or 2p + 2p(p+1)/(n−p−1) (AICc).
 
     Args:
         residual: `K_MAX x B` real, RSS of fits with 1 … K_MAX sources.
+        deviance: `K_MAX x B` real, minus the log-likelihood of each with Gaussian symbols.
         cfg: reads `estimate.order_criterion` and `scene`.
 
     Returns:
-        `K_MAX x B` real.
+        `K_MAX x B` float64.
 
-    Source: Schwarz, Ann. Stat. 6 (1978); Hurvich and Tsai, Biometrika 76 (1989).
+    Source: Akaike, IEEE Trans. Autom. Control 19 (1974); Schwarz, Ann. Stat. 6 (1978); Hurvich and Tsai,
+    Biometrika 76 (1989).
     """
     s = cfg.scene
+    k = torch.arange(1, len(residual) + 1, dtype=torch.float64, device=residual.device)[:, None]
+    if cfg.estimate.order_criterion == "marginal":
+        return 2 * (deviance.double() + (5 if s.symbols == "constant" else 3) * k)
     n = 2 * s.snapshots * s.antennas
-    own = 1 if s.symbols == "constant" else s.snapshots
-    k = torch.arange(1, len(residual) + 1, dtype=residual.dtype, device=residual.device)[:, None]
-    p = (3 + 2 * own) * k
+    p = (3 + 2 * (1 if s.symbols == "constant" else s.snapshots)) * k
     if cfg.estimate.order_criterion == "aicc":
         penalty = 2 * p + 2 * p * (p + 1) / (n - p - 1).clamp_min(1)
     else:
         penalty = p * math.log(n)
-    return n * torch.log(residual / n) + penalty
+    return n * torch.log(residual.double() / n) + penalty
 
 
-def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
-    """Return the number of sources, from 1 to K_MAX.
-
-    Args:
-        y: `B x L x M` complex.
-        H_full: `B x M x N` complex.
-        C: `B x L x N` complex.
-        cfg: reads `estimate`, `scene` and `array`.
-
-    Returns:
-        `B` int64.
-    """
-    residual = nested_search(y, H_full, C, cfg).residual
-    return order_criterion(residual.double(), cfg).argmin(0) + 1
+def chosen_order(residual: Tensor, deviance: Tensor, cfg: Config) -> Tensor:
+    """Return the number of sources that nested fits speak for, `B` int64, from 1; arguments as `order_criterion`."""
+    return order_criterion(residual, deviance, cfg).argmin(0) + 1

@@ -1,20 +1,31 @@
-"""Greedy matched-field search with cyclic re-seeding; it needs no training."""
+"""Greedy matched-field search with exchanges; it needs no training."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.bound import measured
-from ris_verified.estimate.grid import search_grid
-from ris_verified.estimate.projection import Measurement, columns, descend, to_peaks
+from ris_verified.estimate.beside import Beside, beside_free, beside_gaussian, deviance
+from ris_verified.estimate.candidates import best_exchange, strongest
+from ris_verified.estimate.descent import descend
+from ris_verified.estimate.field import Field, see
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.order import chosen_order
+from ris_verified.estimate.parameters import to_peaks
+from ris_verified.estimate.projection import Fit, fit, put
 from ris_verified.estimate.result import Peaks
 
-REFINE = 6
-CHUNK = 16
+CHUNK = 32
+# Levenberg–Marquardt steps while sources are still missing, and once all are there.
+INNER, OUTER = 2, 4
+# The search rests at this share of one sigma; NF-MLE goes on from there.
+CLOSE = 0.1
+# An exchange is tried unless it costs more log-likelihood than refining mends, and kept where it then brings some.
+HOPE, BETTER = 3.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -24,91 +35,76 @@ class Nested:
     Args:
         parameters: `K_MAX x B x K_MAX x 3` real; entry k − 1 holds k sources, NaN beyond.
         residual: `K_MAX x B` real, RSS of each.
+        deviance: `K_MAX x B` real, minus the log-likelihood of each with Gaussian symbols.
     """
 
     parameters: Tensor
     residual: Tensor
+    deviance: Tensor
 
 
-@dataclass(frozen=True)
-class _Seen:
-    # The grid as the measurement sees it, Φ_l a_g, and its energy, kept for the whole search.
-    grid: Tensor
-    atoms: Tensor
-    energy: Tensor
+def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) -> Fit:
+    known = None if now is None else beside_gaussian(now, data)
+    place = strongest(known, data, field)[:, None]
+    start = fit(place if now is None else torch.cat([now.parameters, place], 1), data)
+    return descend(start, data, steps, CLOSE)
 
 
-def _seen(data: Measurement) -> _Seen:
-    grid, atoms = search_grid(data.cfg, torch.float32, data.y.device)
-    seen = measured(data.H_full, data.C, atoms.T.expand(len(data.y), -1, -1), data.joint)
-    return _Seen(grid, seen, _power(seen).sum(2))
+def _exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
+    """Move single sources elsewhere, as long as that raises the likelihood with Gaussian symbols.
 
-
-def _power(z: Tensor) -> Tensor:
-    # |z|² without the square root that abs() takes.
-    return torch.view_as_real(z).square().sum(-1)
-
-
-def _strongest(parameters: Tensor, data: Measurement, seen: _Seen) -> Tensor:
-    """Return the grid point that lowers the objective most beside the sources already there, `B x 3`.
-
-    gain_g = Σ_l |(Φ_l a_g)ᴴ P⊥ y_l|²/‖P⊥ Φ_l a_g‖².
+    Free symbols propose first: where a source is missing, what it leaves is no noise, and the noise that a
+    prior on the symbols is weighed against would be taken for too much.
     """
-    B_l, present = columns(parameters, data)
-    # Orthonormal columns; an absent source's zero column must not become a direction.
-    Q = torch.linalg.qr(B_l)[0] * present[:, None, None]
-    rest = data.y - (Q @ (Q.mH @ data.y[..., None]))[..., 0]
-    hit = _power((rest.conj()[:, :, None] @ seen.atoms)[:, :, 0])
-    left = seen.energy - _power(Q.mH @ seen.atoms).sum(2)
-    floor = torch.finfo(left.dtype).eps * seen.atoms.shape[2]
-    gain = (hit / left.clamp_min(floor * seen.energy.mean())).sum(1)
-    return seen.grid[gain.argmax(-1)]
+    return _settled(_settled(now, data, field, beside_free), data, field, beside_gaussian)
 
 
-def _place(parameters: Tensor, slot: int, source: Tensor) -> Tensor:
-    # QR wants present columns first, so a source is placed into the first free slot or in its own.
-    changed = parameters.clone()
-    changed[:, slot] = source
-    return changed
-
-
-def _greedy(data: Measurement, seen: _Seen, most: int) -> Nested:
-    parameters = data.y.real.new_full((len(data.y), data.cfg.scene.sources_max, 3), torch.nan)
-    fits, residuals = [], []
-    for k in range(most):
-        parameters = _place(parameters, k, _strongest(parameters, data, seen))
-        parameters, residual = descend(parameters, data, REFINE)
-        if k:
-            parameters, residual = _reseed(parameters, residual, data, seen)
-        fits.append(parameters)
-        residuals.append(residual)
-    return Nested(torch.stack(fits), torch.stack(residuals))
-
-
-def _reseed(parameters: Tensor, value: Tensor, data: Measurement, seen: _Seen) -> tuple[Tensor, Tensor]:
-    """Take each source away in turn, search its place anew and keep what lowers the objective."""
-    for _ in range(data.cfg.estimate.mle_sweeps):
-        before = value
-        for k in range(parameters.shape[1]):
-            active = torch.isfinite(parameters[:, k]).all(-1)
-            if not bool(active.any()):
-                continue
-            without = _place(parameters, k, parameters.new_full((len(parameters), 3), torch.nan))
-            # Absent columns go last for the QR factorisation.
-            order = torch.argsort(torch.isnan(without[..., 0]).int(), dim=1, stable=True)
-            packed = without.gather(1, order[..., None].expand(-1, -1, 3))
-            trial = _place(parameters, k, _strongest(packed, data, seen))
-            trial, new = descend(torch.where(active[:, None, None], trial, parameters), data, REFINE)
-            better = active & (new < value)
-            parameters = torch.where(better[:, None, None], trial, parameters)
-            value = torch.where(better, new, value)
-        if not bool((value < before * (1 - 1e-3)).any()):
+def _settled(now: Fit, data: Measurement, field: Field, beside: Callable[[Fit, Measurement], Beside]) -> Fit:
+    scenes, part, cost = torch.arange(len(now.rss), device=now.rss.device), now, deviance(now, data)
+    for _ in range(data.cfg.estimate.search_exchanges):
+        changed, gain = best_exchange(part.parameters, beside(part, data), data, field)
+        tried = torch.nonzero(gain > -HOPE)[:, 0]
+        data, field = data.only(tried), field.only(tried)
+        trial = descend(fit(changed[tried], data), data, INNER + OUTER, CLOSE)
+        after = deviance(trial, data)
+        kept = torch.nonzero(after < cost[tried] - BETTER)[:, 0]
+        if not len(kept):
             break
-    return parameters, value
+        scenes, part, cost = scenes[tried[kept]], trial.only(kept), after[kept]
+        data, field = data.only(kept), field.only(kept)
+        now = put(now, scenes, part)
+    return now
+
+
+def _greedy(data: Measurement, K: int) -> Fit:
+    now = _added(None, data, None, INNER if K > 1 else OUTER)
+    if K == 1:
+        return now
+    field = see(data)
+    for k in range(1, K):
+        now = _added(now, data, field, INNER if k + 1 < K else OUTER)
+    return _exchanged(now, data, field)
+
+
+def _nested(data: Measurement, most: int) -> Nested:
+    fits = [_added(None, data, None, OUTER)]
+    field = see(data) if most > 1 else None
+    while field is not None and len(fits) < most:
+        fits.append(_exchanged(_added(fits[-1], data, field, OUTER), data, field))
+    parameters = data.y.real.new_full((most, len(data.y), most, 3), torch.nan)
+    for k, each in enumerate(fits):
+        parameters[k, :, : k + 1] = each.parameters
+    residual, deviances = torch.stack([f.rss for f in fits]), torch.stack([deviance(f, data) for f in fits])
+    return Nested(parameters, residual, deviances)
+
+
+def _single(y: Tensor, H_full: Tensor, C: Tensor, chosen: Tensor | slice, cfg: Config) -> Measurement:
+    y, H_full, C = (value[chosen].to(torch.complex64) for value in (y, H_full, C))
+    return Measurement.of(y, H_full, C, cfg)
 
 
 def nested_search(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Nested:
-    """Return greedy fits with 1, 2, … sources; after each addition all are refined and re-seeded.
+    """Return greedy fits with 1, 2, … sources; after each addition all are refined and exchanged.
 
     The search runs in single precision; what it finds is only a start.
 
@@ -116,31 +112,26 @@ def nested_search(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Nested:
         y: `B x L x M` complex.
         H_full: `B x M x N` complex.
         C: `B x L x N` complex.
-        cfg: reads `estimate.search_*`, `estimate.mle_sweeps`, `scene` and `array`.
+        cfg: reads `estimate.search_*`, `scene` and `array`.
 
     Returns:
         A `Nested`.
     """
-    whole = _single(y, H_full, C, cfg)
-    parts = []
-    for first in range(0, len(y), CHUNK):
-        data = whole.only(slice(first, first + CHUNK))
-        parts.append(_greedy(data, _seen(data), cfg.scene.sources_max))
-    return Nested(torch.cat([p.parameters for p in parts], 1), torch.cat([p.residual for p in parts], 1))
+    parts = [
+        _nested(_single(y, H_full, C, slice(first, first + CHUNK), cfg), cfg.scene.sources_max)
+        for first in range(0, len(y), CHUNK)
+    ]
+    return Nested(*(torch.cat([vars(part)[field.name] for part in parts], 1) for field in fields(Nested)))
 
 
-def _single(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Measurement:
-    return Measurement.of(y.to(torch.complex64), H_full.to(torch.complex64), C.to(torch.complex64), cfg)
-
-
-def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor, cfg: Config) -> Peaks:
-    """Find K sources by adding the strongest matched field to what is there, then re-seeding each.
+def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor | None, cfg: Config) -> Peaks:
+    """Find sources by adding the likeliest to those that are there, then exchanging single ones.
 
     Args:
         y: `B x L x M` complex.
         H_full: `B x M x N` complex.
         C: `B x L x N` complex.
-        K: `B` int64.
+        K: `B` int64; None asks for as many as `estimate.order_criterion` finds in the nested fits.
         cfg: reads `estimate`, `scene` and `array`.
 
     Returns:
@@ -149,12 +140,28 @@ def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor, cfg: Config) 
     Source: Ziskind and Wax, "Maximum likelihood localization of multiple sources by alternating
     projection", IEEE Trans. ASSP 36 (1988).
     """
-    whole = _single(y, H_full, C, cfg)
-    found = whole.y.real.new_full((len(y), cfg.scene.sources_max, 3), torch.nan)
+    if K is None:
+        nested = nested_search(y, H_full, C, cfg)
+        order = chosen_order(nested.residual, nested.deviance, cfg)
+        return to_peaks(nested.parameters[order - 1, torch.arange(len(y), device=y.device)].to(y.real.dtype))
+    found = y.real.new_full((len(y), cfg.scene.sources_max, 3), torch.nan)
     for k in K.unique().tolist():
         for chosen in torch.nonzero(k == K)[:, 0].split(CHUNK):
-            data = whole.only(chosen)
-            seen = _seen(data)
-            nested = _greedy(data, seen, k)
-            found[chosen] = nested.parameters[-1]
-    return to_peaks(found.to(y.real.dtype))
+            found[chosen, :k] = _greedy(_single(y, H_full, C, chosen, cfg), k).parameters.to(found.dtype)
+    return to_peaks(found)
+
+
+def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
+    """Return the number of sources, from 1 to K_MAX.
+
+    Args:
+        y: `B x L x M` complex.
+        H_full: `B x M x N` complex.
+        C: `B x L x N` complex.
+        cfg: reads `estimate`, `scene` and `array`.
+
+    Returns:
+        `B` int64.
+    """
+    nested = nested_search(y, H_full, C, cfg)
+    return chosen_order(nested.residual, nested.deviance, cfg)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.estimate.grid import spectrum_grid
-from ris_verified.estimate.projection import to_peaks
+from ris_verified.estimate.parameters import to_peaks
 from ris_verified.estimate.result import Peaks
 from ris_verified.shapes import shaped
 

@@ -109,7 +109,7 @@ KNOBS = (
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", factor, plus), ("spectrum",))
       for n, factor, plus in (("grid_azimuth", 1, 4), ("grid_elevation", 1, 4), ("grid_range", 1, 3))),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", 1, 4), (), ("order",), quick=False)
-      for n in ("search_azimuth", "search_elevation", "search_range")),
+      for n in ("search_azimuth", "search_elevation", "search_range", "search_summits", "search_exchanges")),
     Knob("estimate.newton_iterations", to("estimate.newton_iterations", 1, 2), ("newton",)),
     Knob("estimate.newton_step", to("estimate.newton_step", 0.5, 1.0), ("newton",)),
     Knob("estimate.mle", lambda c: {"estimate.mle": not c.estimate.mle}, ("mle",),
@@ -118,8 +118,7 @@ KNOBS = (
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_snr_threshold_db", to("estimate.mle_snr_threshold_db", 200.0), ("mle",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
-    Knob("estimate.mle_sweeps", by("estimate.mle_sweeps", 1, 1), (), ("order", "mle"), quick=False),
-    Knob("estimate.order_criterion", to("estimate.order_criterion", "bic", "aicc"), (), ("order",), quick=False),
+    Knob("estimate.order_criterion", to("estimate.order_criterion", "bic", "marginal"), (), ("order",), quick=False),
     Knob("contracts", lambda c: {"contracts": not c.contracts}, quick=False),
     Knob("hpo.data_share", by("hpo.data_share", 0.5), quick=False),
     Knob("data.train_scenes", by("data.train_scenes", 2), quick=False),

@@ -1,0 +1,195 @@
+"""Laws of the search: folded products, gains and exchanges each against the direct way of computing them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ris_verified.array.steering import steering
+from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
+from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance
+from ris_verified.estimate.candidates import _exchanges, _gains, strongest
+from ris_verified.estimate.field import first_gain, gain, see
+from ris_verified.estimate.folded import folded_grid, unfolded
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.parameters import clamped
+from ris_verified.estimate.projection import fit
+
+few = settings(max_examples=25)
+FLOATS = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+class Case:
+    """Random measurements of a random channel, and sources somewhere in the view."""
+
+    def __init__(self, cfg, dtype, seed, K):
+        generator = torch.Generator().manual_seed(seed)
+        s, N, B = cfg.scene, cfg.array.elements, 2
+
+        def normal(*shape):
+            return torch.randn(*shape, dtype=FLOATS[dtype], generator=generator)
+
+        phases = 2 * math.pi * torch.rand(B, s.snapshots, N, generator=generator).to(dtype)
+        codes = torch.polar(torch.ones_like(phases), phases)
+        H_full, self.cfg = normal(B, s.antennas, N) / math.sqrt(N), cfg
+        self.data = Measurement.of(normal(B, s.snapshots, s.antennas), H_full, codes, cfg)
+        low = torch.tensor([-s.azimuth_max, -s.elevation_max, 1 / s.range_max])
+        high = torch.tensor([s.azimuth_max, s.elevation_max, 1 / s.range_min])
+        place = low + (high - low) * torch.rand(B, K + 2, 3, generator=generator)
+        self.sources, self.places = place[:, :K].to(dtype), place[:, K:].to(dtype)
+        self.eps = torch.finfo(dtype).eps
+
+    def columns(self, parameters):
+        azimuth, elevation, inverse = parameters.unbind(-1)
+        return self.data.seen(steering(self.cfg.array, azimuth, elevation, 1 / inverse).mT)
+
+    def cost(self, parameters, noise, load):
+        """Σ_l y_lᴴ R_l⁻¹ y_l + log det R_l, R_l = σ²(I + B_l B_lᴴ/load), densely."""
+        B = self.columns(parameters)
+        R = B @ B.mH / load[:, None, None, None] + torch.eye(B.shape[2])
+        R = R * noise[:, None, None, None]
+        solved = torch.linalg.solve(R, self.data.y[..., None])[..., 0]
+        return ((self.data.y.conj() * solved).real.sum(-1) + torch.linalg.slogdet(R)[1]).sum(1)
+
+
+@st.composite
+def cases(draw, dtypes=(torch.float64,), antennas=(6, 9)):
+    # Even and odd panels; a middle row or column is its own mirror image.
+    array = ArrayConfig(
+        horizontal=draw(st.integers(3, 8)),
+        vertical=draw(st.integers(3, 8)),
+        amplitude=draw(st.sampled_from(["unit", "spherical"])),
+    )
+    M = draw(st.integers(*antennas))
+    scene = SceneConfig(
+        antennas=M,
+        sources_max=min(3, M - 1),
+        snapshots=draw(st.integers(2, 6)),
+        symbols=draw(st.sampled_from(["varying", "constant"])),
+    )
+    grid = EstimateConfig(
+        search_azimuth=2 * draw(st.integers(2, 4)), search_elevation=2 * draw(st.integers(2, 3)), search_range=3
+    )
+    cfg = Config(array=array, scene=scene, estimate=grid)
+    return Case(cfg, draw(st.sampled_from(dtypes)), draw(st.integers(0, 2**31)), draw(st.integers(1, min(3, M - 1))))
+
+
+def _apart(case):
+    # Beside sources that nearly span a place a gain is a quotient of roundings.
+    columns = case.columns(torch.cat([case.sources, case.places], 1))
+    gram = columns.mH @ columns
+    assume(float(torch.linalg.cond(gram).max()) < 1e4)
+
+
+@few
+@given(cases(dtypes=tuple(FLOATS)))
+def test_folded_products_are_the_plain_ones(case):
+    grid = folded_grid(case.cfg, case.sources.dtype, torch.device("cpu"))
+    rows = case.data.Phi[0]
+    parts = unfolded(grid.products(rows))
+    folded = grid.volume(torch.complex(parts[:, :, 0], parts[:, :, 1]).transpose(0, 1)).flatten(1)
+    azimuth, elevation, inverse = grid.places.double().unbind(-1)
+    plain = rows.to(torch.complex128) @ steering(case.cfg.array, azimuth, elevation, 1 / inverse).T
+    size = rows.abs().sum(1, keepdim=True).double() * 10
+    assert ((folded - plain).abs() <= 8 * case.eps * size).all()
+
+
+@few
+@given(cases())
+def test_the_field_is_the_grid_as_the_measurement_sees_it(case):
+    field = see(case.data)
+    azimuth, elevation, inverse = field.grid.places.unbind(-1)
+    seen = case.data.seen(steering(case.cfg.array, azimuth, elevation, 1 / inverse).T)
+    energy = torch.stack([field.grid.volume(e).flatten(1) for e in field.energy.unbind(2)], 1)
+    assert torch.allclose(energy, seen.abs().square().sum(2), rtol=1e6 * case.eps)
+    assert torch.equal(field.only(torch.tensor([1])).scenes, torch.tensor([1]))
+
+
+@few
+@given(cases())
+def test_a_gain_with_free_symbols_is_the_fall_of_the_objective(case):
+    _apart(case)
+    now = fit(case.sources, case.data)
+    known = beside_free(now, case.data)
+    gains = _gains(case.places, known, case.data)
+    for t in range(case.places.shape[1]):
+        more = fit(torch.cat([case.sources, case.places[:, t : t + 1]], 1), case.data)
+        assert torch.allclose(gains[:, t], (now.rss - more.rss) / now.noise_variance, rtol=1e-6)
+    exchanged = _exchanges(case.places, known, case.data)
+    for k in range(case.sources.shape[1]):
+        for t in range(case.places.shape[1]):
+            other = case.sources.clone()
+            other[:, k] = case.places[:, t]
+            change = (now.rss - fit(other, case.data).rss) / now.noise_variance
+            assert torch.allclose(exchanged[:, k, t], change, rtol=1e-6, atol=1e-6)
+
+
+@few
+@given(cases())
+def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
+    _apart(case)
+    known = beside_gaussian(fit(case.sources, case.data), case.data)
+    before = case.cost(case.sources, known.noise_variance, known.load)
+    gains, exchanged = _gains(case.places, known, case.data), _exchanges(case.places, known, case.data)
+    for t in range(case.places.shape[1]):
+        more = torch.cat([case.sources, case.places[:, t : t + 1]], 1)
+        change = before - case.cost(more, known.noise_variance, known.load)
+        assert torch.allclose(gains[:, t], change, rtol=1e-6, atol=1e-6)
+        for k in range(case.sources.shape[1]):
+            other = case.sources.clone()
+            other[:, k] = case.places[:, t]
+            change = before - case.cost(other, known.noise_variance, known.load)
+            assert torch.allclose(exchanged[:, k, t], change, rtol=1e-6, atol=1e-6)
+
+
+@few
+@given(cases())
+def test_the_map_on_the_grid_is_the_gain_of_its_places(case):
+    _apart(case)
+    now, field = fit(case.sources, case.data), see(case.data)
+    for known in (beside_free(now, case.data), beside_gaussian(now, case.data)):
+        volume = gain(known, field).flatten(1)
+        direct = _gains(field.grid.places.expand(2, -1, -1), known, case.data)
+        # A place within the span of the sources has a floor of its own in either.
+        assert torch.allclose(volume, direct, rtol=1e-5, atol=1e-5) or bool((direct < 0).any())
+
+
+@few
+@given(cases(antennas=(2, 2)))
+def test_where_every_direction_is_followed_the_first_map_is_exact(case):
+    grid, volume = first_gain(case.data)
+    assert torch.allclose(
+        volume.flatten(1), _gains(grid.places.expand(2, -1, -1), None, case.data), rtol=1e8 * case.eps
+    )
+
+
+@few
+@given(cases())
+def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
+    _apart(case)
+    known, field = beside_free(fit(case.sources, case.data), case.data), see(case.data)
+    best = _gains(field.grid.places.expand(2, -1, -1), known, case.data).amax(1)
+    place = strongest(known, case.data, field)
+    assert (_gains(place[:, None], known, case.data)[:, 0] >= best * (1 - 1e-6)).all()
+    for each in (place, strongest(None, case.data, None)):
+        assert torch.equal(each, clamped(each, case.cfg))
+
+
+@few
+@given(cases(), st.floats(1e-3, 1e3))
+def test_the_deviance_is_the_dense_likelihood_at_its_best_load(case, scale):
+    now = fit(case.sources, case.data)
+    values = torch.linalg.eigvalsh(now.columns.mH @ now.columns).mean((1, 2))
+    n, least = case.data.rows, torch.full_like(values, torch.inf)
+    B = now.columns
+    for load in LOADS:
+        R = B @ B.mH / (load * values)[:, None, None, None] + torch.eye(B.shape[2])
+        q = (case.data.y.conj() * torch.linalg.solve(R, case.data.y[..., None])[..., 0]).real.sum((1, 2))
+        least = torch.minimum(least, n * torch.log(q / n) + torch.linalg.slogdet(R)[1].sum(1))
+    assert torch.allclose(deviance(now, case.data), least, rtol=1e-6, atol=1e-6 * n)
+    louder = Measurement(scale * case.data.y, case.data.Phi, case.cfg)
+    shift = 2 * n * math.log(scale)
+    assert torch.allclose(deviance(fit(case.sources, louder), louder) - shift, least, rtol=1e-6, atol=1e-6 * n)

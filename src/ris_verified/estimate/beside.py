@@ -1,0 +1,117 @@
+"""What the measurements still say beside known sources, with and without a prior on the symbols."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ris_verified.estimate.measurement import Measurement, power
+from ris_verified.estimate.projection import Fit
+
+# Ratios of noise to symbol power that `deviance` tries, over the mean eigenvalue of B_lᴴ B_l.
+LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
+# Of the energy, the least that the known sources are taken to bring.
+LEAST_SHARE = 1e-3
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The residual and the span of known sources.
+
+    With free symbols the sources are projected out. With Gaussian symbols of one power p they are weighed
+    against noise: a strong common direction, as the line of sight to the base station makes it, then still
+    tells where power comes from, and a source that explains little costs more than it brings.
+
+    Args:
+        residual: `B x L x M` complex, σ² R_l⁻¹ y_l, R_l = σ² I + p B_l B_lᴴ; P⊥ y_l where symbols are free.
+        basis: `B x L x K x M` complex rows q with R_l⁻¹ = (I − Σ q̄ qᵀ)/σ².
+        symbols: `B x L x K` complex.
+        whitener: `B x L x K x K` complex, inverse Cholesky factor of B_lᴴ B_l + load.
+        noise_variance: `B` real.
+        load: `B` real, σ²/p; zero where symbols are free.
+        free: whether they are.
+    """
+
+    residual: Tensor
+    basis: Tensor
+    symbols: Tensor
+    whitener: Tensor
+    noise_variance: Tensor
+    load: Tensor
+    free: bool
+
+    def gain(self, hits: Tensor, energy: Tensor) -> Tensor:
+        """Return by how much the log-likelihood grows with one more source b, snapshot by snapshot.
+
+        Args:
+            hits: `B x ...` real, |bᴴ residual|².
+            energy: `B x ...` real, σ² bᴴ R_l⁻¹ b.
+        """
+        load, noise = _along(self.load, hits), _along(self.noise_variance, hits)
+        if self.free:
+            return hits / (energy * noise)
+        return hits / ((energy + load) * noise) - torch.log1p(energy / load)
+
+    def loss(self, symbols: Tensor, spread: Tensor) -> Tensor:
+        """Return by how much it falls with one source less.
+
+        Args:
+            symbols: `B x ...` complex, of the sources.
+            spread: `B x ...` real, the diagonal of (B_lᴴ B_l + load)⁻¹.
+        """
+        quadratic = power(symbols) / (spread * _along(self.noise_variance, spread))
+        return quadratic if self.free else quadratic + torch.log(_along(self.load, spread) * spread)
+
+
+def _along(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def beside_free(now: Fit, data: Measurement) -> Beside:
+    """Return what is left where symbols are free."""
+    nothing = torch.zeros_like(data.energy)
+    return Beside(now.residual, now.basis, now.symbols, now.whitener, now.noise_variance, nothing, True)
+
+
+def beside_gaussian(now: Fit, data: Measurement) -> Beside:
+    """Return what is left where symbols are Gaussian, all of the power that the fit's energy speaks for.
+
+    Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
+    estimation", IEEE Trans. ASSP 38 (1990), the unconditional model.
+    """
+    B, noise = now.columns, now.noise_variance
+    size = power(B).sum((1, 2, 3))
+    symbol_power = torch.maximum(data.energy - data.rows * noise, LEAST_SHARE * data.energy) / size
+    load = noise / symbol_power
+    gram = B.mH @ B
+    gram = gram + (load[:, None, None, None] * torch.eye(B.shape[-1], device=B.device)).to(gram.dtype)
+    identity = torch.eye(B.shape[-1], dtype=gram.dtype, device=B.device)
+    whitener = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], identity, upper=False)
+    symbols = whitener.mH @ (whitener @ (B.mH @ data.y[..., None]))
+    residual = data.y - (B @ symbols)[..., 0]
+    return Beside(residual, whitener.conj() @ B.mT, symbols[..., 0], whitener, noise, load, False)
+
+
+def deviance(now: Fit, data: Measurement) -> Tensor:
+    """Return minus the log-likelihood with Gaussian symbols of one power, least over that power and the noise.
+
+    n log(q/n) + Σ_l log det(I + B_lᴴ B_l/load), q = Σ_l y_lᴴ (I + B_l B_lᴴ/load)⁻¹ y_l.
+
+    Args:
+        now: the fit.
+        data: the measurements.
+
+    Returns:
+        `B` real, in nats, up to a constant.
+    """
+    B, n = now.columns, data.rows
+    values, axes = torch.linalg.eigh(B.mH @ B)
+    values = values.clamp_min(torch.finfo(values.dtype).tiny)
+    seen = power((axes.mH @ (B.mH @ data.y[..., None]))[..., 0])
+    load = values.new_tensor(LOADS)[:, None, None, None] * values.mean((1, 2))[:, None, None]
+    q = data.energy - (seen / (values + load)).sum((2, 3))
+    spread = torch.log1p(values / load).sum((2, 3))
+    least: Tensor = (n * torch.log(q.clamp_min(torch.finfo(q.dtype).tiny) / n) + spread).amin(0)
+    return least

@@ -1,0 +1,137 @@
+"""Where one more source would lower the objective most: summits on the grid, then a few places refined."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ris_verified.array.steering import steering
+from ris_verified.estimate.beside import Beside
+from ris_verified.estimate.field import HIDDEN, Field, first_gain, gain
+from ris_verified.estimate.measurement import Measurement, power
+from ris_verified.estimate.parameters import clamped, with_slopes
+
+DAMPING = 3e-2
+# The first source's gain on the grid is rough: so many times more summits are looked at exactly.
+SURE = 6
+
+
+def _summits(volume: Tensor, places: Tensor, count: int) -> Tensor:
+    """Return the grid points of the highest local maxima, `B x count x 3`."""
+    local = torch.nn.functional.max_pool3d(volume[:, None], 3, stride=1, padding=1)[:, 0]
+    heights = torch.where(volume == local, volume, 0.0).flatten(1)
+    return places[heights.topk(min(count, heights.shape[1])).indices]
+
+
+def _seen_at(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor, Tensor]:
+    """Look at `B x T x 3` places a through b = Φ_l a.
+
+    Returns:
+        bᴴ r, `B x L x T` complex; σ² bᴴ R_l⁻¹ b, `B x L x T` real; qᵀ b, `B x L x K x T` complex.
+    """
+    azimuth, elevation, inverse = places.unbind(-1)
+    b = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+    energy, residual, inside = power(b).sum(2), data.y, b[:, :, :0]
+    if known is not None:
+        residual, inside = known.residual, known.basis.conj() @ b
+        floor = HIDDEN * energy.mean((1, 2), keepdim=True)
+        energy = torch.maximum(energy - power(inside).sum(2), floor)
+    return (residual.conj()[:, :, None] @ b)[:, :, 0].conj(), energy, inside
+
+
+def _gains(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
+    """Return the gain in log-likelihood by a source at each of `B x T x 3` places, `B x T` real."""
+    hit, energy, _ = _seen_at(places, known, data)
+    return (power(hit) / energy if known is None else known.gain(power(hit), energy)).sum(1)
+
+
+def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
+    """Return the gain in log-likelihood where a place takes the stead of a source.
+
+    Args:
+        places: `B x T x 3` real, parameters.
+        known: what the sources leave.
+        data: the measurements.
+
+    Returns:
+        `B x K x T` real: the gain of the place beside all sources, less the loss of the source among the K + 1.
+    """
+    hit, energy, inside = _seen_at(places, known, data)
+    loaded = energy + known.load[:, None, None]
+    share = known.whitener.mH @ inside
+    symbols = known.symbols[..., None] - share * (hit / loaded)[:, :, None]
+    spread = power(known.whitener).sum(-2)[..., None] + power(share) / loaded[:, :, None]
+    return known.gain(power(hit), energy).sum(1)[:, None] - known.loss(symbols, spread).sum(1)
+
+
+def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
+    """Return each place after one Gauss–Newton step of its own, `B x T x 3` real."""
+    T = places.shape[1]
+    v = data.seen(with_slopes(places, data.cfg.array).flatten(1, 2).mT)
+    gram, residual = v.mH @ v, data.y if known is None else known.residual
+    if known is not None:
+        inside = known.basis.conj() @ v
+        gram = gram - inside.mH @ inside
+    gram = torch.diagonal(gram.unflatten(3, (T, 4)).unflatten(2, (T, 4)), dim1=2, dim2=4)
+    hit = (residual.conj()[:, :, None] @ v)[:, :, 0].unflatten(-1, (T, 4)).conj().mT
+    energy = gram[:, :, 0, 0].real
+    energy = torch.maximum(energy, HIDDEN * energy.mean((1, 2), keepdim=True))
+    symbols = hit[:, :, 0] / energy
+    across, along = gram[:, :, 1:, 1:], gram[:, :, 1:, 0]
+    across = across - along[:, :, :, None] * (along.conj() / energy[:, :, None])[:, :, None]
+    curvature = (power(symbols)[:, :, None, None] * across.real).sum(1).permute(0, 3, 1, 2)
+    slope = (symbols.conj()[:, :, None] * (hit[:, :, 1:] - along * symbols[:, :, None])).real.sum(1).mT
+    diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
+    lift = DAMPING * diagonal + torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    return clamped(places + torch.linalg.solve(curvature + torch.diag_embed(lift), slope), data.cfg)
+
+
+def _refined(known: Beside | None, data: Measurement, field: Field | None) -> tuple[Tensor, Tensor]:
+    """Return the most promising places, off the grid, and their gains, `B x T x 3` and `B x T` real."""
+    count = data.cfg.estimate.search_summits
+    if known is None or field is None:
+        grid, volume = first_gain(data)
+        places = _summits(volume, grid.places, SURE * count)
+        best = _gains(places, known, data).topk(min(count, places.shape[1])).indices
+        places = places.gather(1, best[..., None].expand(-1, -1, 3))
+    else:
+        places = _summits(gain(known, field), field.grid.places, count)
+    stepped = _stepped(places, known, data)
+    before, after = _gains(torch.cat([places, stepped], 1), known, data).split(places.shape[1], 1)
+    return torch.where((after > before)[..., None], stepped, places), torch.maximum(before, after)
+
+
+def strongest(known: Beside | None, data: Measurement, field: Field | None) -> Tensor:
+    """Return the place where one more source raises the likelihood most.
+
+    Args:
+        known: what the sources that are there leave; None is none.
+        data: the measurements.
+        field: from `see`; the first source needs none.
+
+    Returns:
+        `B x 3` real.
+    """
+    places, gains = _refined(known, data, field)
+    return places[torch.arange(len(places), device=places.device), gains.argmax(-1)]
+
+
+def best_exchange(now: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
+    """Return the sources with the one exchange that promises most, and the gain in log-likelihood before refining.
+
+    Args:
+        now: `B x K x 3` real, the sources that are there.
+        known: what they leave.
+        data: the measurements.
+        field: from `see`.
+
+    Returns:
+        `B x K x 3` real and `B` real.
+    """
+    places, _ = _refined(known, data, field)
+    gains = _exchanges(places, known, data)
+    best, at = gains.flatten(1).max(-1)
+    rows = torch.arange(len(at), device=at.device)
+    changed = now.clone()
+    changed[rows, at // gains.shape[2]] = places[rows, at % gains.shape[2]]
+    return changed, best

@@ -1,0 +1,80 @@
+"""Levenberg–Marquardt steps on the projected objective, all sources of a scene jointly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.parameters import clamped, limits
+from ris_verified.estimate.projection import Fit, fit, put
+
+DAMPING = 1e-2
+LOWEST_DAMPING = 1e-9
+HIGHEST_DAMPING = 1e9
+
+
+def _step(now: Fit, secant: Tensor, damping: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
+    """Return the damped step and its promised decrease; a parameter that it would push out of the view stays."""
+    low, high = limits(data.cfg, now.parameters)
+    slope = now.slope.unflatten(-1, (-1, 3))
+    held = ((now.parameters <= low) & (slope < 0)) | ((now.parameters >= high) & (slope > 0))
+    free = (~held).flatten(1).to(slope.dtype)
+    diagonal = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
+    floor = torch.finfo(slope.dtype).eps * diagonal.amax(-1, keepdim=True)
+    matrix = (now.curvature + secant) * free[:, None] * free[:, :, None]
+    lifted = matrix + torch.diag_embed(damping[:, None] * diagonal + floor + (1 - free) * diagonal)
+    step: Tensor = torch.linalg.solve(lifted, now.slope * free)
+    return step.unflatten(-1, (-1, 3)), (step * now.slope).sum(-1)
+
+
+def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
+    """Return what the slopes say about the curvature that Gauss–Newton leaves out, by a symmetric rank-one update."""
+    step = (after.parameters - before.parameters).flatten(1)
+    missed = before.slope - after.slope - ((after.curvature + secant) @ step[..., None])[..., 0]
+    along = (missed * step).sum(-1)
+    tiny = torch.finfo(step.dtype).eps ** 0.5
+    sure = along.abs() > tiny * torch.linalg.vector_norm(missed, dim=-1) * torch.linalg.vector_norm(step, dim=-1)
+    share = torch.where(sure, 1 / along, 0.0)
+    return secant + share[:, None, None] * missed[:, :, None] * missed[:, None]
+
+
+def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit:
+    """Run Levenberg–Marquardt on all sources jointly; the objective never increases.
+
+    Args:
+        start: where to begin, from `fit`.
+        data: the measurements.
+        iterations: most steps.
+        close: a scene rests once a full step is shorter than this share of one sigma of the estimate, or
+            changes `rss` by rounding only.
+
+    Returns:
+        A `Fit`.
+
+    Source: Marquardt, J. SIAM 11 (1963), with an active set for the limits of the view; the secant part
+    after Dennis, Gay and Welsch, ACM Trans. Math. Softw. 7 (1981), with the symmetric rank-one formula.
+    """
+    best, damping, secant = start, torch.full_like(start.rss, DAMPING), torch.zeros_like(start.curvature)
+    moving, part, now = torch.arange(len(damping), device=damping.device), data, start
+    rests = torch.zeros_like(damping, dtype=torch.bool)
+    for _ in range(iterations):
+        step, promised = _step(now, secant, damping, part)
+        trial = fit(clamped(now.parameters + step, part.cfg), part)
+        better = (trial.rss < now.rss) & ~rests
+        # The covariance of the estimate is σ²/2 · curvature⁻¹, so 2 · promised/σ² is the square of the step in sigmas.
+        rests = rests | ((promised >= 0) & (2 * promised * (1 + damping) <= close**2 * now.noise_variance))
+        rests = rests | ((now.rss - trial.rss).abs() <= 100 * torch.finfo(damping.dtype).eps * now.rss)
+        secant = _learned(secant, now, trial)
+        now = trial.where(better, now)
+        damping = torch.where(better, damping / 10, damping * 10).clamp(LOWEST_DAMPING, HIGHEST_DAMPING)
+        rests = rests | (damping >= HIGHEST_DAMPING)
+        # Taking scenes out copies the others: worth it only for a good part of them.
+        if 4 * int(rests.sum()) >= len(rests):
+            best = put(best, moving, now)
+            goes = ~rests
+            if not bool(goes.any()):
+                return best
+            moving, part, now = moving[goes], part.only(goes), now.only(goes)
+            damping, secant, rests = damping[goes], secant[goes], rests[goes]
+    return put(best, moving, now)

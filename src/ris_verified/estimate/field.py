@@ -1,0 +1,92 @@
+"""Over the search grid: by how much one more source would lower the objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ris_verified.estimate.beside import Beside
+from ris_verified.estimate.folded import FoldedGrid, folded_grid, unfolded
+from ris_verified.estimate.measurement import Measurement
+
+# Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid for the first source; the others
+# count with their mean.
+FOLLOWED = 2
+# And its grid is finer by so many angles: nothing later makes up for a first source on a side lobe.
+FINER = 4
+# A place whose field lies within the span of the sources already there has no gain worth a number.
+HIDDEN = 1e-3
+
+
+@dataclass(frozen=True)
+class Field:
+    """The grid as the measurements see it, kept for a whole search; one scene at a time stays in the cache.
+
+    Args:
+        grid: the grid.
+        seen: `S x 4 x L x 2M x G/4` real, parts of Φ_l a_g, Re and Im of each antenna in turn.
+        energy: `S x 4 x L x G/4` real, ‖Φ_l a_g‖².
+        scenes: which of them are meant, `B` of S.
+    """
+
+    grid: FoldedGrid
+    seen: Tensor
+    energy: Tensor
+    scenes: Tensor
+
+    def only(self, chosen: Tensor) -> Field:
+        """Return some of the scenes, without a copy."""
+        return Field(self.grid, self.seen, self.energy, self.scenes[chosen])
+
+
+def see(data: Measurement) -> Field:
+    """Return the grid of `estimate.search_*` as the measurements see it."""
+    B, L, M = data.y.shape
+    grid = folded_grid(data.cfg, data.y.real.dtype, data.y.device)
+    quarter = grid.atoms.shape[2] // 2
+    seen, energy = grid.places.new_empty(B, 4, L, 2 * M, quarter), grid.places.new_empty(B, 4, L, quarter)
+    for Phi, field, size in zip(data.Phi, seen, energy, strict=True):
+        grid.products(Phi, field)
+        torch.sum(unfolded(field).square_(), 2, out=size)
+    return Field(grid, seen, energy, torch.arange(B, device=seen.device))
+
+
+def gain(known: Beside, field: Field) -> Tensor:
+    """Return the gain in log-likelihood by one more source on the grid, `B x R x V x H` real."""
+    w = torch.cat([known.residual[:, :, None], known.basis], 2)
+    # The rows wᴴ that turn Re and Im of the field into Re and Im of the product.
+    rows = torch.view_as_real(torch.stack([w, 1j * w], 3)).flatten(4).flatten(2, 3)
+    hits = field.grid.places.new_empty(len(rows), *field.energy.shape[1:])
+    left = torch.empty_like(hits)
+    for row, scene, hit, rest in zip(rows, field.scenes.tolist(), hits, left, strict=True):
+        energy = field.energy[scene]
+        parts = torch.bmm(row.expand(4, -1, -1, -1).flatten(0, 1), field.seen[scene].flatten(0, 1))
+        squares = unfolded(parts.unflatten(0, (4, -1))).square_()
+        torch.sum(squares[:, :, :2], 2, out=hit)
+        torch.sub(energy, squares[:, :, 2:].sum(2), out=rest).clamp_min_(HIDDEN * energy.mean())
+    return field.grid.volume(known.gain(hits, left).sum(2))
+
+
+def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
+    """Return the grid and about Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² with no source there, `B x R x V x H` real.
+
+    Back-projection makes the numerator one product a snapshot; of the denominator the strongest directions
+    of the channel are followed, the rest is its mean.
+    """
+    s = data.cfg.scene
+    grid = folded_grid(data.cfg, data.y.real.dtype, data.y.device, FINER)
+    back = (data.y.conj()[:, :, None] @ data.Phi.unflatten(1, data.y.shape[1:]))[:, :, 0]
+    Phi = data.Phi.unflatten(1, (s.snapshots, s.antennas))
+    # Codes have unit modulus, so all Φ_l share the left singular vectors of H.
+    values, left = torch.linalg.eigh(Phi[:, 0] @ Phi[:, 0].mH)
+    count = min(FOLLOWED, s.antennas)
+    strong = (left[:, None, :, -count:].mH @ Phi).flatten(1, 2)
+    rest, L = values[:, :-count].sum(1).clamp_min(0), back.shape[1]
+    done = grid.places.new_empty(len(back), 4, grid.atoms.shape[2] // 2)
+    for rows, mean, out in zip(torch.cat([back, strong], 1), rest, done, strict=True):
+        hits = unfolded(grid.products(rows)).square_().sum(2)
+        energy = hits[:, L:].unflatten(1, (s.snapshots, count)).sum(2) + mean
+        torch.sum(hits[:, :L] / (energy if L > 1 else energy.sum(1, keepdim=True)), 1, out=out)
+    return grid, grid.volume(done)

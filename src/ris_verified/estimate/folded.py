@@ -1,0 +1,104 @@
+"""The search grid folded at the panel's two mirror planes: products with all of it at a quarter of the cost.
+
+Mirroring the azimuth reverses each row of the panel and mirroring the elevation each column, so the even
+and odd parts of a steering vector serve four places, up to signs.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ris_verified.array.grid import view_grid
+from ris_verified.array.steering import steering
+from ris_verified.config import ArrayConfig, Config, SceneConfig
+
+
+@dataclass(frozen=True)
+class FoldedGrid:
+    """The grid of `estimate.search_*`; P = ⌈V/2⌉·⌈H/2⌉ for a panel of V x H elements.
+
+    Args:
+        array: the panel.
+        places: `G x 3` real, azimuth, elevation, 1/range; azimuth is fastest, range slowest.
+        shape: range planes, elevations and azimuths.
+        atoms: `4 x 2P x 2G/4` real, parts of a_g: what turns Re and Im of a row into Re and Im of its product.
+    """
+
+    array: ArrayConfig
+    places: Tensor
+    shape: tuple[int, int, int]
+    atoms: Tensor
+
+    def products(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the parts of rows·a_g for `R x N` complex rows, `4 x R x 2 x G/4` real, for `unfolded`."""
+        split = torch.view_as_real(fold(rows, self.array)).flatten(2)
+        flat = None if out is None else out.view(4, len(rows), -1)
+        parts: Tensor = torch.bmm(split, self.atoms, out=flat).unflatten(2, (2, -1))
+        return parts
+
+    def volume(self, values: Tensor) -> Tensor:
+        """Put values of `unfolded` where their places are, `B x 4 x G/4` → `B x R x V x H`."""
+        planes, rows, columns = self.shape
+        q = values.unflatten(1, (2, 2)).unflatten(-1, (planes, rows // 2, columns // 2))
+        wide = torch.cat([q[:, :, 1].flip(-1), q[:, :, 0]], -1)
+        return torch.cat([wide[:, 1].flip(-2), wide[:, 0]], -2)
+
+
+def fold(v: Tensor, array: ArrayConfig) -> Tensor:
+    """Return sums and differences of mirrored elements, `R x N` → `4 x R x P`.
+
+    Even–even, even–odd, odd–even and odd–odd in vertical and horizontal; a middle line meets itself.
+    """
+    panel = v.unflatten(-1, (array.vertical, array.horizontal))
+    high, wide = (array.vertical + 1) // 2, (array.horizontal + 1) // 2
+    top, bottom = panel[:, :high], panel.flip(1)[:, :high]
+    halves = torch.stack([top + bottom, top - bottom])
+    left, right = halves[..., :wide], halves.flip(3)[..., :wide]
+    return torch.stack([left + right, left - right], 1).flatten(3).flatten(0, 1)
+
+
+def unfolded(parts: Tensor) -> Tensor:
+    """Return the values at (+, +), (+, −), (−, +) and (−, −) of elevation and azimuth, `4 x ...` → `4 x ...`."""
+    ee, eo, oe, oo = parts
+    right, left, turned_right, turned_left = ee + eo, ee - eo, oe + oo, oe - oo
+    out = torch.empty_like(parts)
+    torch.add(right, turned_right, out=out[0])
+    torch.add(left, turned_left, out=out[1])
+    torch.sub(right, turned_right, out=out[2])
+    torch.sub(left, turned_left, out=out[3])
+    return out
+
+
+@functools.lru_cache(maxsize=8)
+def _folded(
+    array: ArrayConfig, scene: SceneConfig, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
+) -> FoldedGrid:
+    # What is kept must serve training as well, whoever asks first.
+    with torch.inference_mode(False), torch.no_grad():
+        places = view_grid(scene, shape)
+        corner = places.view(*shape, 3)[:, shape[1] // 2 :, shape[2] // 2 :].reshape(-1, 3)
+        azimuth, elevation, inverse = corner.unbind(-1)
+        parts = fold(steering(array, azimuth, elevation, 1 / inverse), array)
+        a = (parts * torch.outer(_shares(array.vertical), _shares(array.horizontal)).flatten()).mT
+        to_real, to_imaginary = torch.stack([a.real, -a.imag], 2), torch.stack([a.imag, a.real], 2)
+        atoms = torch.cat([to_real, to_imaginary], 3).flatten(1, 2)
+        return FoldedGrid(array, places.to(device, dtype), shape, atoms.to(device, dtype).contiguous())
+
+
+def _shares(size: int) -> Tensor:
+    """Return the weights with which products of sums and differences add to the full product."""
+    weight = torch.full(((size + 1) // 2,), 0.5, dtype=torch.float64)
+    if size % 2:
+        weight[-1] = 0.25
+    return weight
+
+
+def folded_grid(cfg: Config, dtype: torch.dtype, device: torch.device, more: int = 0) -> FoldedGrid:
+    """Return the grid of `estimate.search_*` in a real dtype, with an even number of angles more both ways."""
+    e = cfg.estimate
+    shape = (e.search_range, e.search_elevation + more, e.search_azimuth + more)
+    return _folded(cfg.array, cfg.scene, shape, dtype, device)

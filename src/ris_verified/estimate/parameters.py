@@ -1,0 +1,71 @@
+"""The chart of positions that the panel resolves about uniformly: azimuth, elevation and 1/range."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ris_verified.array.steering import steering_and_derivatives
+from ris_verified.config import ArrayConfig, Config
+from ris_verified.estimate.result import Peaks
+
+
+def to_parameters(peaks: Peaks) -> Tensor:
+    """Return `B x K x 3` real: azimuth, elevation, 1/range."""
+    return torch.stack([peaks.azimuth, peaks.elevation, 1 / peaks.range], -1)
+
+
+def to_peaks(parameters: Tensor) -> Peaks:
+    """Undo `to_parameters`."""
+    azimuth, elevation, inverse = parameters.unbind(-1)
+    return Peaks(azimuth, elevation, 1 / inverse)
+
+
+def limits(cfg: Config, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest azimuth, elevation and 1/range of the field of view, `3` each."""
+    s = cfg.scene
+    high = like.new_tensor([s.azimuth_max, s.elevation_max, 1 / s.range_min])
+    low = like.new_tensor([-s.azimuth_max, -s.elevation_max, 1 / s.range_max])
+    return low, high
+
+
+def clamped(parameters: Tensor, cfg: Config) -> Tensor:
+    """Keep azimuth, elevation and 1/range inside the field of view; NaN stays NaN."""
+    return parameters.clamp(*limits(cfg, parameters))
+
+
+def with_slopes(parameters: Tensor, array: ArrayConfig) -> Tensor:
+    """Return each steering vector and its derivatives in azimuth, elevation and 1/range.
+
+    Args:
+        parameters: `B x K x 3` real.
+        array: the panel.
+
+    Returns:
+        `B x K x 4 x N` complex.
+    """
+    azimuth, elevation, inverse = parameters.unbind(-1)
+    a, slopes = steering_and_derivatives(array, azimuth, elevation, 1 / inverse)
+    both = torch.cat([a[:, :, None], slopes.mT], 2)
+    both[:, :, 3] *= -inverse.square().reciprocal()[..., None]
+    return both
+
+
+def by_order(parameters: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield scenes with equally many sources, so that no product is spent on absent ones.
+
+    Args:
+        parameters: `B x K x 3` real, NaN rows are absent.
+        most: scenes at a time.
+
+    Yields:
+        Indices of the scenes `b`, and of their present rows `b x k`.
+    """
+    present = torch.isfinite(parameters).all(-1)
+    first = torch.argsort((~present).int(), dim=1, stable=True)
+    order = present.sum(-1)
+    for k in order[order > 0].unique().tolist():
+        for scenes in torch.nonzero(order == k)[:, 0].split(most):
+            yield scenes, first[scenes, :k]
