@@ -5,16 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.estimate.descent import descend
-from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.field import see
+from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks
-from ris_verified.estimate.projection import Fit, fit
+from ris_verified.estimate.projection import Fit, fit, put
 from ris_verified.estimate.result import Estimates, Peaks
+from ris_verified.estimate.search import exchanged
 
 CHUNK = 64
 # Where the last step is this share of one sigma, what is left of the way is less.
 CLOSE = 1e-2
+# |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
+ONE_LOBE = 0.7
 
 
 def snr_db(done: Fit, data: Measurement) -> Tensor:
@@ -26,6 +31,9 @@ def snr_db(done: Fit, data: Measurement) -> Tensor:
 
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
     """Minimise Σ_l ‖P⊥(Φ_l A(p)) y_l‖² jointly over all sources, beginning at `peaks`.
+
+    With `estimate.mle_tikhonov` = λ it is Σ_l min_s ‖y_l − Φ_l A(p) s‖² + λ‖s‖². Where two
+    sources begin or end within one lobe, one is moved to where another is missing, if that lowers the objective.
 
     Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks, and all do where
     `estimate.mle` is off.
@@ -62,7 +70,25 @@ def _refined(start: Tensor, data: Measurement) -> Fit:
     if not data.cfg.estimate.mle:
         return before
     after = descend(before, data, data.cfg.estimate.mle_iterations, CLOSE)
+    after = _separated(after, torch.nonzero(_share_a_lobe(before, data) | _share_a_lobe(after, data))[:, 0], data)
     return before.where(snr_db(after, data) < data.cfg.estimate.mle_snr_threshold_db, after)
+
+
+def _share_a_lobe(done: Fit, data: Measurement) -> Tensor:
+    azimuth, elevation, inverse = done.parameters.unbind(-1)
+    a = steering(data.cfg.array, azimuth, elevation, 1 / inverse)
+    a = a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)
+    shared: Tensor = (power((a.conj() @ a.mT).tril(-1)) > ONE_LOBE).flatten(1).any(1)
+    return shared
+
+
+def _separated(done: Fit, scenes: Tensor, data: Measurement) -> Fit:
+    """Try in some scenes whether one of their sources belongs elsewhere."""
+    if not len(scenes):
+        return done
+    part, before = data.only(scenes), done.only(scenes)
+    after = descend(exchanged(before, part, see(part)), part, data.cfg.estimate.mle_iterations, CLOSE)
+    return put(done, scenes, after.where(after.rss < before.rss, before))
 
 
 def _covariance(done: Fit, data: Measurement) -> Tensor:

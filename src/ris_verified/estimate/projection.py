@@ -17,7 +17,7 @@ class Fit:
 
     Args:
         parameters: `B x K x 3` real, azimuth, elevation, 1/range.
-        rss: `B` real, Σ_l ‖P⊥(Φ_l A) y_l‖².
+        rss: `B` real, Σ_l ‖P⊥(Φ_l A) y_l‖², with the Tikhonov term where there is one.
         curvature: `B x 3K x 3K` real, Re Σ_l D_lᴴ P⊥ D_l.
         slope: `B x 3K` real, minus half the gradient of `rss`.
         columns: `B x L x M x K` complex, B_l = Φ_l A.
@@ -68,8 +68,8 @@ class Fit:
 def fit(parameters: Tensor, data: Measurement) -> Fit:
     """Solve for the symbols at given positions and linearise around them.
 
-    The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by rounding, so that
-    coinciding sources stay solvable.
+    The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by `estimate.mle_tikhonov`, and by
+    rounding, so that coinciding sources stay solvable.
 
     Args:
         parameters: `B x K x 3` real, all finite.
@@ -86,7 +86,8 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     adjoint = columns.mH
     gram = adjoint @ columns
     size = torch.diagonal(gram, dim1=-2, dim2=-1).real.mean(-1)
-    load = 8 * torch.finfo(size.dtype).eps * columns.shape[-2] * size
+    weight = data.cfg.estimate.mle_tikhonov
+    load = 8 * torch.finfo(size.dtype).eps * columns.shape[-2] * size + weight
     gram = gram + torch.diag_embed(load[..., None].expand(-1, -1, K)).to(gram.dtype)
     identity = torch.eye(K, dtype=gram.dtype, device=gram.device)
     whitener = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], identity, upper=False)
@@ -97,9 +98,10 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     inside = (whitener @ (adjoint @ D)).flatten(1, 2)
     D = D.flatten(1, 2)
     curvature = (D.mH @ D - inside.mH @ inside).real
-    # P⊥ r = r, so the slope needs no projection.
+    # The symbols are the best ones, so the slope is that at fixed symbols.
     slope = (D.mH @ residual.flatten(1)[..., None]).real[..., 0]
-    return Fit(parameters, power(residual).sum((1, 2)), curvature, slope, columns, whitener, symbols, residual)
+    cost = power(residual).sum((1, 2)) + weight * power(symbols).sum((1, 2))
+    return Fit(parameters, cost, curvature, slope, columns, whitener, symbols, residual)
 
 
 def objective(parameters: Tensor, data: Measurement) -> Tensor:

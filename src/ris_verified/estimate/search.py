@@ -50,8 +50,8 @@ def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) 
     return descend(start, data, steps, CLOSE)
 
 
-def _exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
-    """Move single sources elsewhere, as long as that raises the likelihood with Gaussian symbols.
+def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
+    """Move single sources elsewhere, as long as that raises the likelihood with Gaussian symbols; a new `Fit`.
 
     Free symbols propose first: where a source is missing, what it leaves is no noise, and the noise that a
     prior on the symbols is weighed against would be taken for too much.
@@ -83,14 +83,14 @@ def _greedy(data: Measurement, K: int) -> Fit:
     field = see(data)
     for k in range(1, K):
         now = _added(now, data, field, INNER if k + 1 < K else OUTER)
-    return _exchanged(now, data, field)
+    return exchanged(now, data, field)
 
 
 def _nested(data: Measurement, most: int) -> Nested:
     fits = [_added(None, data, None, OUTER)]
     field = see(data) if most > 1 else None
     while field is not None and len(fits) < most:
-        fits.append(_exchanged(_added(fits[-1], data, field, OUTER), data, field))
+        fits.append(exchanged(_added(fits[-1], data, field, OUTER), data, field))
     parameters = data.y.real.new_full((most, len(data.y), most, 3), torch.nan)
     for k, each in enumerate(fits):
         parameters[k, :, : k + 1] = each.parameters
