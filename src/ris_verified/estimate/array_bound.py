@@ -41,7 +41,7 @@ def deterministic_array_bound(
         InputError: the coordinates are not determined.
 
     Source: Stoica and Nehorai, "MUSIC, maximum likelihood, and Cramér–Rao bound", IEEE Trans.
-    ASSP 37 (1989), eq. (4.6).
+    ASSP 37 (1989).
     """
     return _projected(A, slopes, P.to(torch.complex128), noise_variance, snapshots)
 
@@ -73,7 +73,7 @@ def stochastic_array_bound(
         InputError: the coordinates are not determined.
 
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional
-    direction-of-arrival estimation", IEEE Trans. ASSP 38 (1990), eq. (3.1).
+    direction-of-arrival estimation", IEEE Trans. ASSP 38 (1990).
     """
     B, wide = A.to(torch.complex128), P.to(torch.complex128)
     eye = torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
@@ -108,7 +108,7 @@ def uncorrelated_array_bound(
         InputError: the coordinates are not determined.
 
     Source: Jansson, Göransson and Ottersten, "A subspace method for direction of arrival estimation
-    of uncorrelated emitter signals", IEEE Trans. Signal Process. 47 (1999), appendix.
+    of uncorrelated emitter signals", IEEE Trans. Signal Process. 47 (1999).
     """
     D = slopes.to(torch.complex128).flatten(2)
     J = gaussian_information(A.to(torch.complex128)[:, None], D[:, None], powers.double(), noise_variance.double())

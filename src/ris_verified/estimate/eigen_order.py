@@ -36,7 +36,7 @@ def eigenvalue_criterion(
         ShapeError: wrong shape or dtype.
 
     Source: Wax and Kailath, "Detection of signals by information theoretic criteria", IEEE Trans.
-    ASSP 33 (1985), eqs. (16), (17).
+    ASSP 33 (1985).
     """
     M = eigenvalues.shape[-1]
     k = torch.arange(M, device=eigenvalues.device)

@@ -40,7 +40,7 @@ def music_spectrum(
         InputError: more sources than directions.
 
     Source: Schmidt, "Multiple emitter location and signal parameter estimation", IEEE Trans.
-    Antennas Propag. 34 (1986), eq. (6).
+    Antennas Propag. 34 (1986).
     """
     dtype = _precision(R, atoms)
     U = _subspace(R, K, int(K.max()))
@@ -65,8 +65,8 @@ def mvdr_spectrum(R: Complex[Tensor, "B N N"] | LowRank, atoms: Complex[Tensor, 
         ShapeError: the axes do not agree.
         InputError: R is singular.
 
-    Source: Capon, "High-resolution frequency-wavenumber spectrum analysis", Proc. IEEE 57 (1969),
-    eq. (16); Woodbury, "Inverting modified matrices" (1950).
+    Source: Capon, "High-resolution frequency-wavenumber spectrum analysis", Proc. IEEE 57 (1969);
+    Woodbury, "Inverting modified matrices" (1950).
     """
     dtype = _precision(R, atoms)
     loss = _inverse_form(R)
@@ -90,7 +90,7 @@ def beamformer_spectrum(R: Complex[Tensor, "B N N"] | LowRank, atoms: Complex[Te
         ShapeError: the axes do not agree.
 
     Source: Krim and Viberg, "Two decades of array signal processing research", IEEE Signal
-    Process. Mag. 13 (1996), eq. (24), over aᴴ a once more.
+    Process. Mag. 13 (1996), over aᴴ a once more.
     """
     dtype = _precision(R, atoms)
     if isinstance(R, LowRank):

@@ -27,7 +27,7 @@ def gaussian_information(seen: Tensor, slopes: Tensor, powers: Tensor, noise_var
     Returns:
         `B x (Kp + K + 1) x (Kp + K + 1)` real: positions, powers, σ².
 
-    Source: Slepian and Bangs, in Stoica and Moses, "Spectral analysis of signals" (2005), eq. (B.3.25).
+    Source: Slepian and Bangs, in Stoica and Moses, "Spectral analysis of signals" (2005), appendix B.
     """
     K, p = seen.shape[-1], slopes.shape[-1] // seen.shape[-1]
     first, second, trace = _inverse_forms(seen, slopes, powers, noise_variance)
@@ -45,8 +45,7 @@ def gaussian_information(seen: Tensor, slopes: Tensor, powers: Tensor, noise_var
     J = torch.cat([torch.cat([place, mixed], -1), torch.cat([mixed.mT, power], -1)], -2)
     J = torch.cat([J, noise[..., None]], -1)
     last = torch.cat([noise, trace[..., None]], -1)
-    information: Tensor = torch.cat([J, last[..., None, :]], -2).sum(1)
-    return information
+    return torch.cat([J, last[..., None, :]], -2).sum(1)
 
 
 def _inverse_forms(seen: Tensor, slopes: Tensor, powers: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +87,8 @@ def position_bound(J: Tensor, gone: Tensor) -> Tensor:
             remedy="take more antennas or snapshots, or drop a coordinate that the array cannot see",
         )
     whitened = vector / value.sqrt()[:, None] / scale[..., None]
-    return (whitened @ whitened.mT).masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
+    bound: Tensor = whitened @ whitened.mT
+    return bound.masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
 
 
 def _stochastic(
