@@ -45,9 +45,13 @@ class Case:
         self.powers = 0.5 + self.uniform(2, K)
         self.H_full = self.normal(2, s.antennas, N) / math.sqrt(N)
         self.C = torch.polar(torch.ones(()).double(), 2 * math.pi * self.uniform(2, s.snapshots, N))
-        a = steering(cfg.array, *self.places) / math.sqrt(N)
-        overlap = (a.conj() @ a.mT).abs() * (1 - torch.eye(K))
-        assume(float(overlap.max()) < 0.7)
+
+    @property
+    def overlap(self):
+        """Largest correlation of two responses."""
+        a = steering(self.cfg.array, *self.places)
+        a = a / a.norm(dim=-1, keepdim=True)
+        return float(((a.conj() @ a.mT).abs() * (1 - torch.eye(self.K))).max())
 
     def normal(self, *shape):
         return torch.randn(*shape, dtype=torch.complex128, generator=self.generator)
@@ -85,14 +89,28 @@ def cases(draw, most=2, symbols=("varying", "constant")):
         amplitude=draw(st.sampled_from(["unit", "spherical"])),
     )
     noise = 10 ** draw(st.floats(-3, 0))
-    return Case(Config(array=array, scene=scene), draw(st.integers(0, 2**31)), K, noise)
+    case = Case(Config(array=array, scene=scene), draw(st.integers(0, 2**31)), K, noise)
+    # Nearly coinciding sources make any bound a division by rounding.
+    assume(case.overlap < 0.7)
+    return case
+
+
+def _error(a, b):
+    """Largest difference relative to the scale of each pair of entries."""
+    scale = torch.diagonal(b, dim1=-2, dim2=-1).sqrt()
+    return float(((a - b).abs() / (scale[..., :, None] * scale[..., None, :])).max())
 
 
 def _agree(a, b, factor=1e7):
-    # Relative to the scale of each pair of entries: rounding times the condition of an information matrix.
-    scale = torch.diagonal(b, dim1=-2, dim2=-1).sqrt()
-    error = (a - b).abs() / (scale[..., :, None] * scale[..., None, :])
-    assert error.max() <= factor * EPS
+    # Rounding times the condition of an information matrix.
+    assert _error(a, b) <= factor * EPS
+
+
+def _tends(errors, factor=1e6):
+    # A hundredth of the small quantity leaves a fiftieth of the error, or rounding times a condition.
+    first, second = errors
+    assert second <= first / 50 + factor * EPS
+    assert second <= 0.01
 
 
 def _not_above(small, large, factor=1e7):
@@ -134,7 +152,7 @@ def test_the_information_is_the_curvature_of_the_expected_likelihood(case):
             return torch.logdet(R).real.sum() + mismatch.real.sum()
 
         hessian = torch.autograd.functional.hessian(expected, truth)
-        _agree(hessian, information[b], 1e8)
+        _agree(hessian, information[b], 1e7)
 
 
 @few
@@ -203,13 +221,13 @@ def test_symbols_that_are_known_are_never_worse(case):
 @given(cases(most=1, symbols=("varying",)))
 def test_without_noise_one_source_has_the_deterministic_bound(case):
     symbols = case.powers.sqrt()[:, None] * torch.ones(1, case.cfg.scene.snapshots, 1, dtype=torch.complex128)
-    quiet = 1e-7 * case.noise
-    known = cramer_rao_bound(*case.places, symbols, case.H_full, case.C, quiet, case.cfg)
-    seen, _ = case.seen()
-    # One over the SNR of the weakest snapshot, and rounding times the SNR of the strongest.
-    snr = case.powers[:, :, None] * seen.abs().square().sum(-2).mT / quiet
-    condition = torch.linalg.cond(known / known.diagonal(dim1=-2, dim2=-1).prod(-1).pow(1 / 3)[:, None, None])
-    _agree(case.bound(noise=quiet), known, float(condition.max() * (10 / snr.min() / EPS + 100 * snr.max())))
+    errors = []
+    for share in (1e-3, 1e-5):
+        quiet = share * case.noise
+        known = cramer_rao_bound(*case.places, symbols, case.H_full, case.C, quiet, case.cfg)
+        errors.append(_error(case.bound(noise=quiet), known))
+    # Rounding times the SNR, which cancels in R⁻¹a.
+    _tends(errors, 1e9)
 
 
 @few
@@ -230,45 +248,35 @@ def test_single_precision_inputs_keep_their_bound(case):
 # ---- far field -------------------------------------------------------------------------------------------------------
 
 
-def _angles(count, K):
-    return (torch.arange(3 * K) % 3 < 2).nonzero()[:, 0][: 2 * count]
-
-
 @few
-@given(cases(), st.integers(3, 6))
-def test_the_far_field_information_is_the_limit_of_the_near(case, decades):
+@given(cases())
+def test_the_far_field_information_is_the_limit_of_the_near(case):
     azimuth, elevation, _ = case.places
-    distance = 10.0**decades
-    near = case.seen((azimuth, elevation, torch.full_like(azimuth, distance)))
     far = measured_response(case.H_full, case.C, planar_response(case.cfg.array, azimuth, elevation), case.joint)
     noise = torch.full((2,), case.noise, dtype=torch.float64)
+    J = gaussian_information(*far, case.powers, noise)
     keep = torch.arange(3 * case.K + case.K + 1)
     keep = keep[(keep >= 3 * case.K) | (keep % 3 < 2)]
-    J = gaussian_information(*near, case.powers, noise)[:, keep][:, :, keep]
-    # The wavefront bends by k D²/8r over the panel; R⁻¹ turns that phase into its SNR at worst.
-    array = case.cfg.array
-    aperture = array.spacing * math.hypot(array.horizontal, array.vertical)
-    bend = array.wavenumber * aperture**2 / (8 * distance)
-    strength = float((case.powers.sum() * far[0].abs().square().sum((-2, -1)).max()) / case.noise)
-    _agree(gaussian_information(*far, case.powers, noise), J, 1e7 + 10 * bend * (1 + strength) / EPS)
+    errors = []
+    for distance in (1e3, 1e5):
+        near = case.seen((azimuth, elevation, torch.full_like(azimuth, distance)))
+        errors.append(_error(gaussian_information(*near, case.powers, noise)[:, keep][:, :, keep], J))
+    _tends(errors)
 
 
 @few
-@given(cases(symbols=("varying",)), st.integers(3, 6))
-def test_the_planar_deterministic_bound_is_the_limit_of_known_ranges(case, decades):
+@given(cases(symbols=("varying",)))
+def test_the_planar_deterministic_bound_is_the_limit_of_known_ranges(case):
     azimuth, elevation, _ = case.places
     symbols = case.normal(2, case.cfg.scene.snapshots, case.K)
-    distance = 10.0**decades
-    seen, slopes = case.seen((azimuth, elevation, torch.full_like(azimuth, distance)))
-    D = (slopes * symbols.repeat_interleave(3, -1)[:, :, None]).unflatten(-1, (case.K, 3))[..., :2].flatten(-2)
     noise = torch.full((2,), case.noise, dtype=torch.float64)
-    near = torch.linalg.inv(fisher_information(seen, D, noise))
     far = planar_cramer_rao_bound(azimuth, elevation, symbols, case.H_full, case.C, case.noise, case.cfg)
-    condition = torch.linalg.cond(near).max() * torch.linalg.cond(seen).max()
-    array = case.cfg.array
-    aperture = array.spacing * math.hypot(array.horizontal, array.vertical)
-    bend = array.wavenumber * aperture**2 / (8 * distance)
-    _agree(far, near, 1e7 + float(10 * condition * bend / EPS))
+    errors = []
+    for distance in (1e3, 1e5):
+        seen, slopes = case.seen((azimuth, elevation, torch.full_like(azimuth, distance)))
+        D = (slopes * symbols.repeat_interleave(3, -1)[:, :, None]).unflatten(-1, (case.K, 3))[..., :2].flatten(-2)
+        errors.append(_error(torch.linalg.inv(fisher_information(seen, D, noise)), far))
+    _tends(errors)
 
 
 @few
@@ -362,17 +370,16 @@ def test_an_open_surface_is_the_array_itself(case):
 @few
 @given(cases(most=1), st.sampled_from([deterministic_array_bound, stochastic_array_bound]))
 def test_far_away_an_unknown_range_costs_the_angles_nothing(case, model):
-    # Bend is even over a centred panel and tilt is odd, so range and angles come apart as D/r.
+    # Bend is even over a centred panel and tilt is odd, so range and angles come apart as (D/r)².
     azimuth, elevation, _ = case.places
-    array = case.cfg.array
-    distance = 1e3
-    A, slopes = _array(case, distance)
-    response = planar_response(array, azimuth, elevation)
+    response = planar_response(case.cfg.array, azimuth, elevation)
     P = torch.diag_embed(case.powers).to(torch.complex128)
-    near = model(A, slopes, P, _noise(case), 10)[:, :2, :2]
     far = model(response.a.mT, response.slopes.transpose(1, 2), P, _noise(case), 10)
-    aperture = array.spacing * math.hypot(array.horizontal, array.vertical)
-    _agree(near, far, 1e8 + 100 * (aperture / distance) ** 2 / EPS)
+    errors = []
+    for distance in (30.0, 300.0):
+        A, slopes = _array(case, distance)
+        errors.append(_error(model(A, slopes, P, _noise(case), 10)[:, :2, :2], far))
+    _tends(errors, 1e8)
 
 
 # ---- Monte Carlo -----------------------------------------------------------------------------------------------------
