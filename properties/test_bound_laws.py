@@ -265,16 +265,18 @@ def test_the_far_field_information_is_the_limit_of_the_near(case):
 
 
 @few
-@given(cases(symbols=("varying",)))
+@given(cases())
 def test_the_planar_deterministic_bound_is_the_limit_of_known_ranges(case):
     azimuth, elevation, _ = case.places
-    symbols = case.normal(2, case.cfg.scene.snapshots, case.K)
+    rows, L = (1, case.cfg.scene.snapshots) if case.joint else (case.cfg.scene.snapshots, 1)
+    own = case.normal(2, rows, case.K)
+    symbols = own.repeat(1, L, 1)
     noise = torch.full((2,), case.noise, dtype=torch.float64)
     far = planar_cramer_rao_bound(azimuth, elevation, symbols, case.H_full, case.C, case.noise, case.cfg)
     errors = []
     for distance in (1e3, 1e5):
         seen, slopes = case.seen((azimuth, elevation, torch.full_like(azimuth, distance)))
-        D = (slopes * symbols.repeat_interleave(3, -1)[:, :, None]).unflatten(-1, (case.K, 3))[..., :2].flatten(-2)
+        D = (slopes * own.repeat_interleave(3, -1)[:, :, None]).unflatten(-1, (case.K, 3))[..., :2].flatten(-2)
         errors.append(_error(torch.linalg.inv(fisher_information(seen, D, noise)), far))
     _tends(errors)
 
