@@ -19,6 +19,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/localisation.py
+	$(BIN)/python benchmarks/spectra.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick

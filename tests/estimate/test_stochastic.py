@@ -1,0 +1,124 @@
+"""The stochastic and far-field bounds: what they accept, what they refuse, and a case by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ris_verified.config import ArrayConfig, Config, SceneConfig
+from ris_verified.errors import InputError, ShapeError
+from ris_verified.estimate.array_bound import deterministic_array_bound, uncorrelated_array_bound
+from ris_verified.estimate.bound import cramer_rao_bound, planar_cramer_rao_bound
+from ris_verified.estimate.responses import near_response, planar_response
+from ris_verified.estimate.stochastic import gaussian_information, planar_stochastic_bound, stochastic_bound
+from ris_verified.shapes import to_ri
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def _bounds(truth, **changes):
+    """Near and far stochastic bound of drawn scenes."""
+    given = {
+        "azimuth": truth.ptr[..., 0], "elevation": truth.ptr[..., 1], "range": truth.ptr[..., 2],
+        "powers": torch.ones_like(truth.ptr[..., 0]), "H_full": truth.H_full, "C": truth.C,
+        "noise_variance": truth.noise_variance, "cfg": truth.cfg,
+    } | changes  # fmt: skip
+    far = {name: value for name, value in given.items() if name != "range"}
+    return stochastic_bound(**given), planar_stochastic_bound(**far)
+
+
+def test_two_sensors_by_hand():
+    # The closed form, and the projection of d = ∂a/∂ω beside a, which is half of it.
+    p, noise, omega = 0.7, 0.4, 0.9
+    a = torch.tensor([1, complex(math.cos(omega), math.sin(omega))], dtype=torch.complex128)
+    d = torch.tensor([0, 1j * a[1]], dtype=torch.complex128)
+    bound = uncorrelated_array_bound(a[None, :, None], d[None, :, None, None], p * ONE[:, None], noise * ONE, 1)
+    # σ²/2 over dᴴP⊥d · p²aᴴR⁻¹a = ½ · p² · 2/(2p + σ²).
+    assert float(bound) == pytest.approx(noise / 2 / (0.5 * p**2 * 2 / (2 * p + noise)), rel=1e-13)
+
+
+def test_the_information_of_power_and_noise_without_a_position():
+    # R = p a aᴴ + σ²I with ‖a‖² = M: eigenvalues Mp + σ² once, σ² M − 1 times.
+    M, p, noise = 5, 2.0, 0.5
+    a = torch.ones(1, 1, M, 1, dtype=torch.complex128)
+    J = gaussian_information(a, torch.zeros_like(a), p * ONE[:, None], noise * ONE)[0]
+    top = M * p + noise
+    wanted = [[0, 0, 0], [0, M**2 / top**2, M / top**2], [0, M / top**2, 1 / top**2 + (M - 1) / noise**2]]
+    assert torch.allclose(J, torch.tensor(wanted, dtype=torch.float64), rtol=1e-13, atol=0)
+
+
+def test_real_pairs_are_complex_numbers(drawn):
+    truth = drawn(Config(), 2)
+    pairs = _bounds(truth, H_full=to_ri(truth.H_full), C=to_ri(truth.C))
+    for first, second in zip(_bounds(truth), pairs, strict=True):
+        assert torch.equal(first.nan_to_num(), second.nan_to_num())
+    H, C, noise = to_ri(truth.H_full), to_ri(truth.C), truth.noise_variance
+    near = cramer_rao_bound(*truth.ptr.unbind(-1), truth.symbols, H, C, noise, truth.cfg)
+    far = planar_cramer_rao_bound(*truth.ptr[..., :2].unbind(-1), truth.symbols, H, C, noise, truth.cfg)
+    K = truth.ptr.shape[1]
+    assert (near.shape, far.shape) == ((2, 3 * K, 3 * K), (2, 2 * K, 2 * K))
+
+
+@pytest.mark.parametrize("symbols", ["varying", "constant"])
+def test_absent_sources_are_nan_and_the_rest_is_positive(drawn, symbols):
+    cfg = Config(scene=SceneConfig(sources_min=1, sources_max=3, symbols=symbols))
+    truth = drawn(cfg, 4)
+    for bound, p in zip(_bounds(truth), (3, 2), strict=True):
+        present = torch.isfinite(truth.ptr[..., 0]).repeat_interleave(p, -1)
+        assert torch.equal(torch.isfinite(bound), present[:, None] & present[:, :, None])
+        assert (bound.diagonal(dim1=1, dim2=2)[present] > 0).all()
+
+
+def test_a_known_range_helps_the_angles(drawn):
+    truth = drawn(Config(scene=SceneConfig(sources_max=1)), 3)
+    near, _ = _bounds(truth)
+    known = torch.linalg.inv(torch.linalg.inv(near)[:, :2, :2])
+    assert (known.diagonal(dim1=1, dim2=2) < near.diagonal(dim1=1, dim2=2)[:, :2]).all()
+
+
+@pytest.mark.parametrize("wrong", [-1.0, 0.0, math.nan])
+def test_a_power_that_is_not_positive_is_refused(drawn, wrong):
+    truth = drawn(Config(scene=SceneConfig(sources_min=2)), 1)
+    powers = torch.ones_like(truth.ptr[..., 0])
+    powers[0, 1] = wrong
+    with pytest.raises(InputError, match="powers"):
+        _bounds(truth, powers=powers)
+
+
+def test_shapes_that_do_not_fit_are_one_clear_error(drawn):
+    truth = drawn(Config(), 1)
+    for name, value in {
+        "powers": torch.ones(1, 2),
+        "azimuth": truth.ptr[..., :2, 0],
+        "H_full": truth.H_full[0],
+    }.items():
+        with pytest.raises(ShapeError, match=name):
+            _bounds(truth, **{name: value})
+    with pytest.raises(ShapeError, match="symbols"):
+        planar_cramer_rao_bound(
+            *truth.ptr[..., :2].unbind(-1), truth.symbols[:, 1:], truth.H_full, truth.C, 1.0, truth.cfg
+        )
+
+
+def test_a_coordinate_that_the_array_cannot_see_is_named_as_such():
+    # A horizontal line does not see the elevation of a source at its own height.
+    azimuth, level = torch.tensor([[0.3]]).double(), torch.zeros(1, 1).double()
+    line = near_response(ArrayConfig(vertical=1), azimuth, level, torch.full_like(level, 2.0))
+    A, slopes = line.a.mT, line.slopes.transpose(1, 2)
+    P, powers = torch.ones(1, 1, 1, dtype=torch.complex128), ONE[:, None]
+    for model, strength in ((deterministic_array_bound, P), (uncorrelated_array_bound, powers)):
+        with pytest.raises(InputError, match="batch entry 0: the Fisher information is singular"):
+            model(A, slopes, strength, ONE, 10)
+        assert torch.isfinite(model(A, slopes[..., [0, 2]], strength, ONE, 10)).all()
+
+
+def test_planar_slopes_on_the_axis_by_hand():
+    # Straight ahead the azimuth moves the phase by k y, the elevation by k z.
+    array, zero = ArrayConfig(horizontal=3, vertical=2), torch.zeros(1, 1).double()
+    response = planar_response(array, zero, zero)
+    y = torch.tensor([-1.0, 0, 1] * 2).double()
+    z = torch.tensor([-0.5] * 3 + [0.5] * 3).double()
+    wanted = 1j * math.pi * torch.stack([y, z], -1)
+    assert torch.allclose(response.slopes[0, 0], wanted, rtol=0, atol=1e-15)
