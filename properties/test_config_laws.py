@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ris_verified._config_load import names
@@ -148,6 +148,7 @@ def test_no_field_is_left_out_of_the_digest(name: str) -> None:
 
 
 @given(st.text(string.ascii_letters + "_.", min_size=1, max_size=30))
+@example(".A")
 def test_an_unknown_key_is_always_one_error_that_names_it(key: str) -> None:
     assume(key not in names(Config) and key not in {f.name for f in dataclasses.fields(Config)})
     with pytest.raises(ConfigError) as caught:

@@ -97,6 +97,8 @@ def _override(tree: dict[str, Any], text: str) -> None:
     if not sign or not key.strip():
         raise ConfigError(f"{text!r} is no override", where="overrides", expected="KEY=VALUE")
     *sections, leaf = key.strip().split(".")
+    if "" in (*sections, leaf):
+        raise ConfigError(f"key {key!r}", where="overrides", expected="section.name=value, no part of it empty")
     for section in sections:
         tree = tree.setdefault(section, {})
         if not isinstance(tree, dict):
