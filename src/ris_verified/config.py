@@ -212,7 +212,7 @@ class EstimateConfig:
     grid_azimuth: int = 64
     grid_elevation: int = 32
     grid_range: int = 8
-    search_azimuth: int = 20
+    search_azimuth: int = 18
     search_elevation: int = 10
     search_range: int = 6
     search_summits: int = 6

@@ -19,7 +19,7 @@ CHUNK = 64
 # Where the last step is this share of one sigma, what is left of the way is less.
 CLOSE = 1e-2
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
-ONE_LOBE = 0.7
+ONE_LOBE = 0.9
 
 
 def snr_db(done: Fit, data: Measurement) -> Tensor:
