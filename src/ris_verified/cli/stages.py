@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ris_verified.cli.common import add_config, configuration, gate, log_to_terminal, progress, say
+from ris_verified.cli.sweep import add_sweep, check_form, run_sweep
 from ris_verified.errors import InputError
 
 
@@ -64,13 +65,17 @@ def run_train(args: argparse.Namespace) -> int:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add_config(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="its test split is used")
-    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help="written by train")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="its test split is used")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="written by train")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives JSON, Markdown and pictures")
+    add_sweep(parser)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    """Evaluate weights on the test split."""
+    """Evaluate weights on the test split, or sweep."""
+    check_form(args)
+    if args.sweep:
+        return run_sweep(args)
     from ris_verified.evaluate.run import evaluate
     from ris_verified.evaluate.table import learning_notes
     from ris_verified.pipeline import Pipeline

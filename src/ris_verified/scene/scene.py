@@ -1,20 +1,30 @@
-"""One scene, drawn from a seed."""
+"""One scene, drawn from a seed, or built around given positions."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 from ris_verified.array.steering import steering
-from ris_verified.config import Config
+from ris_verified.config import Config, SceneConfig
+from ris_verified.errors import ShapeError
 from ris_verified.scene.channel import draw_channel
 from ris_verified.scene.codes import code_values, draw_codes
 
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
+
+
+class _Place(NamedTuple):
+    azimuth: Real
+    elevation: Real
+    range: Real
+    powers: Real
 
 
 @dataclass(frozen=True)
@@ -67,19 +77,15 @@ def forward(H_full: Complex, codes: Complex, A: Complex, symbols: Complex) -> Co
     return (codes * (symbols @ A.T)) @ H_full.T
 
 
-def _normal(rng: np.random.Generator, *shape: int) -> Complex:
+def _normal(rng: Generator, *shape: int) -> Complex:
     values: Complex = rng.standard_normal((*shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
     return values
 
 
-def _draw_sources(cfg: Config, rng: np.random.Generator) -> tuple[Real, Real, Real, Real]:
-    s = cfg.scene
-    K = int(rng.integers(s.sources_min, s.sources_max + 1))
-    azimuth = rng.uniform(-s.azimuth_max, s.azimuth_max, K)
-    elevation = rng.uniform(-s.elevation_max, s.elevation_max, K)
-    range = rng.uniform(s.range_min, s.range_max, K)
-    powers = 10 ** (rng.uniform(-0.5, 0.5, K) * s.power_spread_db / 10)
-    return azimuth, elevation, range, powers / powers.mean()
+def _draw_powers(scene: SceneConfig, K: int, rng: Generator) -> Real:
+    powers: Real = 10 ** (rng.uniform(-0.5, 0.5, K) * scene.power_spread_db / 10)
+    powers /= powers.mean()
+    return powers
 
 
 def draw_scene(cfg: Config, *key: int) -> Scene:
@@ -97,9 +103,50 @@ def draw_scene(cfg: Config, *key: int) -> Scene:
     """
     rng = np.random.default_rng([cfg.seed, *key])
     s = cfg.scene
-    azimuth, elevation, range, powers = _draw_sources(cfg, rng)
+    K = int(rng.integers(s.sources_min, s.sources_max + 1))
+    azimuth = rng.uniform(-s.azimuth_max, s.azimuth_max, K)
+    elevation = rng.uniform(-s.elevation_max, s.elevation_max, K)
+    range = rng.uniform(s.range_min, s.range_max, K)
+    powers = _draw_powers(s, K, rng)
     rician_factor = float(rng.uniform(s.rician_factor_min, s.rician_factor_max))
     snr_db = float(rng.uniform(s.snr_db_min, s.snr_db_max))
+    return _measured(cfg, _Place(azimuth, elevation, range, powers), rician_factor, snr_db, rng)
+
+
+def scene_at(cfg: Config, azimuth: Real, elevation: Real, range: Real, *, snr_db: float, rng: Generator) -> Scene:
+    """Draw everything but the sources' positions and the SNR, which are given.
+
+    Powers, κ, channel, codes, symbols and noise are drawn as in `draw_scene`. Equal generators at two SNRs
+    give the same scene but for the strength of the noise.
+
+    Args:
+        cfg: reads `array` and `scene`.
+        azimuth: `K` float64, radians.
+        elevation: `K` float64, radians.
+        range: `K` float64, metres.
+        snr_db: mean |Φ_l x_l|²/σ² in decibels.
+        rng: source of randomness.
+
+    Returns:
+        The scene.
+
+    Raises:
+        ShapeError: not three vectors of one length.
+    """
+    given = [np.asarray(value, np.float64) for value in (azimuth, elevation, range)]
+    if given[0].ndim != 1 or not given[0].size or len({value.shape for value in given}) != 1:
+        raise ShapeError(
+            ", ".join(str(list(value.shape)) for value in given),
+            where="azimuth, elevation, range",
+            expected="three vectors [K] of one length, with at least one source",
+        )
+    powers = _draw_powers(cfg.scene, given[0].size, rng)
+    rician_factor = float(rng.uniform(cfg.scene.rician_factor_min, cfg.scene.rician_factor_max))
+    return _measured(cfg, _Place(given[0], given[1], given[2], powers), rician_factor, snr_db, rng)
+
+
+def _measured(cfg: Config, place: _Place, rician_factor: float, snr_db: float, rng: Generator) -> Scene:
+    s, (azimuth, elevation, range, powers) = cfg.scene, place
     H_full = draw_channel(cfg.array, s, rician_factor, rng)
     index = draw_codes(cfg.array, s, rng)
     codes = code_values(index, s.code_bits)
