@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from ris_verified.cli.common import add_config, configuration, gate, log_to_terminal, progress, say
-from ris_verified.cli.sweep import add_sweep, check_form, run_sweep
+from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.errors import InputError
 
 
@@ -73,8 +73,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Evaluate weights on the test split, or sweep."""
-    check_form(args)
-    if args.sweep:
+    if wants_sweep(args):
         return run_sweep(args)
     from ris_verified.evaluate.run import evaluate
     from ris_verified.evaluate.table import learning_notes

@@ -8,8 +8,17 @@ import math
 from ris_verified.cli.common import configuration, progress, say
 from ris_verified.errors import InputError
 
-# Option, field of Axes.
-OPTIONS = ("snr_db", "sources", "range", "separation", "mismatch", "scenes", "cutoff", "map_scenes")
+# Option by field of Axes.
+OPTIONS = {
+    "snr_db": "--snr-db",
+    "sources": "--sources",
+    "range": "--range",
+    "separation": "--separation",
+    "mismatch": "--mismatch",
+    "cell_scenes": "--scenes",
+    "cutoff": "--cutoff",
+    "map_scenes": "--map-scenes",
+}
 SPHERICAL = {"amplitude=spherical": "amplitude=1", "amplitude=unit": "amplitude=0"}
 
 
@@ -50,19 +59,19 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         help="beside the nominal model: phase (rad), position (m), channel, rician, amplitude, calibration; "
         "joined by + they act at once",
     )  # fmt: skip
-    group.add_argument("--scenes", type=int, metavar="N", help="in each cell")
+    group.add_argument("--scenes", dest="cell_scenes", type=int, metavar="N", help="in each cell")
     group.add_argument("--cutoff", type=float, metavar="M", help="of GOSPA, precision and recall, metres")
     group.add_argument("--map-scenes", type=int, metavar="N", help="in each direction of the error map; 0: no map")
 
 
-def check_form(args: argparse.Namespace) -> None:
-    """Refuse options of the other form of `evaluate`.
+def wants_sweep(args: argparse.Namespace) -> bool:
+    """Return which form of `evaluate` was asked for; options of the other are refused.
 
     Raises:
         InputError: names the option that is missing or does not belong.
     """
     given = vars(args)
-    stray = [f"--{name.replace('_', '-')}" for name in OPTIONS if given[name] is not None]
+    stray = [option for name, option in OPTIONS.items() if given[name] is not None]
     if args.sweep and args.data is not None:
         raise InputError("not read by a sweep, which draws its own scenes", where="--data", remedy="leave one out")
     if not args.sweep and stray:
@@ -72,6 +81,7 @@ def check_form(args: argparse.Namespace) -> None:
         raise InputError(
             "missing", where=", ".join(f"--{name}" for name in missing), expected="--data and --weights, or --sweep"
         )
+    return bool(args.sweep)
 
 
 def run_sweep(args: argparse.Namespace) -> int:
@@ -91,6 +101,6 @@ def run_sweep(args: argparse.Namespace) -> int:
     model = load_model(args.weights, pipeline) if args.weights else None
     with progress("cells") as bar:
         record = sweep(pipeline, model, axes, args.out, progress=bar)
-    say(f"{len(record['cells'])} cells of {axes.scenes} scenes in {record['seconds']:.0f} s")
+    say(f"{len(record['cells'])} cells of {axes.cell_scenes} scenes in {record['seconds']:.0f} s")
     say(f"read {args.out / 'sweep.md'}; figures in sweep.json and sweep.csv, pictures beside them")
     return 0

@@ -83,7 +83,7 @@ class Axes:
         range: centres of bands of ±10 % in metres; None is the whole view.
         separation: radians; two sources exactly that far apart, more at least; 0 is free.
         mismatch: levels by name, see `mismatch.MISMATCHES`; an empty one is the nominal model.
-        scenes: how many in each cell.
+        cell_scenes: how many in each cell.
         cutoff: c of GOSPA in metres, beyond which an estimate is a false alarm.
         map_scenes: how many in each direction of the error map; 0 for none.
     """
@@ -93,9 +93,9 @@ class Axes:
     range: tuple[float | None, ...] = (None,)
     separation: tuple[float, ...] = (0.0,)
     mismatch: tuple[Levels, ...] = field(default_factory=lambda: ({},))
-    scenes: int = 40
+    cell_scenes: int = 40
     cutoff: float = 1.0
-    map_scenes: int = 3
+    map_scenes: int = 10
 
     def __post_init__(self) -> None:
         positive = {"sources": self.sources, "range": [r for r in self.range if r is not None]}
@@ -104,7 +104,7 @@ class Axes:
         _require(bool(self.sources and self.snr_db and self.range and self.separation), "axes", self, "a value on each")
         _require(all(map(math.isfinite, self.snr_db)), "snr-db", self.snr_db, "finite decibels")
         _require(all(0 <= s <= math.pi for s in self.separation), "separation", self.separation, "0 to π radians")
-        _require(self.scenes >= 1, "scenes", self.scenes, "at least 1")
+        _require(self.cell_scenes >= 1, "scenes", self.cell_scenes, "at least 1")
         _require(self.map_scenes >= 0, "map-scenes", self.map_scenes, "at least 0")
         _require(0 < self.cutoff < math.inf, "cutoff", self.cutoff, "a positive number of metres")
         for levels in self.mismatch:

@@ -27,7 +27,7 @@ LABELS = {"classical": "greedy search, NF-MLE, no learning", "learned": "MUSIC o
 
 
 def _cell(pipeline: Pipeline, models: dict[str, nn.Module | None], cell: Cell, axes: Axes) -> dict[str, Any]:
-    scenes = prepared(pipeline, [cell.scene(pipeline.config, index) for index in range(axes.scenes)])
+    scenes = prepared(pipeline, [cell.scene(pipeline.config, index) for index in range(axes.cell_scenes)])
     methods = {}
     for name, model in models.items():
         rng = np.random.default_rng([pipeline.config.seed, BOOTSTRAP])
@@ -68,7 +68,7 @@ def sweep(
         "schema": SCHEMA,
         "config_hash": pipeline.config.digest(),
         "seed": pipeline.config.seed,
-        "scenes": axes.scenes,
+        "scenes": axes.cell_scenes,
         "cutoff": axes.cutoff,
         "confidence": CONFIDENCE,
         "labels": {name: LABELS[name] for name in models},

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, NullFormatter
 
 from ris_verified.evaluate.sweep_table import described
 
@@ -18,15 +20,17 @@ WIDE = 3
 UNITS = {"phase": "rad rms", "position": "m rms", "amplitude": "0 unit, 1 spherical"}
 
 
-def canvas(count: int) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` panels in rows of three."""
-    columns = min(count, WIDE)
+def canvas(count: int, label: str) -> tuple[Figure, list[Axes]]:
+    """Return a figure with `count` panels in about as many rows as columns, three columns at most."""
+    columns = min(math.ceil(math.sqrt(count)), WIDE)
     rows = -(-count // columns)
     figure = Figure(figsize=(max(6.0, 4.2 * columns), 3.9 * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for spare in panels[count:]:
         spare.set_visible(False)
+    for first in panels[:count:columns]:
+        first.set_ylabel(label)
     return figure, panels[:count]
 
 
@@ -52,9 +56,16 @@ def _panels(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     return groups
 
 
-def _legend(figure: Figure, panel: Axes) -> None:
+def _logarithmic(axis: Axes) -> None:
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.grid(alpha=0.3, which="both")
+
+
+def _legend(figure: Figure, panel: Axes, columns: int) -> None:
     handles, names = panel.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(names), 6), fontsize=9)
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, fontsize=9)
 
 
 def draw_rmse(record: dict[str, Any], picture: Path) -> None:
@@ -66,7 +77,7 @@ def draw_rmse(record: dict[str, Any], picture: Path) -> None:
     """
     first = record["cells"][0]["mismatch"]
     groups = _panels([cell for cell in record["cells"] if cell["mismatch"] == first])
-    figure, panels = canvas(len(groups))
+    figure, panels = canvas(len(groups), "position RMSE (m), 95 % interval shaded")
     for axis, (title, cells) in zip(panels, groups.items(), strict=True):
         for number, K in enumerate(sorted({c["K"] for c in cells})):
             mine = sorted((c for c in cells if c["K"] == K), key=lambda c: c["snr_db"])
@@ -76,12 +87,11 @@ def draw_rmse(record: dict[str, Any], picture: Path) -> None:
             bound = [c["bound"]["position"] for c in mine]
             colour = COLOURS[number % len(COLOURS)]
             axis.plot([c["snr_db"] for c in mine], bound, "--", color=colour, lw=1, label=f"bound, K = {K}")
-        axis.set(title=title, xlabel="SNR (dB)", yscale="log")
-        axis.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("position RMSE (m), 95 % interval shaded")
+        axis.set(title=title, xlabel="SNR (dB)", xticks=sorted({c["snr_db"] for c in cells}))
+        _logarithmic(axis)
     figure.suptitle("Position error and Cramér–Rao bound, known K" + ("" if first == "exact" else f", {first}"))
-    _legend(figure, panels[0])
-    figure.savefig(picture, dpi=110)
+    _legend(figure, panels[0], len({c["K"] for c in record["cells"]}))
+    figure.savefig(picture, dpi=100)
 
 
 def _levels(cells: list[dict[str, Any]]) -> dict[str, dict[float, str]]:
@@ -106,7 +116,7 @@ def draw_mismatch(record: dict[str, Any], picture: Path) -> None:
     if not levels:
         return
     title, shown = next(iter(_panels([c for c in cells if c["snr_db"] == top]).items()))
-    figure, panels = canvas(len(levels))
+    figure, panels = canvas(len(levels), "median position error over bound")
     for axis, (name, written) in zip(panels, levels.items(), strict=True):
         for number, K in enumerate(sorted({c["K"] for c in shown})):
             for method, style in zip(record["labels"], ("-", ":"), strict=False):
@@ -116,9 +126,8 @@ def draw_mismatch(record: dict[str, Any], picture: Path) -> None:
                 ]
                 _line(axis, points, number, f"K = {K}" + (f", {method}" if len(record["labels"]) > 1 else ""), style)
         axis.axhline(1, color="k", lw=0.8, ls="--")
-        axis.set(title=name, xlabel=f"level ({UNITS.get(name, 'relative, rms')})", yscale="log")
-        axis.grid(alpha=0.3, which="both")
-    panels[0].set_ylabel("median position error over bound")
+        axis.set(title=name, xlabel=f"level ({UNITS.get(name, 'relative, rms')})", xticks=sorted(written))
+        _logarithmic(axis)
     figure.suptitle(f"Model mismatch at {top:g} dB, {title}")
-    _legend(figure, panels[0])
-    figure.savefig(picture, dpi=110)
+    _legend(figure, panels[0], len({c["K"] for c in record["cells"]}))
+    figure.savefig(picture, dpi=100)

@@ -25,7 +25,7 @@ COLUMNS = (
     ("all found %", "found", 100.0, ".0f"),
     ("precision %", "precision", 100.0, ".0f"),
     ("recall %", "recall", 100.0, ".0f"),
-    ("GOSPA m", "gospa", 1.0, ".2f"),
+    ("GOSPA m", "gospa", 1.0, ".3g"),
     ("order %", "order", 100.0, ".0f"),
 )
 AXES = ("K", "snr_db", "range", "separation", "mismatch")

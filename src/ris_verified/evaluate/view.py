@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -27,9 +29,10 @@ from ris_verified.pipeline import Pipeline
 from ris_verified.scene.scene import scene_at
 
 MAP_STREAM, SPECTRUM_STREAM = 7, 8
-MAP_AZIMUTHS, MAP_ELEVATIONS = 13, 7
+MAP_AZIMUTHS, MAP_ELEVATIONS = 11, 5
 FINE_AZIMUTHS, FINE_ELEVATIONS = 121, 61
 CHUNK = 64
+DPI = 100
 Real = NDArray[np.float64]
 
 
@@ -89,6 +92,13 @@ def _single(pipeline: Pipeline, scenes: Scenes) -> Tensor:
     return squares
 
 
+def _plain(bar: Colorbar) -> None:
+    # A decade or less has no power of ten to be labelled with.
+    bar.ax.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7), numticks=30))
+    bar.ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+    bar.ax.yaxis.set_minor_formatter(NullFormatter())
+
+
 def draw_map(view: dict[str, Any], picture: Path) -> None:
     """Draw RMSE and RMSE over bound of one source against its direction.
 
@@ -98,19 +108,23 @@ def draw_map(view: dict[str, Any], picture: Path) -> None:
     """
     rmse, bound = np.array(view["position_rmse"]), np.array(view["bound"])
     azimuth, elevation = (np.degrees(view[name]) for name in ("azimuth", "elevation"))
-    figure = Figure(figsize=(8, 8), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axis, values, name in zip(
-        figure.subplots(2, 1, sharex=True), (rmse, rmse / bound), ("position RMSE (m)", "RMSE over bound"), strict=True
-    ):
-        mesh = axis.pcolormesh(azimuth, elevation, values, norm=LogNorm(), cmap="cividis", shading="nearest")
-        figure.colorbar(mesh, ax=axis, label=name)
-        axis.set(ylabel="elevation (°)", aspect="equal")
-    axis.set_xlabel("azimuth (°)")
-    figure.suptitle(
-        f"One source at {view['range']:.3g} m, {view['snr_db']:g} dB, {view['scenes']} scenes in each direction"
+    most = float(np.exp(np.abs(np.log(rmse / bound)).max()))
+    shown = (
+        (rmse, "position RMSE (m)", LogNorm(), "cividis"),
+        (rmse / bound, "RMSE over bound", LogNorm(1 / most, most), "PuOr_r"),
     )
-    figure.savefig(picture, dpi=110)
+    figure = Figure(figsize=(8, 6.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(2, 1, sharex=True)
+    for axis, (values, name, norm, colours) in zip(panels, shown, strict=True):
+        mesh = axis.pcolormesh(azimuth, elevation, values, norm=norm, cmap=colours, shading="nearest")
+        _plain(figure.colorbar(mesh, ax=axis, label=name))
+        axis.set(ylabel="elevation (°)", aspect="equal")
+    panels[1].set_xlabel("azimuth (°)")
+    figure.suptitle(
+        f"One source at {view['range']:.3g} m, {view['snr_db']:g} dB; scenes in each direction: {view['scenes']}"
+    )
+    figure.savefig(picture, dpi=DPI)
 
 
 @dataclass(frozen=True)
@@ -141,10 +155,20 @@ def _decibels(power: Tensor, shape: tuple[int, int]) -> Real:
     return level
 
 
-def _matched_field(a: Tensor, scenes: Scenes, joint: bool) -> Tensor:
-    """Return Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² of each row of `a`: energy that a source there would explain."""
-    seen = measured(scenes.H_full, scenes.C, a.mT[None], joint)
-    y = scenes.y.flatten(1)[:, None] if joint else scenes.y
+def _whitened(scenes: Scenes, ridge: float) -> tuple[Tensor, Tensor]:
+    """Return channel and measurement times (H Hᴴ + αI)^(−1/2): what other sources send through H becomes white."""
+    H = scenes.H_full
+    factor = torch.linalg.cholesky(H @ H.mH + ridge * torch.eye(H.shape[1], dtype=H.dtype))
+    whiten = torch.linalg.solve_triangular(factor, torch.eye(H.shape[1], dtype=H.dtype)[None], upper=False)
+    return whiten @ H, scenes.y @ whiten.mT
+
+
+def _matched_field(a: Tensor, scenes: Scenes, cfg: Config) -> Tensor:
+    """Return Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² after whitening: the energy that a source at each row of `a` explains."""
+    H, y = _whitened(scenes, cfg.covariance.ridge)
+    joint = cfg.scene.symbols == "constant"
+    seen = measured(H, scenes.C, a.mT[None], joint)
+    y = y.flatten(1)[:, None] if joint else y
     hit = (seen.mH @ y[..., None])[..., 0].abs().square()
     gain: Tensor = (hit / seen.abs().square().sum(2)).sum((0, 1))
     return gain
@@ -155,7 +179,7 @@ def spectrum_view(pipeline: Pipeline, model: nn.Module | None, axes: Axes) -> Sp
 
     Args:
         pipeline: its stages are run, the order estimated.
-        model: adds the MUSIC spectrum of R_blend to that of the matched field; may be None.
+        model: adds the MUSIC spectrum of R_blend to that of the whitened matched field; may be None.
         axes: gives the number of sources, SNR, range and the smallest separation.
 
     Returns:
@@ -171,8 +195,8 @@ def spectrum_view(pipeline: Pipeline, model: nn.Module | None, axes: Axes) -> Sp
     shape = len(elevation), len(azimuth)
     theta, phi = (torch.from_numpy(v.ravel()) for v in np.meshgrid(elevation, azimuth, indexing="ij"))
     a = pipeline.inference_steering(cfg.array, phi, theta, torch.full_like(phi, reach))
-    matched = _matched_field(a, scenes, cfg.scene.symbols == "constant")
-    spectra = {"matched field": _decibels(matched, shape)}
+    matched = _matched_field(a, scenes, cfg)
+    spectra = {"whitened matched field": _decibels(matched, shape)}
     found = pipeline.localize(*data, cfg, model=model, pipeline=pipeline)
     if found.blend is not None:
         U = signal_subspace(found.blend.R, scenes.K, cfg.scene.sources_max)[0].to(a.dtype)
@@ -196,7 +220,7 @@ def draw_spectrum(view: SpectrumView, picture: Path) -> None:
         picture: the PNG to write.
     """
     count = len(view.spectra)
-    figure = Figure(figsize=(8, 4.4 * count), layout="constrained")
+    figure = Figure(figsize=(8, 3.8 * count), layout="constrained")
     FigureCanvasAgg(figure)
     azimuth, elevation = np.degrees(view.azimuth), np.degrees(view.elevation)
     panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
@@ -210,4 +234,4 @@ def draw_spectrum(view: SpectrumView, picture: Path) -> None:
     panels[-1].set_xlabel("azimuth (°)")
     panels[0].legend(loc="upper right", framealpha=0.6, facecolor="0.4", labelcolor="white")
     figure.suptitle(f"{len(view.truth)} sources at {view.range:.3g} m, {view.snr_db:g} dB; plane at their range")
-    figure.savefig(picture, dpi=110)
+    figure.savefig(picture, dpi=DPI)
