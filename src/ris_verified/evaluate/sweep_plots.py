@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ris_verified.evaluate.sweep_table import described
 
@@ -58,6 +58,8 @@ def _panels(cells: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def _logarithmic(axis: Axes) -> None:
     axis.set_yscale("log")
+    # Some figures span less than a decade, in which powers of ten would label nothing.
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=30))
     axis.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.3, which="both")
@@ -126,7 +128,7 @@ def draw_mismatch(record: dict[str, Any], picture: Path) -> None:
                 ]
                 _line(axis, points, number, f"K = {K}" + (f", {method}" if len(record["labels"]) > 1 else ""), style)
         axis.axhline(1, color="k", lw=0.8, ls="--")
-        axis.set(title=name, xlabel=f"level ({UNITS.get(name, 'relative, rms')})", xticks=sorted(written))
+        axis.set(title=name, xlabel=f"level ({UNITS.get(name, 'relative, rms')})")
         _logarithmic(axis)
     figure.suptitle(f"Model mismatch at {top:g} dB, {title}")
     _legend(figure, panels[0], len({c["K"] for c in record["cells"]}))
