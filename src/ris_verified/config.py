@@ -223,7 +223,7 @@ class EstimateConfig:
     mle: bool = True
     mle_iterations: int = 20
     mle_snr_threshold_db: float = -10.0
-    mle_tikhonov: float = 0.0
+    mle_ridge: float = 0.0
     order_criterion: Literal["marginal", "bic", "aicc", "model"] = "marginal"
 
     def __post_init__(self) -> None:
@@ -232,7 +232,7 @@ class EstimateConfig:
         at_least(self, "estimate", 1, "grid_range", "search_range", "newton_iterations", "mle_iterations")
         at_least(self, "estimate", 0, "search_exchanges")
         at_least(self, "estimate", 1, "search_summits")
-        at_least(self, "estimate", 0.0, "mle_tikhonov")
+        at_least(self, "estimate", 0.0, "mle_ridge")
         even(self, "estimate", "search_azimuth", "search_elevation")
         between(self, "estimate", "newton_step", 0.01, 1.0)
         one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model"))

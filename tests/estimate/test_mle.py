@@ -166,13 +166,13 @@ def test_the_tikhonov_weight_keeps_symbols_small_and_the_estimate_near(drawn):
     data = Measurement.of(*(value[truth.K.max() == truth.K] for value in truth.measurement), LOUD)
     sizes = []
     for weight in (0.0, 0.1, 10.0):
-        cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_tikhonov=weight))
+        cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_ridge=weight))
         done = fit(start, dataclasses.replace(data, cfg=cfg))
         # The least of ‖y − Bs‖² + λ‖s‖² is yᴴy − yᴴBs: two routes to one number.
         fitted = (done.columns @ done.symbols[..., None])[..., 0]
         assert torch.allclose(done.rss, data.energy - (data.y.conj() * fitted).real.sum((1, 2)), rtol=1e-9)
         sizes.append(done.symbols.abs().square().sum())
     assert sizes[0] > sizes[1] > sizes[2]
-    lightly = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_tikhonov=1e-3))
+    lightly = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_ridge=1e-3))
     one, other = (nf_mle(_near(truth), *truth.measurement, cfg) for cfg in (LOUD, lightly))
     assert torch.nan_to_num((one.azimuth - other.azimuth) / _deviation(one)[..., 0]).abs().max() < 0.2

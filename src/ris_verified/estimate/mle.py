@@ -32,7 +32,7 @@ def snr_db(done: Fit, data: Measurement) -> Tensor:
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
     """Minimise Σ_l ‖P⊥(Φ_l A(p)) y_l‖² jointly over all sources, beginning at `peaks`.
 
-    With `estimate.mle_tikhonov` = λ it is Σ_l min_s ‖y_l − Φ_l A(p) s‖² + λ‖s‖². Where two
+    With `estimate.mle_ridge` = λ it is Σ_l min_s ‖y_l − Φ_l A(p) s‖² + λ‖s‖². Where two
     sources begin or end within one lobe, one is moved to where another is missing, if that lowers the objective.
 
     Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks, and all do where

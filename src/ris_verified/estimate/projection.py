@@ -68,7 +68,7 @@ class Fit:
 def fit(parameters: Tensor, data: Measurement) -> Fit:
     """Solve for the symbols at given positions and linearise around them.
 
-    The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by `estimate.mle_tikhonov`, and by
+    The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by `estimate.mle_ridge`, and by
     rounding, so that coinciding sources stay solvable.
 
     Args:
@@ -86,7 +86,7 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     adjoint = columns.mH
     gram = adjoint @ columns
     size = torch.diagonal(gram, dim1=-2, dim2=-1).real.mean(-1)
-    weight = data.cfg.estimate.mle_tikhonov
+    weight = data.cfg.estimate.mle_ridge
     load = 8 * torch.finfo(size.dtype).eps * columns.shape[-2] * size + weight
     gram = gram + torch.diag_embed(load[..., None].expand(-1, -1, K)).to(gram.dtype)
     identity = torch.eye(K, dtype=gram.dtype, device=gram.device)

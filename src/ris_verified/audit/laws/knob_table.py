@@ -116,7 +116,7 @@ KNOBS = (
          given={"estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_iterations", to("estimate.mle_iterations", 1, 2), ("mle",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
-    Knob("estimate.mle_tikhonov", by("estimate.mle_tikhonov", 1.0, 1.0), ("mle",), ("order",),
+    Knob("estimate.mle_ridge", by("estimate.mle_ridge", 1.0, 1.0), ("mle",), ("order",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}, quick=False),
     Knob("estimate.mle_snr_threshold_db", to("estimate.mle_snr_threshold_db", 200.0), ("mle",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
