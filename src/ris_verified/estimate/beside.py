@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.projection import Fit
+from ris_verified.estimate.projection import Fit, solved
 
 # Ratios of noise to symbol power that `deviance` tries, over the mean eigenvalue of B_lᴴ B_l.
 LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
@@ -85,13 +85,8 @@ def beside_gaussian(now: Fit, data: Measurement) -> Beside:
     size = power(B).sum((1, 2, 3))
     symbol_power = torch.maximum(data.energy - data.rows * noise, LEAST_SHARE * data.energy) / size
     load = noise / symbol_power
-    gram = B.mH @ B
-    gram = gram + (load[:, None, None, None] * torch.eye(B.shape[-1], device=B.device)).to(gram.dtype)
-    identity = torch.eye(B.shape[-1], dtype=gram.dtype, device=B.device)
-    whitener = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], identity, upper=False)
-    symbols = whitener.mH @ (whitener @ (B.mH @ data.y[..., None]))
-    residual = data.y - (B @ symbols)[..., 0]
-    return Beside(residual, whitener.conj() @ B.mT, symbols[..., 0], whitener, noise, load, False)
+    whitener, symbols, residual = solved(B, data.y, load[:, None])
+    return Beside(residual, whitener.conj() @ B.mT, symbols, whitener, noise, load, False)
 
 
 def deviance(now: Fit, data: Measurement) -> Tensor:

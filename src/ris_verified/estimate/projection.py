@@ -65,6 +65,26 @@ class Fit:
         return power(self.whitener).sum(-2)
 
 
+def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the symbols s of least ‖y_l − B_l s‖² + load ‖s‖², with what made them and what they leave.
+
+    Args:
+        columns: `B x L x M x K` complex, B_l.
+        y: `B x L x M` complex.
+        load: `B x L` or `B x 1` real.
+
+    Returns:
+        The inverse Cholesky factor of B_lᴴ B_l + load, `B x L x K x K`; symbols `B x L x K`; residual `B x L x M`.
+    """
+    adjoint = columns.mH
+    gram = adjoint @ columns
+    identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    factor = torch.linalg.cholesky_ex(gram + load[..., None, None] * identity)[0]
+    whitener = torch.linalg.solve_triangular(factor, identity, upper=False)
+    symbols = whitener.mH @ (whitener @ (adjoint @ y[..., None]))
+    return whitener, symbols[..., 0], y - (columns @ symbols)[..., 0]
+
+
 def fit(parameters: Tensor, data: Measurement) -> Fit:
     """Solve for the symbols at given positions and linearise around them.
 
@@ -83,19 +103,12 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     K = parameters.shape[1]
     seen = data.seen(with_slopes(parameters, data.cfg.array).flatten(1, 2).mT).unflatten(-1, (K, 4))
     columns, tangents = seen[..., 0], seen[..., 1:]
-    adjoint = columns.mH
-    gram = adjoint @ columns
-    size = torch.diagonal(gram, dim1=-2, dim2=-1).real.mean(-1)
+    size = power(columns).sum((2, 3)) / K
     weight = data.cfg.estimate.mle_ridge
     load = 8 * torch.finfo(size.dtype).eps * columns.shape[-2] * size + weight
-    gram = gram + torch.diag_embed(load[..., None].expand(-1, -1, K)).to(gram.dtype)
-    identity = torch.eye(K, dtype=gram.dtype, device=gram.device)
-    whitener = torch.linalg.solve_triangular(torch.linalg.cholesky_ex(gram)[0], identity, upper=False)
-    symbols = whitener.mH @ (whitener @ (adjoint @ data.y[..., None]))
-    residual = data.y - (columns @ symbols)[..., 0]
-    symbols = symbols[..., 0]
+    whitener, symbols, residual = solved(columns, data.y, load)
     D = (tangents * symbols[:, :, None, :, None]).flatten(-2)
-    inside = (whitener @ (adjoint @ D)).flatten(1, 2)
+    inside = (whitener @ (columns.mH @ D)).flatten(1, 2)
     D = D.flatten(1, 2)
     curvature = (D.mH @ D - inside.mH @ inside).real
     # The symbols are the best ones, so the slope is that at fixed symbols.
