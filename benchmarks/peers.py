@@ -1,12 +1,12 @@
 """Print the time of a MUSIC spectrum per grid point and covariance, here and in three published libraries.
 
-Every contender gets the same covariances, R = A P Aᴴ + σ²I of a free-field array, and the same near-field grid. The
-noise eigenvalues are spread by 1e-4: acoular weighs the noise subspace by them, which unequal ones would show, and
-pyargus, which takes R for a general matrix, finds no orthogonal eigenvectors of equal ones. Each normalised spectrum must agree with a double-precision reference before it is timed. Times include the
-eigendecomposition of every covariance and exclude whatever a contender can prepare once for all covariances: grid and
-steering vectors. A library that is not installed is reported as absent: `pip install 'ris-verified[peers]'`.
+Every contender gets the same covariances, R = A P Aᴴ + σ²I of a free-field array, and the same near-field grid; its
+normalised spectrum must agree with a double-precision reference before it is timed. Times include the
+eigendecomposition of every covariance, or of the factor where a form is low rank, and exclude whatever a contender can
+prepare once for all covariances: grid and steering vectors. A library that is not installed is reported as absent:
+`pip install 'ris-verified[peers]'`.
 
-Run: python benchmarks/peers.py [--covariances 64] [--threads 1] [--repeats 3] [--sources 3] [--grid 8 32 64]
+Run: python benchmarks/peers.py [--covariances 64] [--threads 1] [--repeats 5] [--sources 3] [--grid 8 32 64]
 """
 
 from __future__ import annotations
@@ -21,86 +21,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from peers_problem import SPEED, Array, Problem, Rounding
 from torch import Tensor
 
-from ris_verified.array.geometry import element_positions, to_cartesian
-from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.covariance.low_rank import LowRank
-from ris_verified.estimate.grid import spectrum_grid
 from ris_verified.estimate.folded_spectrum import folded_music, low_rank_subspace
 from ris_verified.estimate.spectrum import music, signal_subspace
-from ris_verified.scene.scene import draw_scene
 
-Array = NDArray[Any]
 Spectrum = Callable[[int], Array]
-NOISE, RIPPLE = 0.1, 1e-4
-# The columns of R_blend's factor: K_MAX of the prediction and L of the sample covariance.
-WIDTH = 21
-SPEED = 1.0
-PLACE = ("azimuth", "elevation", "range")
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What every contender is given.
-
-    Args:
-        cfg: array, field of view and grid.
-        sources: K, the same for every covariance.
-        R: `B x N x N` complex128, trace N.
-        low: the same as a `LowRank` of `WIDTH` columns, without the spread of the noise.
-        sensors: `N x 3`, metres.
-        points: `G x 3`, metres.
-        atoms: `G x N` complex128, norm one.
-        null: `B x G`, 1 − ‖Uᴴa‖² in double precision.
-        spread: ‖R‖₂ over the gap that separates the signal subspace, the largest of all covariances.
-        noise_spread: ‖R‖₂ over the smallest gap in the noise.
-    """
-
-    cfg: Config
-    sources: int
-    R: Array
-    low: LowRank
-    sensors: Array
-    points: Array
-    atoms: Array
-    null: Array
-    spread: float
-    noise_spread: float
-
-    @classmethod
-    def drawn(cls, cfg: Config, count: int, sources: int) -> Problem:
-        """Draw positions as scenes are drawn, and form covariances and the reference."""
-        picked = cfg.replaced({"scene.sources_min": sources, "scene.sources_max": sources})
-        scenes = [draw_scene(picked, 4, index) for index in range(count)]
-        A = steering(cfg.array, *(np.stack([vars(s)[name] for s in scenes]) for name in PLACE)).mT
-        wide = torch.linalg.qr(torch.randn(WIDTH, sources, dtype=A.dtype, generator=torch.Generator().manual_seed(0)))[
-            0
-        ]
-        scale = (1 / (sources + NOISE)) ** 0.5
-        low = LowRank(scale * A @ wide.mH, torch.full((count,), NOISE * scale**2, dtype=torch.float64))
-        R, floor = low.dense(), float(low.floor[0])
-        parameters, atoms = spectrum_grid(cfg, torch.float64, R.device)
-        azimuth, elevation, inverse = parameters.unbind(-1)
-        values, vectors = torch.linalg.eigh(R)
-        U, rest = vectors[..., -sources:], vectors[..., :-sources]
-        ripple = RIPPLE * floor * torch.linspace(-0.5, 0.5, rest.shape[-1], dtype=torch.float64)
-        R = R + (rest * ripple) @ rest.mH
-        null = torch.stack([(atoms - (atoms @ u.conj()) @ u.mT).abs().square().sum(-1) for u in U])
-        gap = values[:, -sources] - values[:, -sources - 1]
-        points = to_cartesian(azimuth, elevation, 1 / inverse)
-        return cls(
-            cfg, sources, R.numpy(), low, element_positions(cfg.array).numpy(), points.numpy(), atoms.numpy(),
-            null.numpy(), float((values[:, -1] / gap).max()),
-            float(values[:, -1].max() / (ripple[1] - ripple[0])),
-        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -111,20 +44,14 @@ class Contender:
         name: what the table calls it.
         prepare: problem → function of the number of covariances, giving `B x G`.
         covariances: how many it does in one timed call; None for all.
-        arithmetic: dtype of its products.
-        phase: rounding of its phases in units of k·distance.
-        weighed: True where noise eigenvalues weigh the noise subspace.
-        general: True where eigenvectors are not made orthogonal.
+        rounding: what its spectrum may be off by.
         peer: True for another library.
     """
 
     name: str
     prepare: Callable[[Problem], Spectrum]
     covariances: int | None = 1
-    arithmetic: type[np.floating[Any]] = np.float64
-    phase: float = 2.0**-53
-    weighed: bool = False
-    general: bool = False
+    rounding: Rounding = Rounding()  # noqa: RUF009
     peer: bool = True
 
 
@@ -225,35 +152,18 @@ def _pyroomacoustics(problem: Problem) -> Spectrum:
     return lambda count: np.stack([one(R) for R in problem.R[:count]])
 
 
+SINGLE = Rounding(arithmetic=np.float32)
 CONTENDERS = (
-    Contender("ris_verified `music`", _ours(torch.complex64, music), None, np.float32, peer=False),
+    Contender("ris_verified `music`", _ours(torch.complex64, music), None, SINGLE, peer=False),
     Contender("ris_verified folded, double", _ours(torch.complex128, _folded), None, peer=False),
-    Contender("ris_verified folded, single", _ours(torch.complex64, _folded), None, np.float32, peer=False),
-    Contender("ris_verified folded, single, low rank", _ours_low_rank, None, np.float32, peer=False),
+    Contender("ris_verified folded, single", _ours(torch.complex64, _folded), None, SINGLE, peer=False),
+    Contender("ris_verified folded, single, low rank", _ours_low_rank, None, SINGLE, peer=False),
     Contender("NumPy by hand, one at a time", _numpy, 8, peer=False),
-    Contender("acoular, its steering", _acoular(False), phase=2.0**-24, weighed=True),
-    Contender("acoular, steering stored", _acoular(True), weighed=True),
+    Contender("acoular, its steering", _acoular(False), rounding=Rounding(phase=2.0**-24, weighed=True)),
+    Contender("acoular, steering stored", _acoular(True), rounding=Rounding(weighed=True)),
     Contender("pyroomacoustics", _pyroomacoustics),
-    Contender("pyargus", _pyargus, general=True),
+    Contender("pyargus", _pyargus, rounding=Rounding(general=True)),
 )
-
-
-def disagreement(problem: Problem, contender: Contender, found: Array) -> float:
-    """Return the largest error of the normalised spectrum in units of its bound.
-
-    With δ = k·distance·phase + N·eps·(1 + ‖R‖/gap), the error of steering vectors and subspace, the null spectrum D is
-    known to ΔD = 2√D δ + δ² + N·eps (and the spread of the noise where it weighs), and D_min/D to (ΔD/D + ΔD_min/D_min)/(1 − ΔD/D).
-    """
-    N, eps = problem.R.shape[-1], float(np.finfo(contender.arithmetic).eps)
-    farthest = np.linalg.norm(problem.points, axis=1).max() + np.linalg.norm(problem.sensors, axis=1).max()
-    gap = problem.noise_spread if contender.general else problem.spread
-    delta = problem.cfg.array.wavenumber * farthest * contender.phase + N * eps * (1 + gap)
-    D = problem.null[: len(found)]
-    relative = (2 * np.sqrt(D) * delta + delta**2 + N * eps) / D + RIPPLE * contender.weighed
-    least = np.take_along_axis(relative, D.argmin(-1)[:, None], -1)
-    bound = (relative + least) / (1 - relative)
-    normalised = found / found.max(-1, keepdims=True) * D / D.min(-1, keepdims=True)
-    return float((np.abs(normalised - 1) / bound).max())
 
 
 def _prepared(problem: Problem) -> tuple[dict[str, tuple[Contender, Spectrum, int]], list[str]]:
@@ -265,7 +175,7 @@ def _prepared(problem: Problem) -> tuple[dict[str, tuple[Contender, Spectrum, in
             notes.append(f"{contender.name}: absent ({error})")
             continue
         count = min(contender.covariances or len(problem.R), len(problem.R))
-        error = disagreement(problem, contender, spectra(count))
+        error = problem.disagreement(spectra(count), contender.rounding)
         if not error <= 1:
             raise SystemExit(f"{contender.name}: spectrum differs from the reference by {error:.3g} of its bound")
         notes.append(f"{contender.name}: agrees, largest error {error:.2g} of its bound")
@@ -295,9 +205,8 @@ def _table(ready: dict[str, tuple[Contender, Spectrum, int]], times: dict[str, l
     if peers:
         fastest = min(peers, key=lambda name: median[name])
         rows.append(f"\ntime of the fastest peer, {fastest}, over that of (medians; least times)")
-        for name in times:
-            if not ready[name][0].peer:
-                rows.append(f"  {name}: {median[fastest] / median[name]:.1f}; {least[fastest] / least[name]:.1f}")
+        own = (name for name in times if not ready[name][0].peer)
+        rows += [f"  {n}: {median[fastest] / median[n]:.1f}; {least[fastest] / least[n]:.1f}" for n in own]
     return "\n".join(rows) + "\n"
 
 
@@ -307,7 +216,7 @@ def main() -> None:
     parser.add_argument("--covariances", type=int, default=64)
     parser.add_argument("--sources", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--grid", type=int, nargs=3, default=(8, 32, 64), metavar=("RANGE", "ELEVATION", "AZIMUTH"))
     args = parser.parse_args()
     wanted = {name: str(args.threads) for name in THREADS}
