@@ -24,12 +24,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from peers_problem import SPEED, Array, Problem, Rounding
+from peers_problem import SPEED, WIDTH, Array, Problem, Rounding
 from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.covariance.low_rank import LowRank
 from ris_verified.estimate.folded_spectrum import folded_music, low_rank_subspace
+from ris_verified.estimate.leading import leading_subspace
 from ris_verified.estimate.spectrum import music, signal_subspace
 
 Spectrum = Callable[[int], Array]
@@ -64,8 +65,12 @@ def _ours(dtype: torch.dtype, form: Callable[[Tensor, Tensor, Config], Tensor]) 
     return prepare
 
 
-def _folded(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
+def _decomposed(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
     return folded_music(signal_subspace(R, K, int(K.max())), cfg)
+
+
+def _leading(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
+    return folded_music(leading_subspace(R, K, int(K.max())), cfg)
 
 
 def _ours_low_rank(problem: Problem) -> Spectrum:
@@ -155,9 +160,10 @@ def _pyroomacoustics(problem: Problem) -> Spectrum:
 SINGLE = Rounding(arithmetic=np.float32)
 CONTENDERS = (
     Contender("ris_verified `music`", _ours(torch.complex64, music), None, SINGLE, peer=False),
-    Contender("ris_verified folded, double", _ours(torch.complex128, _folded), None, peer=False),
-    Contender("ris_verified folded, single", _ours(torch.complex64, _folded), None, SINGLE, peer=False),
-    Contender("ris_verified folded, single, low rank", _ours_low_rank, None, SINGLE, peer=False),
+    Contender("ris_verified folded, full `eigh`", _ours(torch.complex64, _decomposed), None, SINGLE, peer=False),
+    Contender("ris_verified folded", _ours(torch.complex64, _leading), None, SINGLE, peer=False),
+    Contender("ris_verified folded, double", _ours(torch.complex128, _leading), None, peer=False),
+    Contender(f"ris_verified folded, {WIDTH} columns for R", _ours_low_rank, None, SINGLE, peer=False),
     Contender("NumPy by hand, one at a time", _numpy, 8, peer=False),
     Contender("acoular, its steering", _acoular(False), rounding=Rounding(phase=2.0**-24, weighed=True)),
     Contender("acoular, steering stored", _acoular(True), rounding=Rounding(weighed=True)),
