@@ -97,8 +97,10 @@ def _numpy(problem: Problem) -> Spectrum:
 
 def _acoular(stored: bool) -> Callable[[Problem], Spectrum]:
     def prepare(problem: Problem) -> Spectrum:
-        acoular = import_module("acoular")
-        # It turns its threads off where NumPy came first.
+        # It warns and turns its threads off where NumPy came first; they are set below.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            acoular = import_module("acoular")
         import_module("numba").set_num_threads(int(os.environ["NUMBA_NUM_THREADS"]))
         acoular.config.global_caching = "none"
         frequency = SPEED / problem.cfg.array.wavelength
