@@ -15,6 +15,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import greedy_search
 from ris_verified.evaluate.metrics import Errors, summary
 from ris_verified.pipeline import Pipeline
-from ris_verified.scene.scene import draw_scene
+from ris_verified.scene.scene import Scene, draw_scene
 from ris_verified.shapes import from_ri
 from ris_verified.train.weights import load_model, stored_config
 
@@ -86,7 +87,8 @@ def _rows(pipeline: Pipeline, forms: dict[str, Covariance], batch: Batch, data: 
     tuple[str, ...], Peaks | Estimates
 ]:  # fmt: skip
     """Run every start with and without Newton; return estimates by (start, with or without, before or after)."""
-    cfg, K, done = pipeline.config, batch.K, {}
+    cfg, K = pipeline.config, batch.K
+    done: dict[tuple[str, ...], Peaks | Estimates] = {}
 
     def searched(name: str) -> Peaks:
         if name == "greedy":
@@ -94,19 +96,17 @@ def _rows(pipeline: Pipeline, forms: dict[str, Covariance], batch: Batch, data: 
         return pipeline.spectrum(forms[name](batch), K, cfg)
 
     for name in [*forms, "greedy"]:
-        start = tally.timed((name, "search"), lambda name=name: searched(name))
+        start = tally.timed((name, "search"), partial(searched, name))
         # Behind a spectrum its covariance is there already; the time of Newton is Newton's.
         R = forms[name if name in forms else list(forms)[-1]](batch)
-        refined = tally.timed((name, "newton"), lambda R=R, start=start: pipeline.newton(R, K, start, cfg))
+        refined = tally.timed((name, "newton"), partial(pipeline.newton, R, K, start, cfg))
         for newton, peaks in (("without", start), ("with", refined)):
             done[name, newton, "before"] = peaks
-            done[name, newton, "after"] = tally.timed(
-                (name, newton, "mle"), lambda peaks=peaks: pipeline.mle(peaks, *data, cfg)
-            )
+            done[name, newton, "after"] = tally.timed((name, newton, "mle"), partial(pipeline.mle, peaks, *data, cfg))
     return done
 
 
-def _measure(pipeline: Pipeline, model: nn.Module | None, scenes: Sequence[Any], tally: Tally) -> Tensor:
+def _measure(pipeline: Pipeline, model: nn.Module | None, scenes: list[Scene], tally: Tally) -> Tensor:
     cfg, forms = pipeline.config, _covariances(pipeline, model)
     batch, truth = scenes_to_batch(scenes, cfg), scenes_to_truth(scenes, cfg)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))

@@ -44,14 +44,14 @@ class Contender:
     Args:
         name: what the table calls it.
         prepare: problem → function of the number of covariances, giving `B x G`.
-        covariances: how many it does in one timed call; None for all.
+        at_once: how many it does in one timed call; None for all.
         rounding: what its spectrum may be off by.
         peer: True for another library.
     """
 
     name: str
     prepare: Callable[[Problem], Spectrum]
-    covariances: int | None = 1
+    at_once: int | None = 1
     rounding: Rounding = Rounding()  # noqa: RUF009
     peer: bool = True
 
@@ -182,11 +182,11 @@ def _prepared(problem: Problem) -> tuple[dict[str, tuple[Contender, Spectrum, in
         except ImportError as error:
             notes.append(f"{contender.name}: absent ({error})")
             continue
-        count = min(contender.covariances or len(problem.R), len(problem.R))
-        error = problem.disagreement(spectra(count), contender.rounding)
-        if not error <= 1:
-            raise SystemExit(f"{contender.name}: spectrum differs from the reference by {error:.3g} of its bound")
-        notes.append(f"{contender.name}: agrees, largest error {error:.2g} of its bound")
+        count = min(contender.at_once or len(problem.R), len(problem.R))
+        apart = problem.disagreement(spectra(count), contender.rounding)
+        if not apart <= 1:
+            raise SystemExit(f"{contender.name}: spectrum differs from the reference by {apart:.3g} of its bound")
+        notes.append(f"{contender.name}: agrees, largest error {apart:.2g} of its bound")
         ready[contender.name] = (contender, spectra, count)
     return ready, notes
 

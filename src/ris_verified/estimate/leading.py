@@ -40,14 +40,22 @@ def leading_subspace(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], most: in
         return signal_subspace(R, K, most)
     Q = _start(N, most + EXTRA, R.dtype, R.device).expand(len(R), -1, -1)
     square = torch.linalg.matrix_norm(R).square()
-    for _ in range(TESTS):
-        for _ in range(POWERS):
-            Q = torch.linalg.qr(R @ Q)[0]
-        U, certified = _ritz(R, Q, wanted, square)
+    Q = _powered(R, Q)
+    U, certified = _ritz(R, Q, wanted, square)
+    for _ in range(TESTS - 1):
         if bool(certified.all()):
             return U
-    U[~certified] = signal_subspace(R[~certified], K[~certified], most)
+        Q = _powered(R, Q)
+        U, certified = _ritz(R, Q, wanted, square)
+    if not bool(certified.all()):
+        U[~certified] = signal_subspace(R[~certified], K[~certified], most)
     return U
+
+
+def _powered(R: Tensor, Q: Tensor) -> Tensor:
+    for _ in range(POWERS):
+        Q = torch.linalg.qr(R @ Q)[0]
+    return Q
 
 
 def _ritz(R: Tensor, Q: Tensor, wanted: Tensor, square: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,11 +69,13 @@ def _ritz(R: Tensor, Q: Tensor, wanted: Tensor, square: Tensor) -> tuple[Tensor,
     eps = torch.finfo(theta.dtype).eps
     # The two squares cancel to their rounding, so a remainder below it is not known.
     rest = rest.clamp_min((R.shape[-1] * eps * square).sqrt())
-    return U, residual <= R.shape[-1] * eps * (least - rest)
+    certified: Tensor = residual <= R.shape[-1] * eps * (least - rest)
+    return U, certified
 
 
 @functools.lru_cache(maxsize=8)
 def _start(N: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False), torch.no_grad():
         block = torch.randn(N, columns, dtype=torch.complex128, generator=torch.Generator().manual_seed(0))
-        return torch.linalg.qr(block)[0].to(device, dtype)
+        basis: Tensor = torch.linalg.qr(block)[0].to(device, dtype)
+        return basis
