@@ -20,6 +20,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/localisation.py
 	$(BIN)/python benchmarks/spectra.py
+	$(BIN)/python benchmarks/covariance.py
+	$(BIN)/python benchmarks/ablation.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick

@@ -25,13 +25,10 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 from peers_problem import SPEED, WIDTH, Array, Problem, Rounding
-from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.covariance.low_rank import LowRank
-from ris_verified.estimate.folded_spectrum import folded_music, low_rank_subspace
-from ris_verified.estimate.leading import leading_subspace
-from ris_verified.estimate.spectrum import music, signal_subspace
+from ris_verified.estimate.spectrum import music
 
 Spectrum = Callable[[int], Array]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -56,30 +53,21 @@ class Contender:
     peer: bool = True
 
 
-def _ours(dtype: torch.dtype, form: Callable[[Tensor, Tensor, Config], Tensor]) -> Callable[[Problem], Spectrum]:
+def _ours(dtype: torch.dtype) -> Callable[[Problem], Spectrum]:
     def prepare(problem: Problem) -> Spectrum:
         R = torch.from_numpy(problem.R).to(dtype)
         K = torch.full((len(R),), problem.sources)
-        return lambda count: form(R[:count], K[:count], problem.cfg).flatten(1).numpy()
+        return lambda count: music(R[:count], K[:count], problem.cfg).flatten(1).numpy()
 
     return prepare
 
 
-def _decomposed(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
-    return folded_music(signal_subspace(R, K, int(K.max())), cfg)
-
-
-def _leading(R: Tensor, K: Tensor, cfg: Config) -> Tensor:
-    return folded_music(leading_subspace(R, K, int(K.max())), cfg)
-
-
 def _ours_low_rank(problem: Problem) -> Spectrum:
-    K = torch.full((len(problem.R),), problem.sources)
+    low = LowRank(problem.low.factor.to(torch.complex64), problem.low.floor.float())
+    K = torch.full((len(low.floor),), problem.sources)
 
     def spectra(count: int) -> Array:
-        low = LowRank(problem.low.factor[:count], problem.low.floor[:count])
-        U = low_rank_subspace(low, K[:count], problem.sources)
-        found: Array = folded_music(U.to(torch.complex64), problem.cfg).flatten(1).numpy()
+        found: Array = music(LowRank(low.factor[:count], low.floor[:count]), K[:count], problem.cfg).flatten(1).numpy()
         return found
 
     return spectra
@@ -161,11 +149,9 @@ def _pyroomacoustics(problem: Problem) -> Spectrum:
 
 SINGLE = Rounding(arithmetic=np.float32)
 CONTENDERS = (
-    Contender("ris_verified `music`", _ours(torch.complex64, music), None, SINGLE, peer=False),
-    Contender("ris_verified folded, full `eigh`", _ours(torch.complex64, _decomposed), None, SINGLE, peer=False),
-    Contender("ris_verified folded", _ours(torch.complex64, _leading), None, SINGLE, peer=False),
-    Contender("ris_verified folded, double", _ours(torch.complex128, _leading), None, peer=False),
-    Contender(f"ris_verified folded, {WIDTH} columns for R", _ours_low_rank, None, SINGLE, peer=False),
+    Contender("ris_verified, single precision", _ours(torch.complex64), None, SINGLE, peer=False),
+    Contender("ris_verified, double precision", _ours(torch.complex128), None, peer=False),
+    Contender(f"ris_verified, {WIDTH} columns for R", _ours_low_rank, None, SINGLE, peer=False),
     Contender("NumPy by hand, one at a time", _numpy, 8, peer=False),
     Contender("acoular, its steering", _acoular(False), rounding=Rounding(phase=2.0**-24, weighed=True)),
     Contender("acoular, steering stored", _acoular(True), rounding=Rounding(weighed=True)),

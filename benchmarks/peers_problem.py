@@ -80,14 +80,14 @@ class Problem:
         picked = cfg.replaced({"scene.sources_min": sources, "scene.sources_max": sources})
         scenes = [draw_scene(picked, 4, index) for index in range(count)]
         A = steering(cfg.array, *(np.stack([vars(s)[name] for s in scenes]) for name in PLACE)).mT
-        wide = torch.linalg.qr(torch.randn(WIDTH, sources, dtype=A.dtype, generator=torch.Generator().manual_seed(0)))[
-            0
-        ]
+        mixing = torch.randn(WIDTH, sources, dtype=A.dtype, generator=torch.Generator().manual_seed(0))
+        wide = torch.linalg.qr(mixing)[0]
         scale = (1 / (sources + NOISE)) ** 0.5
         low = LowRank(scale * A @ wide.mH, torch.full((count,), NOISE * scale**2, dtype=torch.float64))
         R, floor = low.dense(), float(low.floor[0])
-        parameters, atoms = spectrum_grid(cfg, torch.float64, R.device)
-        azimuth, elevation, inverse = parameters.unbind(-1)
+        azimuth, elevation, inverse = spectrum_grid(cfg, torch.float64, R.device).places.unbind(-1)
+        atoms = steering(cfg.array, azimuth, elevation, 1 / inverse)
+        atoms = atoms / torch.linalg.vector_norm(atoms, dim=-1, keepdim=True)
         values, vectors = torch.linalg.eigh(R)
         U, rest = vectors[..., -sources:], vectors[..., :-sources]
         ripple = RIPPLE * floor * torch.linspace(-0.5, 0.5, rest.shape[-1], dtype=torch.float64)

@@ -54,7 +54,8 @@ def main() -> None:
     cfg = Config()
     low, K = _drawn(cfg, args.scenes)
     dense = low.dense()
-    _, atoms = spectrum_grid(cfg, torch.float64, dense.device)
+    places = spectrum_grid(cfg, torch.float64, dense.device).places
+    atoms = steering(cfg.array, *places[:, :2].T, 1 / places[:, 2])
     forms: dict[str, Callable[[Tensor | LowRank], Tensor]] = {
         "MUSIC": lambda R: music_spectrum(R, K, atoms),
         "MVDR": lambda R: mvdr_spectrum(R, atoms),

@@ -21,7 +21,8 @@ from ris_verified.estimate.newton import near_field_newton, null_spectrum
 from ris_verified.estimate.parameters import by_order, clamped, to_parameters, to_peaks, with_slopes
 from ris_verified.estimate.projection import fit, objective
 from ris_verified.estimate.result import Peaks
-from ris_verified.estimate.spectrum import signal_subspace, spectrum
+from ris_verified.estimate.spectrum import spectrum
+from ris_verified.estimate.subspace import signal_subspace
 
 NAN = float("nan")
 # An example is a batch of scenes of its own sizes; 25 of them keep this file within its share of the suite's time.

@@ -13,7 +13,8 @@ from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance
 from ris_verified.estimate.candidates import _exchanges, _gains, strongest
 from ris_verified.estimate.field import first_gain, gain, see
-from ris_verified.estimate.folded import folded_grid, unfolded
+from ris_verified.estimate.folded import unfolded
+from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import clamped
 from ris_verified.estimate.projection import fit
@@ -87,7 +88,7 @@ def _apart(case):
 @few
 @given(cases(dtypes=tuple(FLOATS)))
 def test_folded_products_are_the_plain_ones(case):
-    grid = folded_grid(case.cfg, case.sources.dtype, torch.device("cpu"))
+    grid = search_grid(case.cfg, case.sources.dtype, torch.device("cpu"))
     rows = case.data.Phi[0]
     parts = unfolded(grid.products(rows))
     folded = grid.volume(torch.complex(parts[:, :, 0], parts[:, :, 1]).transpose(0, 1)).flatten(1)

@@ -233,7 +233,7 @@ class EstimateConfig:
         at_least(self, "estimate", 0, "search_exchanges")
         at_least(self, "estimate", 1, "search_summits")
         at_least(self, "estimate", 0.0, "mle_ridge")
-        even(self, "estimate", "search_azimuth", "search_elevation")
+        even(self, "estimate", "grid_azimuth", "grid_elevation", "search_azimuth", "search_elevation")
         between(self, "estimate", "newton_step", 0.01, 1.0)
         one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model"))
 

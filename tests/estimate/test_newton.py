@@ -12,7 +12,8 @@ from ris_verified.estimate.match import match
 from ris_verified.estimate.newton import near_field_newton, null_spectrum
 from ris_verified.estimate.parameters import to_parameters
 from ris_verified.estimate.result import Peaks
-from ris_verified.estimate.spectrum import signal_subspace, spectrum
+from ris_verified.estimate.spectrum import spectrum
+from ris_verified.estimate.subspace import signal_subspace
 
 
 def _value(peaks, truth):

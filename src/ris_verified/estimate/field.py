@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ris_verified.estimate.beside import Beside
-from ris_verified.estimate.folded import FoldedGrid, folded_grid, unfolded
+from ris_verified.estimate.folded import FoldedGrid, unfolded
+from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 
 # Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid for the first source; the others
@@ -44,7 +45,7 @@ class Field:
 def see(data: Measurement) -> Field:
     """Return the grid of `estimate.search_*` as the measurements see it."""
     B, L, M = data.y.shape
-    grid = folded_grid(data.cfg, data.y.real.dtype, data.y.device)
+    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device)
     quarter = grid.atoms.shape[2] // 2
     seen, energy = grid.places.new_empty(B, 4, L, 2 * M, quarter), grid.places.new_empty(B, 4, L, quarter)
     for Phi, field, size in zip(data.Phi, seen, energy, strict=True):
@@ -76,7 +77,7 @@ def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
     of the channel are followed, the rest is its mean.
     """
     s = data.cfg.scene
-    grid = folded_grid(data.cfg, data.y.real.dtype, data.y.device, FINER)
+    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER)
     back = (data.y.conj()[:, :, None] @ data.Phi.unflatten(1, data.y.shape[1:]))[:, :, 0]
     Phi = data.Phi.unflatten(1, (s.snapshots, s.antennas))
     # Codes have unit modulus, so all Φ_l share the left singular vectors of H.

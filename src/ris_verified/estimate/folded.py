@@ -1,4 +1,4 @@
-"""The search grid folded at the panel's two mirror planes: products with all of it at a quarter of the cost.
+"""A grid folded at the panel's two mirror planes: products with all of it at a quarter of the cost.
 
 Mirroring the azimuth reverses each row of the panel and mirroring the elevation each column, so the even
 and odd parts of a steering vector serve four places, up to signs.
@@ -7,29 +7,34 @@ and odd parts of a steering vector serve four places, up to signs.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ris_verified.array.grid import view_grid
 from ris_verified.array.steering import steering
-from ris_verified.config import ArrayConfig, Config, SceneConfig
+from ris_verified.config import ArrayConfig, SceneConfig
+
+# Subspaces at a time: of each all columns' products with the grid are kept at once.
+TOGETHER = 32
 
 
 @dataclass(frozen=True)
 class FoldedGrid:
-    """The grid of `estimate.search_*`; P = ⌈V/2⌉·⌈H/2⌉ for a panel of V x H elements.
+    """Places and their steering vectors; P = ⌈V/2⌉·⌈H/2⌉ for a panel of V x H elements.
 
     Args:
         array: the panel.
         places: `G x 3` real, azimuth, elevation, 1/range; azimuth is fastest, range slowest.
+        squares: `G` real, ‖a_g‖².
         shape: range planes, elevations and azimuths.
         atoms: `4 x 2P x 2G/4` real, parts of a_g: what turns Re and Im of a row into Re and Im of its product.
     """
 
     array: ArrayConfig
     places: Tensor
+    squares: Tensor
     shape: tuple[int, int, int]
     atoms: Tensor
 
@@ -46,6 +51,14 @@ class FoldedGrid:
         q = values.unflatten(1, (2, 2)).unflatten(-1, (planes, rows // 2, columns // 2))
         wide = torch.cat([q[:, :, 1].flip(-1), q[:, :, 0]], -1)
         return torch.cat([wide[:, 1].flip(-2), wide[:, 0]], -2)
+
+    def inside(self, U: Tensor) -> Tensor:
+        """Return the shares ‖Uᴴa_g‖²/‖a_g‖² of `B x N x K` complex, `B x G` real."""
+        return torch.cat([self._power(part) for part in U.split(TOGETHER)]) / self.squares
+
+    def _power(self, U: Tensor) -> Tensor:
+        hits = unfolded(self.products(U.mH.flatten(0, 1))).square_()
+        return self.volume(hits.unflatten(1, (len(U), -1)).sum((2, 3)).transpose(0, 1)).flatten(1)
 
 
 def fold(v: Tensor, array: ArrayConfig) -> Tensor:
@@ -74,19 +87,31 @@ def unfolded(parts: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=8)
-def _folded(
+def folded(
     array: ArrayConfig, scene: SceneConfig, shape: tuple[int, int, int], dtype: torch.dtype, device: torch.device
 ) -> FoldedGrid:
+    """Return the grid over the field of view of a scene in a real dtype.
+
+    Args:
+        array: the panel.
+        scene: its field of view.
+        shape: range planes, elevations and azimuths, the latter two even.
+        dtype: real dtype.
+        device: device.
+    """
     # What is kept must serve training as well, whoever asks first.
     with torch.inference_mode(False), torch.no_grad():
         places = view_grid(scene, shape)
         corner = places.view(*shape, 3)[:, shape[1] // 2 :, shape[2] // 2 :].reshape(-1, 3)
         azimuth, elevation, inverse = corner.unbind(-1)
-        parts = fold(steering(array, azimuth, elevation, 1 / inverse), array)
+        vectors = steering(array, azimuth, elevation, 1 / inverse)
+        parts = fold(vectors, array)
         a = (parts * torch.outer(_shares(array.vertical), _shares(array.horizontal)).flatten()).mT
         to_real, to_imaginary = torch.stack([a.real, -a.imag], 2), torch.stack([a.imag, a.real], 2)
         atoms = torch.cat([to_real, to_imaginary], 3).flatten(1, 2)
-        return FoldedGrid(array, places.to(device, dtype), shape, atoms.to(device, dtype).contiguous())
+        grid = FoldedGrid(array, places, vectors.abs().square().sum(-1), shape, atoms.to(device, dtype).contiguous())
+        squares = grid.volume(grid.squares.expand(1, 4, -1)).flatten()
+        return replace(grid, places=places.to(device, dtype), squares=squares.to(device, dtype))
 
 
 def _shares(size: int) -> Tensor:
@@ -95,10 +120,3 @@ def _shares(size: int) -> Tensor:
     if size % 2:
         weight[-1] = 0.25
     return weight
-
-
-def folded_grid(cfg: Config, dtype: torch.dtype, device: torch.device, more: int = 0) -> FoldedGrid:
-    """Return the grid of `estimate.search_*` in a real dtype, with an even number of angles more both ways."""
-    e = cfg.estimate
-    shape = (e.search_range, e.search_elevation + more, e.search_azimuth + more)
-    return _folded(cfg.array, cfg.scene, shape, dtype, device)

@@ -9,7 +9,7 @@ from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.estimate.parameters import clamped, to_parameters, to_peaks, with_slopes
 from ris_verified.estimate.result import Peaks
-from ris_verified.estimate.spectrum import signal_subspace
+from ris_verified.estimate.subspace import signal_subspace
 
 
 def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ris_verified.covariance.low_rank import LowRank
 from ris_verified.errors import InputError, ShapeError
-from ris_verified.estimate.spectrum import pseudo_spectrum, signal_subspace, subspace_power
+from ris_verified.estimate.subspace import pseudo_spectrum, signal_subspace, subspace_power
 from ris_verified.shapes import describe, shaped
 
 # Grid points at a time: B x BLOCK x N complex numbers are the largest intermediate.
@@ -43,7 +43,7 @@ def music_spectrum(
     Antennas Propag. 34 (1986).
     """
     dtype = _precision(R, atoms)
-    U = _subspace(R, K, int(K.max()))
+    U = signal_subspace(_double(R), K, int(K.max()))
     share = _over(atoms, lambda a: subspace_power(U, a) / _square(a))
     return pseudo_spectrum(share, torch.finfo(dtype).eps).to(dtype)
 
@@ -69,7 +69,7 @@ def mvdr_spectrum(R: Complex[Tensor, "B N N"] | LowRank, atoms: Complex[Tensor, 
     Woodbury, "Inverting modified matrices" (1950).
     """
     dtype = _precision(R, atoms)
-    loss = _inverse_form(R)
+    loss = _inverse_form(_double(R))
     return (1 / _over(atoms, loss)).to(dtype)
 
 
@@ -92,14 +92,14 @@ def beamformer_spectrum(R: Complex[Tensor, "B N N"] | LowRank, atoms: Complex[Te
     Source: Krim and Viberg, "Two decades of array signal processing research", IEEE Signal
     Process. Mag. 13 (1996), over aᴴ a once more.
     """
-    dtype = _precision(R, atoms)
-    if isinstance(R, LowRank):
-        F, c = _double(R)
+    dtype, wide = _precision(R, atoms), _double(R)
+    if isinstance(wide, LowRank):
+        F, c = wide.factor, wide.floor
 
         def power(a: Tensor) -> Tensor:
             return subspace_power(F, a) + c[:, None] * _square(a)
     else:
-        dense = R.to(torch.complex128)
+        dense = wide
 
         def power(a: Tensor) -> Tensor:
             return _quadratic(dense, a)
@@ -115,8 +115,10 @@ def _precision(R: Tensor | LowRank, atoms: Tensor) -> torch.dtype:
     return R.real.dtype
 
 
-def _double(R: LowRank) -> tuple[Tensor, Tensor]:
-    return R.factor.to(torch.complex128), R.floor.double()
+def _double(R: Tensor | LowRank) -> Tensor | LowRank:
+    if isinstance(R, LowRank):
+        return LowRank(R.factor.to(torch.complex128), R.floor.double())
+    return R.to(torch.complex128)
 
 
 def _square(a: Tensor) -> Tensor:
@@ -133,33 +135,17 @@ def _over(atoms: Tensor, form: Callable[[Tensor], Tensor]) -> Tensor:
     return torch.cat([form(block.to(torch.complex128)) for block in atoms.split(BLOCK)], -1)
 
 
-def _subspace(R: Tensor | LowRank, K: Tensor, most: int) -> Tensor:
-    width = R.factor.shape[-1] if isinstance(R, LowRank) else R.shape[-1]
-    if most > width:
-        raise InputError(f"K is {most}", where="K", expected=f"at most {width}, the rank of the signal part of R")
-    if not isinstance(R, LowRank):
-        return signal_subspace(R.to(torch.complex128), K, most)
-    F, _ = _double(R)
-    # FᴴF = V Λ Vᴴ gives the eigenvectors F V Λ^(−1/2) of F Fᴴ without a matrix of N columns.
-    gram = F.mH @ F
-    V = signal_subspace(gram, K, most)
-    value = torch.linalg.vector_norm(F @ V, dim=-2, keepdim=True)
-    # A direction below the rounding of the strongest is none.
-    least = (width * torch.finfo(value.dtype).eps) ** 0.5 * value[..., :1]
-    return torch.where(value > least, F @ V / value, torch.zeros_like(value))
-
-
 def _inverse_form(R: Tensor | LowRank) -> Callable[[Tensor], Tensor]:
     """Return the function a → aᴴ R⁻¹ a over rows."""
     if isinstance(R, LowRank):
-        F, c = _double(R)
+        F, c = R.factor, R.floor
         if not bool((c > 0).all()):
             raise _singular(~(c > 0))
         eye = torch.eye(F.shape[-1], dtype=F.dtype, device=F.device)
         lower = torch.linalg.cholesky(F.mH @ F + c[:, None, None] * eye)
         W = torch.linalg.solve_triangular(lower, F.mH, upper=False).mH
         return lambda a: (_square(a) - subspace_power(W, a)) / c[:, None]
-    lower, info = torch.linalg.cholesky_ex(R.to(torch.complex128))
+    lower, info = torch.linalg.cholesky_ex(R)
     if bool(info.any()):
         raise _singular(info != 0)
     inverse = torch.cholesky_inverse(lower)

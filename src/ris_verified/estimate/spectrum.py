@@ -6,55 +6,25 @@ import torch
 from jaxtyping import Complex, Int
 from torch import Tensor
 
+from ris_verified.array.steering import steering
 from ris_verified.config import Config
+from ris_verified.covariance.low_rank import LowRank
+from ris_verified.estimate.folded import FoldedGrid
 from ris_verified.estimate.grid import spectrum_grid
 from ris_verified.estimate.parameters import to_peaks
 from ris_verified.estimate.result import Peaks
+from ris_verified.estimate.subspace import pseudo_spectrum, signal_subspace
 from ris_verified.shapes import shaped
 
 LOBE = 0.5
 
 
-def signal_subspace(R: Tensor, K: Tensor, most: int) -> Tensor:
-    """Return the eigenvectors of the K largest eigenvalues, `B x N x most`, zero columns beyond K.
-
-    Args:
-        R: `B x N x N` complex, Hermitian.
-        K: `B` int64.
-        most: number of columns.
-    """
-    vectors = torch.linalg.eigh(R)[1].flip(-1)[..., :most]
-    basis: Tensor = vectors * (torch.arange(most, device=R.device) < K[:, None])[:, None]
-    return basis
-
-
-def subspace_power(U: Tensor, atoms: Tensor) -> Tensor:
-    """Return ‖Uᴴ a‖² of each grid point, `B x G` real.
-
-    Args:
-        U: `B x N x K` complex.
-        atoms: `G x N` complex.
-    """
-    power: Tensor = (atoms.conj() @ U).abs().square().sum(-1)
-    return power
-
-
-def pseudo_spectrum(inside: Tensor, floor: float) -> Tensor:
-    """Return 1/(1 − inside), the complement kept above `floor`.
-
-    Args:
-        inside: `...` real, share of a steering vector inside the signal subspace.
-        floor: the rounding of that share.
-    """
-    return 1 / (1 - inside).clamp_min(floor)
-
-
 @shaped
-def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Tensor:
+def music(R: Complex[Tensor, "B N N"] | LowRank, K: Int[Tensor, " B"], cfg: Config) -> Tensor:
     """Return the MUSIC spectrum 1/(1 − ‖U_Kᴴ a‖²/‖a‖²) on the grid of `estimate.grid_*`.
 
     Args:
-        R: `B x N x N` complex, Hermitian.
+        R: `B x N x N` complex, Hermitian, or a `LowRank` with a factor of at least K columns.
         K: `B` int64, number of sources.
         cfg: reads `array`, `scene` and `estimate`.
 
@@ -67,14 +37,12 @@ def music(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Ten
     Source: Schmidt, "Multiple emitter location and signal parameter estimation", IEEE Trans.
     Antennas Propag. 34 (1986).
     """
-    e = cfg.estimate
-    _, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
-    inside = subspace_power(signal_subspace(R, K, cfg.scene.sources_max), atoms)
-    value = pseudo_spectrum(inside, torch.finfo(inside.dtype).eps)
-    return value.reshape(len(R), e.grid_range, e.grid_elevation, e.grid_azimuth)
+    grid, inside = _inside(R, K, cfg)
+    value: Tensor = pseudo_spectrum(inside, torch.finfo(inside.dtype).eps).unflatten(1, grid.shape)
+    return value
 
 
-def strongest(value: Tensor, K: Tensor, parameters: Tensor, atoms: Tensor, most: int) -> Peaks:
+def strongest(value: Tensor, K: Tensor, grid: FoldedGrid, most: int) -> Peaks:
     """Return the K strongest grid points of any spectrum in distinct main lobes.
 
     After each choice every point whose steering vector correlates with the chosen one by more than
@@ -83,8 +51,7 @@ def strongest(value: Tensor, K: Tensor, parameters: Tensor, atoms: Tensor, most:
     Args:
         value: `B x G` real, not negative.
         K: `B` int64, how many to find.
-        parameters: `G x 3` real, azimuth (rad), elevation (rad), 1/range (1/m).
-        atoms: `G x N` complex, steering vectors of norm one.
+        grid: its G places.
         most: columns of the result.
 
     Returns:
@@ -92,19 +59,20 @@ def strongest(value: Tensor, K: Tensor, parameters: Tensor, atoms: Tensor, most:
     """
     found = []
     for k in range(most):
-        index = value.argmax(-1)
-        correlation = (atoms[index].conj() @ atoms.T).abs()
-        value = value.masked_fill(correlation > LOBE, -1.0)
-        found.append(torch.where((k < K)[:, None], parameters[index], torch.nan))
+        place = grid.places[value.argmax(-1)]
+        a = steering(grid.array, place[:, 0], place[:, 1], 1 / place[:, 2])
+        share = grid.inside((a / torch.linalg.vector_norm(a, dim=-1, keepdim=True))[..., None])
+        value = value.masked_fill(share > LOBE**2, -1.0)
+        found.append(torch.where((k < K)[:, None], place, torch.nan))
     return to_peaks(torch.stack(found, 1))
 
 
 @shaped
-def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> Peaks:
+def spectrum(R: Complex[Tensor, "B N N"] | LowRank, K: Int[Tensor, " B"], cfg: Config) -> Peaks:
     """Return the K strongest grid points of the MUSIC spectrum in distinct main lobes.
 
     Args:
-        R: `B x N x N` complex, Hermitian.
+        R: `B x N x N` complex, Hermitian, or a `LowRank` with a factor of at least K columns.
         K: `B` int64, how many to find.
         cfg: reads `array`, `scene` and `estimate`.
 
@@ -114,7 +82,12 @@ def spectrum(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], cfg: Config) -> 
     Raises:
         ShapeError: the axes do not agree.
     """
-    most = cfg.scene.sources_max
-    parameters, atoms = spectrum_grid(cfg, R.real.dtype, R.device)
+    grid, inside = _inside(R, K, cfg)
     # The share inside the subspace rises with the pseudo-spectrum and needs no division.
-    return strongest(subspace_power(signal_subspace(R, K, most), atoms), K, parameters, atoms, most)
+    return strongest(inside, K, grid, cfg.scene.sources_max)
+
+
+def _inside(R: Tensor | LowRank, K: Tensor, cfg: Config) -> tuple[FoldedGrid, Tensor]:
+    U = signal_subspace(R, K, int(K.max()))
+    grid = spectrum_grid(cfg, U.real.dtype, U.device)
+    return grid, grid.inside(U)

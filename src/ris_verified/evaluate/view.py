@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ris_verified.config import Config
 from ris_verified.estimate.bound import measured
 from ris_verified.estimate.result import Estimates
-from ris_verified.estimate.spectrum import signal_subspace
+from ris_verified.estimate.spectra import music_spectrum
 from ris_verified.evaluate.axes import Axes
 from ris_verified.evaluate.cell import Scenes, prepared
 from ris_verified.evaluate.metrics import position_bound
@@ -199,9 +199,7 @@ def spectrum_view(pipeline: Pipeline, model: nn.Module | None, axes: Axes) -> Sp
     spectra = {"whitened matched field": _decibels(matched, shape)}
     found = pipeline.localize(*data, cfg, model=model, pipeline=pipeline)
     if found.blend is not None:
-        U = signal_subspace(found.blend.R, scenes.K, cfg.scene.sources_max)[0].to(a.dtype)
-        inside = (a.conj() @ U).abs().square().sum(-1) / a.abs().square().sum(-1)
-        spectra["MUSIC on R_blend"] = _decibels(1 / (1 - inside).clamp_min(1e-12), shape)
+        spectra["MUSIC on R_blend"] = _decibels(music_spectrum(found.blend.R, scenes.K, a)[0], shape)
     truth = np.stack(directions, -1)
     return SpectrumView(azimuth, elevation, reach, max(axes.snr_db), spectra, truth, _directions(found))
 

@@ -98,6 +98,34 @@ def test_a_source_without_classes_is_judged_by_this_package(tmp_path: Path) -> N
     assert "covariance.beta" in found[0]
 
 
+SCRIPT = """
+import argparse
+from ris_verified.config import Config
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--scenes", type=int)
+args = parser.parse_args()
+
+def most(cfg):
+    return cfg.scene.{name}
+
+cfg = Config.load(None, [])
+print(most(cfg.replaced({{}})), args.{argument})
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "count"),
+    [("sources_max", "scenes", 0), ("sources_mx", "scenes", 1), ("sources_max", "scens", 1)],
+)
+def test_a_script_with_arguments_that_imports_this_package_is_judged_by_both(
+    tmp_path: Path, name: str, argument: str, count: int
+) -> None:
+    (tmp_path / "a.py").write_text(SCRIPT.format(name=name, argument=argument), encoding="utf-8")
+    results = audit(None, source=tmp_path, select=["RV0101"]).results
+    assert sum(r.status == "fail" for r in results) == count
+
+
 def test_several_flat_classes_are_taken_together(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("class ACfg:\n    x = 1\n\nclass BCfg:\n    y = 2\n", encoding="utf-8")
     schema = read_schema(read_tree(tmp_path))

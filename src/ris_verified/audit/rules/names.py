@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def schema_of(tree: Tree) -> tuple[Schema, bool]:
-    """Return the tree's own configuration, or this package's where it has none."""
+    """Return the tree's own configuration; this package's where it has none, or no class and imports this package."""
     return tree.once("schema", _schema_of)
 
 
@@ -34,9 +34,17 @@ def uses_of(tree: Tree) -> Uses:
 
 def _schema_of(tree: Tree) -> tuple[Schema, bool]:
     own = read_schema(tree)
-    if any(s.fields for s in own.sections.values() if s.kind != "module"):
+    kinds = {s.kind for s in own.sections.values() if s.fields} - {"module"}
+    if kinds - {"arguments"} or (kinds and not _imports_package(tree)):
         return own, True
-    return read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),))), False
+    package = read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),)))
+    package.sections |= {name: s for name, s in own.sections.items() if s.kind == "arguments"}
+    return package, False
+
+
+def _imports_package(tree: Tree) -> bool:
+    modules = (i.module or "" for file, _ in tree.parsed for i in file.index.of(ast.ImportFrom))
+    return any(module.split(".")[0] == PACKAGE.name for module in modules)
 
 
 def clean(context: Context, what: str) -> Measurement:
