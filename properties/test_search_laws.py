@@ -104,7 +104,7 @@ def test_the_field_is_the_grid_as_the_measurement_sees_it(case):
     field = see(case.data)
     azimuth, elevation, inverse = field.grid.places.unbind(-1)
     seen = case.data.seen(steering(case.cfg.array, azimuth, elevation, 1 / inverse).T)
-    energy = torch.stack([field.grid.volume(e).flatten(1) for e in field.energy.unbind(2)], 1)
+    energy = torch.stack([field.grid.volume(e.unflatten(1, (4, -1))).flatten(1) for e in field.energy.unbind(1)], 1)
     assert torch.allclose(energy, seen.abs().square().sum(2), rtol=1e6 * case.eps)
     assert torch.equal(field.only(torch.tensor([1])).scenes, torch.tensor([1]))
 

@@ -12,6 +12,8 @@ from ris_verified.estimate.projection import Fit, solved
 
 # Ratios of noise to symbol power that `deviance` tries, over the mean eigenvalue of B_lᴴ B_l.
 LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
+# Ratios of a snapshot's energy to the load that are multiplied before their logarithm is taken; none exceeds 1e9.
+FACTORS = 4
 # Of the energy, the least that the known sources are taken to bring.
 LEAST_SHARE = 1e-3
 
@@ -43,16 +45,19 @@ class Beside:
     free: bool
 
     def gain(self, hits: Tensor, energy: Tensor) -> Tensor:
-        """Return by how much the log-likelihood grows with one more source b, snapshot by snapshot.
+        """Return by how much the log-likelihood grows with one more source b, `B x P` real.
 
         Args:
-            hits: `B x ...` real, |bᴴ residual|².
-            energy: `B x ...` real, σ² bᴴ R_l⁻¹ b.
+            hits: `B x L x P` real, |bᴴ residual|².
+            energy: `B x L x P` real, σ² bᴴ R_l⁻¹ b.
         """
-        load, noise = _along(self.load, hits), _along(self.noise_variance, hits)
+        loaded = energy + _along(self.load, energy)
+        quadratic: Tensor = (hits / loaded).sum(1) / self.noise_variance[:, None]
         if self.free:
-            return hits / (energy * noise)
-        return hits / ((energy + load) * noise) - torch.log1p(energy / load)
+            return quadratic
+        # A logarithm of four factors costs as much as one of one.
+        parts = (loaded / _along(self.load, loaded)).split(FACTORS, 1)
+        return quadratic - torch.stack([part.prod(1).log() for part in parts]).sum(0)
 
     def loss(self, symbols: Tensor, spread: Tensor) -> Tensor:
         """Return by how much it falls with one source less.

@@ -42,7 +42,7 @@ def _seen_at(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
 def _gains(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     """Return the gain in log-likelihood by a source at each of `B x T x 3` places, `B x T` real."""
     hit, energy, _ = _seen_at(places, known, data)
-    return (power(hit) / energy if known is None else known.gain(power(hit), energy)).sum(1)
+    return (power(hit) / energy).sum(1) if known is None else known.gain(power(hit), energy)
 
 
 def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
@@ -61,7 +61,7 @@ def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
     share = known.whitener.mH @ inside
     symbols = known.symbols[..., None] - share * (hit / loaded)[:, :, None]
     spread = power(known.whitener).sum(-2)[..., None] + power(share) / loaded[:, :, None]
-    return known.gain(power(hit), energy).sum(1)[:, None] - known.loss(symbols, spread).sum(1)
+    return known.gain(power(hit), energy)[:, None] - known.loss(symbols, spread).sum(1)
 
 
 def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:

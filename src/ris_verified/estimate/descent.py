@@ -46,8 +46,8 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
         start: where to begin, from `fit`.
         data: the measurements.
         iterations: most steps.
-        close: a scene rests once a full step is shorter than this share of one sigma of the estimate, or
-            changes `rss` by rounding only.
+        close: a scene rests where a full step is shorter than this share of one sigma of the estimate, or
+            has changed `rss` by rounding only.
 
     Returns:
         A `Fit`.
@@ -60,21 +60,20 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
     rests = torch.zeros_like(damping, dtype=torch.bool)
     for _ in range(iterations):
         step, promised = _step(now, secant, damping, part)
-        trial = fit(clamped(now.parameters + step, part.cfg), part)
-        better = (trial.rss < now.rss) & ~rests
         # The covariance of the estimate is σ²/2 · curvature⁻¹, so 2 · promised/σ² is the square of the step in sigmas.
         rests = rests | ((promised >= 0) & (2 * promised * (1 + damping) <= close**2 * now.noise_variance))
+        # Taking scenes out copies the others: worth it only for a good part of them.
+        if 4 * int(rests.sum()) >= len(rests):
+            best, goes = put(best, moving, now), ~rests
+            if not bool(goes.any()):
+                return best
+            moving, part, now, step = moving[goes], part.only(goes), now.only(goes), step[goes]
+            damping, secant, rests = damping[goes], secant[goes], rests[goes]
+        trial = fit(clamped(now.parameters + step, part.cfg), part)
+        better = (trial.rss < now.rss) & ~rests
         rests = rests | ((now.rss - trial.rss).abs() <= 100 * torch.finfo(damping.dtype).eps * now.rss)
         secant = _learned(secant, now, trial)
         now = trial.where(better, now)
         damping = torch.where(better, damping / 10, damping * 10).clamp(LOWEST_DAMPING, HIGHEST_DAMPING)
         rests = rests | (damping >= HIGHEST_DAMPING)
-        # Taking scenes out copies the others: worth it only for a good part of them.
-        if 4 * int(rests.sum()) >= len(rests):
-            best = put(best, moving, now)
-            goes = ~rests
-            if not bool(goes.any()):
-                return best
-            moving, part, now = moving[goes], part.only(goes), now.only(goes)
-            damping, secant, rests = damping[goes], secant[goes], rests[goes]
     return put(best, moving, now)

@@ -27,8 +27,8 @@ class Field:
 
     Args:
         grid: the grid.
-        seen: `S x 4 x L x 2M x G/4` real, parts of Φ_l a_g, Re and Im of each antenna in turn.
-        energy: `S x 4 x L x G/4` real, ‖Φ_l a_g‖².
+        seen: `S x L x 2M x G` real, Φ_l a_g in the order of `unfolded`, Re and Im of each antenna in turn.
+        energy: `S x L x G` real, ‖Φ_l a_g‖².
         scenes: which of them are meant, `B` of S.
     """
 
@@ -46,11 +46,13 @@ def see(data: Measurement) -> Field:
     """Return the grid of `estimate.search_*` as the measurements see it."""
     B, L, M = data.y.shape
     grid = search_grid(data.cfg, data.y.real.dtype, data.y.device)
-    quarter = grid.atoms.shape[2] // 2
-    seen, energy = grid.places.new_empty(B, 4, L, 2 * M, quarter), grid.places.new_empty(B, 4, L, quarter)
+    places = len(grid.places)
+    seen, energy = grid.places.new_empty(B, L, 2 * M, places), grid.places.new_empty(B, L, places)
+    # One room for all scenes: fresh memory costs as much as the product.
+    parts = grid.room(L * M)
     for Phi, field, size in zip(data.Phi, seen, energy, strict=True):
-        grid.products(Phi, field)
-        torch.sum(unfolded(field).square_(), 2, out=size)
+        unfolded(grid.products(Phi, parts).unflatten(1, (L, M)), field.view(L, M, 2, 4, -1).permute(3, 0, 1, 2, 4))
+        torch.sum(field.square(), 1, out=size)
     return Field(grid, seen, energy, torch.arange(B, device=seen.device))
 
 
@@ -62,12 +64,10 @@ def gain(known: Beside, field: Field) -> Tensor:
     hits = field.grid.places.new_empty(len(rows), *field.energy.shape[1:])
     left = torch.empty_like(hits)
     for row, scene, hit, rest in zip(rows, field.scenes.tolist(), hits, left, strict=True):
-        energy = field.energy[scene]
-        parts = torch.bmm(row.expand(4, -1, -1, -1).flatten(0, 1), field.seen[scene].flatten(0, 1))
-        squares = unfolded(parts.unflatten(0, (4, -1))).square_()
-        torch.sum(squares[:, :, :2], 2, out=hit)
-        torch.sub(energy, squares[:, :, 2:].sum(2), out=rest).clamp_min_(HIDDEN * energy.mean())
-    return field.grid.volume(known.gain(hits, left).sum(2))
+        energy, squares = field.energy[scene], torch.bmm(row, field.seen[scene]).square_()
+        torch.sum(squares[:, :2], 1, out=hit)
+        torch.sub(energy, squares[:, 2:].sum(1), out=rest).clamp_min_(HIDDEN * energy.mean())
+    return field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
 
 
 def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
@@ -86,8 +86,10 @@ def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
     strong = (left[:, None, :, -count:].mH @ Phi).flatten(1, 2)
     rest, L = values[:, :-count].sum(1).clamp_min(0), back.shape[1]
     done = grid.places.new_empty(len(back), 4, grid.atoms.shape[2] // 2)
-    for rows, mean, out in zip(torch.cat([back, strong], 1), rest, done, strict=True):
-        hits = unfolded(grid.products(rows)).square_().sum(2)
+    sought = torch.cat([back, strong], 1)
+    parts = grid.room(sought.shape[1])
+    for rows, mean, out in zip(sought, rest, done, strict=True):
+        hits = unfolded(grid.products(rows, parts)).square_().sum(2)
         energy = hits[:, L:].unflatten(1, (s.snapshots, count)).sum(2) + mean
         torch.sum(hits[:, :L] / (energy if L > 1 else energy.sum(1, keepdim=True)), 1, out=out)
     return grid, grid.volume(done)

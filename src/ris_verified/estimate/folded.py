@@ -45,6 +45,10 @@ class FoldedGrid:
         parts: Tensor = torch.bmm(split, self.atoms, out=flat).unflatten(2, (2, -1))
         return parts
 
+    def room(self, rows: int) -> Tensor:
+        """Return where `products` of so many rows can be put."""
+        return self.atoms.new_empty(4, rows, 2, self.atoms.shape[2] // 2)
+
     def volume(self, values: Tensor) -> Tensor:
         """Put values of `unfolded` where their places are, `B x 4 x G/4` → `B x R x V x H`."""
         planes, rows, columns = self.shape
@@ -74,11 +78,11 @@ def fold(v: Tensor, array: ArrayConfig) -> Tensor:
     return torch.stack([left + right, left - right], 1).flatten(3).flatten(0, 1)
 
 
-def unfolded(parts: Tensor) -> Tensor:
+def unfolded(parts: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the values at (+, +), (+, −), (−, +) and (−, −) of elevation and azimuth, `4 x ...` → `4 x ...`."""
     ee, eo, oe, oo = parts
     right, left, turned_right, turned_left = ee + eo, ee - eo, oe + oo, oe - oo
-    out = torch.empty_like(parts)
+    out = torch.empty_like(parts) if out is None else out
     torch.add(right, turned_right, out=out[0])
     torch.add(left, turned_left, out=out[1])
     torch.sub(right, turned_right, out=out[2])

@@ -15,7 +15,7 @@ from ris_verified.estimate.projection import Fit, fit, put
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
 
-CHUNK = 64
+CHUNK = 32
 # Where the last step is this share of one sigma, what is left of the way is less.
 CLOSE = 1e-2
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
@@ -66,16 +66,17 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
 
 
 def _refined(start: Tensor, data: Measurement) -> Fit:
-    before = fit(start, data)
-    if not data.cfg.estimate.mle:
+    before, e = fit(start, data), data.cfg.estimate
+    if not e.mle:
         return before
-    after = descend(before, data, data.cfg.estimate.mle_iterations, CLOSE)
-    after = _separated(after, torch.nonzero(_share_a_lobe(before, data) | _share_a_lobe(after, data))[:, 0], data)
-    return before.where(snr_db(after, data) < data.cfg.estimate.mle_snr_threshold_db, after)
+    after = descend(before, data, e.mle_iterations, CLOSE)
+    crowded = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data)
+    after = _separated(after, torch.nonzero(crowded)[:, 0], data)
+    return before.where(snr_db(after, data) < e.mle_snr_threshold_db, after)
 
 
-def _share_a_lobe(done: Fit, data: Measurement) -> Tensor:
-    azimuth, elevation, inverse = done.parameters.unbind(-1)
+def _share_a_lobe(parameters: Tensor, data: Measurement) -> Tensor:
+    azimuth, elevation, inverse = parameters.unbind(-1)
     a = steering(data.cfg.array, azimuth, elevation, 1 / inverse)
     a = a / torch.linalg.vector_norm(a, dim=-1, keepdim=True)
     shared: Tensor = (power((a.conj() @ a.mT).tril(-1)) > ONE_LOBE).flatten(1).any(1)
