@@ -8,12 +8,12 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance
 from ris_verified.estimate.candidates import _exchanges, _gains, strongest
 from ris_verified.estimate.field import first_gain, gain, see
-from ris_verified.estimate.folded import unfolded
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import clamped

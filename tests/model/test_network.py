@@ -10,11 +10,12 @@ import torch
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, ModelConfig, SceneConfig
 from ris_verified.covariance.predicted import predicted_covariance, unpack_factor
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InvariantError, ShapeError
-from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.groups import group_sizes, parameter_groups
 from ris_verified.model.heads import propose
 from ris_verified.model.network import build_model
+from ris_verified.shapes import from_ri
 
 TINY = ModelConfig(
     channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, dropout=0.0,
@@ -129,27 +130,33 @@ def test_a_wrong_shape_is_one_error():
         build_model(ODD)(**{**inputs, "H": inputs["H"][:, :2]})
 
 
-def test_beam_power_of_an_atom_is_one_at_the_atom():
-    cfg = Config()
-    dictionary = Dictionary(cfg)
-    g = torch.tensor([0, 1000, 3071])
-    azimuth, elevation, inverse = dictionary.coordinates[g].unbind(-1)
-    a = steering(cfg.array, azimuth, elevation, 1 / inverse)
-    power = dictionary.beam_power(a[:, None]).flatten(1)
-    assert torch.equal(power.argmax(-1), g)
-    assert torch.allclose(power.amax(-1), torch.ones(3), atol=144 * torch.finfo(torch.float32).eps)
-
-
 def test_proposals_lie_in_distinct_lobes_and_weights_stay_inside():
-    dictionary = Dictionary(Config())
-    heat = torch.randn(4, 3072, generator=torch.Generator().manual_seed(0))
-    indices, weights = propose(heat, dictionary.lobe, 5)
-    assert torch.allclose(weights.sum(-1), torch.ones(4, 5))
-    for b in range(4):
-        inside = dictionary.lobe[indices[b]]
-        assert (weights[b][~inside] == 0).all()
-        distinct = ~inside[:, indices[b]] | torch.eye(5, dtype=torch.bool)
-        assert distinct.all()
+    cfg = Config()
+    model, batch = build_model(cfg), draw_batch(cfg, 4, 3)
+    beams, lobe = model._beams(batch.y, batch.C, batch.H_full), model.dictionary.lobe
+    learned = torch.randn(4, 3072, generator=torch.Generator().manual_seed(0))
+    found = propose(learned, torch.tensor(1.0), beams, lobe, 5)
+    assert torch.allclose(found.weights.sum(-1), torch.ones(4, 5))
+    assert found.share[..., 1].diff(dim=1).max() <= 0
+    for each in found.weights:
+        for k, inside in enumerate(each > 0):
+            assert (lobe & inside == inside).all(-1).any()
+            assert all(int(each[k].argmax()) != int(each[j].argmax()) for j in range(k))
+
+
+def test_a_weak_source_is_proposed_once_the_strong_one_is_taken_away():
+    cfg = Config()
+    model, batch = build_model(cfg), draw_batch(cfg, 1, 5)
+    dictionary, strong, weak = model.dictionary, 1000, 2222
+    assert not dictionary.lobe[strong, weak]
+    azimuth, elevation, inverse = dictionary.coordinates[[strong, weak]].double().unbind(-1)
+    a = steering(cfg.array, azimuth, elevation, 1 / inverse).to(torch.complex64)
+    turn = torch.exp(0.7j * torch.arange(16).square())
+    field = a[0] + 0.03 * turn[:, None] * a[1]
+    y = torch.view_as_real((from_ri(batch.C) * field) @ from_ri(batch.H_full).mT)
+    found = propose(torch.zeros(1, 3072), torch.tensor(1.0), model._beams(y, batch.C, batch.H_full), dictionary.lobe, 2)
+    for k, place in enumerate((strong, weak)):
+        assert dictionary.lobe[place, found.weights[0, k].argmax()]
 
 
 def test_reference_model_has_the_sizes_of_the_checklist():

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ris_verified.array.folded import FoldedGrid, unfolded
 from ris_verified.estimate.beside import Beside
-from ris_verified.estimate.folded import FoldedGrid, unfolded
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 

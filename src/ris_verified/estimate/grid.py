@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.config import Config
-from ris_verified.estimate.folded import FoldedGrid, folded
 
 
 def spectrum_grid(cfg: Config, dtype: torch.dtype, device: torch.device) -> FoldedGrid:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Complex, Int
 from torch import Tensor
 
+from ris_verified.array.folded import FoldedGrid
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.covariance.low_rank import LowRank
-from ris_verified.estimate.folded import FoldedGrid
 from ris_verified.estimate.grid import spectrum_grid
 from ris_verified.estimate.parameters import to_peaks
 from ris_verified.estimate.result import Peaks

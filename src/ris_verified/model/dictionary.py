@@ -21,13 +21,11 @@ class Dictionary(nn.Module):
         cfg: reads `array`, the field of view of `scene` and `model.dictionary_*`.
 
     Buffers (not stored with the weights; they follow from the configuration):
-        atoms: `N x 2G` float32, real and imaginary parts side by side, G = R·V·H.
         coordinates: `G x 3` float32, azimuth (rad), elevation (rad), 1/range (1/m).
         lobe: `G x G` bool, |a_gᴴa_g'| > N/2: the main lobe around each atom.
         cell: `3` float32, size of a cell in the middle of the view.
     """
 
-    atoms: Tensor
     coordinates: Tensor
     lobe: Tensor
     cell: Tensor
@@ -42,24 +40,6 @@ class Dictionary(nn.Module):
         span = (2 * math.sin(s.azimuth_max), 2 * math.sin(s.elevation_max), 1 / s.range_min - 1 / s.range_max)
         step = [length / count for length, count in zip(span, reversed(self.shape), strict=True)]
         correlation = (a.conj() @ a.T).abs() / a.shape[-1]
-        self.register_buffer("atoms", torch.cat([a.real, a.imag]).T.contiguous(), persistent=False)
         self.register_buffer("coordinates", coordinates.float(), persistent=False)
         self.register_buffer("lobe", correlation > LOBE, persistent=False)
         self.register_buffer("cell", torch.tensor(step), persistent=False)
-
-    def beam_power(self, snapshots: Tensor) -> Tensor:
-        """Return Σ_l |a_gᴴ x_l|² / (N Σ_l ‖x_l‖²).
-
-        Args:
-            snapshots: `B x L x N` complex64.
-
-        Returns:
-            `B x R x V x H` float32 in [0, 1].
-        """
-        real, imag = self.atoms.chunk(2, -1)
-        x, z = snapshots.real, snapshots.imag
-        power = ((x @ real + z @ imag).square() + (z @ real - x @ imag).square()).sum(1)
-        energy = (x.square() + z.square()).sum((1, 2)) * x.shape[-1]
-        share: Tensor = power / energy.clamp_min(torch.finfo(power.dtype).tiny)[:, None]
-        grid: Tensor = share.unflatten(-1, self.shape)
-        return grid

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ris_verified.config import Config
+from ris_verified.model.beams import Beams
 from ris_verified.model.dictionary import Dictionary
 
 
@@ -28,29 +29,54 @@ class Slots:
     k_logits: Tensor
 
 
-def propose(heat: Tensor, lobe: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Choose the strongest atoms of distinct main lobes and the weights inside each lobe.
-
-    The choice is an index and carries no gradient; the weights, a softmax of the heat within the
-    chosen lobe, do.
+@dataclass(frozen=True)
+class Proposals:
+    """Places chosen one after the other, each beside those before it.
 
     Args:
-        heat: `B x G` real.
+        weights: `B x P x G` real, softmax of the heat within each chosen main lobe.
+        peak: `B x P` real, heat at the chosen atom.
+        share: `B x P x 2` real, logarithms of the share of the measurements' energy that the choice explains and
+            of what is left before it.
+    """
+
+    weights: Tensor
+    peak: Tensor
+    share: Tensor
+
+
+def propose(learned: Tensor, prior: Tensor, beams: Beams, lobe: Tensor, count: int) -> Proposals:
+    """Choose the hottest atoms of distinct main lobes; after each choice the measurements are looked at beside it.
+
+    The heat is the learned map plus `prior` times the standardised log gain. The choice is an index and carries no
+    gradient; the weights do.
+
+    Args:
+        learned: `B x G` real.
+        prior: scalar.
+        beams: the measurements.
         lobe: `G x G` bool.
         count: number of proposals P.
 
     Returns:
-        indices `B x P` int64 and weights `B x P x G` real, each row summing to one.
+        `Proposals`.
     """
-    left, indices, weights = heat, [], []
-    low = torch.finfo(heat.dtype).min
-    for _ in range(count):
-        index = left.argmax(-1)
+    log = beams.log_gain()
+    mean, deviation = log.mean(1, keepdim=True), log.std(1, keepdim=True)
+    taken = torch.zeros_like(log, dtype=torch.bool)
+    low, weights, peaks, shares = torch.finfo(learned.dtype).min, [], [], []
+    for number in range(count):
+        heat = learned + prior * (log - mean) / deviation
+        index = heat.masked_fill(taken, low).argmax(-1)
         inside = lobe[index]
-        left = left.masked_fill(inside, low)
-        indices.append(index)
+        taken = taken | inside
         weights.append(heat.masked_fill(~inside, low).softmax(-1))
-    return torch.stack(indices, 1), torch.stack(weights, 1)
+        peaks.append(heat.gather(1, index[:, None])[:, 0])
+        shares.append(torch.stack([log.gather(1, index[:, None])[:, 0], beams.log_left()], -1))
+        if number + 1 < count:
+            beams = beams.beside(index)
+            log = beams.log_gain()
+    return Proposals(torch.stack(weights, 1), torch.stack(peaks, 1), torch.stack(shares, 1))
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -73,7 +99,7 @@ class Head(nn.Module):
         self.sources, self.elements = cfg.scene.sources_max, cfg.array.elements
         self.heat = nn.Conv2d(m.channels, m.dictionary_range, 1)
         self.prior = nn.Parameter(torch.tensor(1.0))
-        self.embed = nn.Linear(m.channels + 4, d)
+        self.embed = nn.Linear(m.channels + 6, d)
         self.context = nn.Linear(m.width, d)
         layer = nn.TransformerDecoderLayer(
             d, m.heads, 4 * d, m.dropout, nn.functional.gelu, batch_first=True, norm_first=True
@@ -83,24 +109,25 @@ class Head(nn.Module):
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
         self.count = _mlp(2 * d, d, self.sources)
 
-    def forward(self, feature_map: Tensor, tokens: Tensor, log_power: Tensor, dictionary: Dictionary) -> Slots:
+    def forward(self, feature_map: Tensor, tokens: Tensor, beams: Beams, dictionary: Dictionary) -> Slots:
         """Return the slots.
 
         Args:
             feature_map: `B x c x V x H` real.
             tokens: `B x T x d` real.
-            log_power: `B x R x V x H` real, standardised log beam power, the heat's prior.
+            beams: the measurements; their log gain is the heat's prior.
             dictionary: the atoms.
         """
-        heat = (self.heat(feature_map).float() + self.prior * log_power).flatten(1)
-        indices, weights = propose(heat, dictionary.lobe, self.sources)
-        coarse = weights @ dictionary.coordinates
-        plane = weights.unflatten(-1, (dictionary.shape[0], -1)).sum(2)
+        learned = self.heat(feature_map).float().flatten(1)
+        with torch.autocast(learned.device.type, enabled=False):
+            found = propose(learned, self.prior, beams, dictionary.lobe, self.sources)
+        coarse = found.weights @ dictionary.coordinates
+        plane = found.weights.unflatten(-1, (dictionary.shape[0], -1)).sum(2)
         local = plane @ feature_map.float().flatten(2).mT
-        peak = heat.gather(1, indices)[..., None]
         scaled = coarse / dictionary.coordinates.abs().amax(0)
         memory = self.context(tokens)
-        slots = self.decoder(self.embed(torch.cat([local, scaled, peak], -1)), memory)
+        peak = found.peak[..., None]
+        slots = self.decoder(self.embed(torch.cat([local, scaled, peak, found.share], -1)), memory)
         shift, power = self.refine(slots).float().split((3, 1), -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1)], -1)
         strength = (power + peak)[..., 0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ris_verified.array.folded import folded
 from ris_verified.array.steering import planar_steering, steering
 from ris_verified.config import Config
 from ris_verified.covariance.predicted import pack_factor
-from ris_verified.covariance.sample import least_squares_snapshots
 from ris_verified.errors import ShapeError
 from ris_verified.model.backbone import Backbone
+from ris_verified.model.beams import Beams
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head, Slots
 from ris_verified.model.output import ModelOutput
@@ -59,23 +60,25 @@ class LocalisationModel(nn.Module):
         if H.shape != y.shape:
             raise ShapeError(f"H {describe(H)}, y {describe(y)}", where="model", expected="equal shapes")
         with torch.autocast(y.device.type, enabled=False):
-            features, log_power = self._features(y, C, H_full)
+            beams = self._beams(y, C, H_full)
+            features = self._features(beams)
         feature_map, tokens = self.backbone(features)
-        slots = self.head(feature_map, tokens, log_power, self.dictionary)
+        slots = self.head(feature_map, tokens, beams, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
 
-    def _features(self, y: Tensor, C: Tensor, H_full: Tensor) -> tuple[Tensor, Tensor]:
-        snapshots = least_squares_snapshots(
-            as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N"), self.cfg
-        )
-        power = self.dictionary.beam_power(snapshots)
-        log = power.clamp_min(torch.finfo(power.dtype).tiny).log()
+    def _beams(self, y: Tensor, C: Tensor, H_full: Tensor) -> Beams:
+        y, H_full, C = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
+        grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
+        return Beams.of(y, H_full, C, grid, self.cfg)
+
+    def _features(self, beams: Beams) -> Tensor:
+        log = beams.log_gain().unflatten(1, self.dictionary.shape)
+        peak = (log - log.amax((1, 2, 3), keepdim=True)).exp()
         log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)
-        peak = power / power.amax((1, 2, 3), keepdim=True)
         where = self.dictionary.coordinates[:, :2].unflatten(0, self.dictionary.shape)[0]
-        where = (where / self.edge[:2]).permute(2, 0, 1).expand(len(y), -1, -1, -1)
-        return torch.cat([log, peak, where], 1), log
+        where = (where / self.edge[:2]).permute(2, 0, 1).expand(len(log), -1, -1, -1)
+        return torch.cat([log, peak, where], 1)
 
     def _factors(self, slots: Slots) -> ModelOutput:
         limit = torch.stack([-self.edge, self.edge])

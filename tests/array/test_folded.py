@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ris_verified.array.folded import TOGETHER, folded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, SceneConfig
-from ris_verified.estimate.folded import TOGETHER, folded
 
 SHAPE = (3, 6, 10)
 PANELS = {"even": (12, 12), "odd": (5, 3), "line": (7, 1)}
