@@ -254,9 +254,10 @@ def _descended(start, data, iterations):
 def test_descent_never_raises_the_objective_and_reports_it(case, iterations):
     start = case.somewhere()
     end, value = _descended(start, case.data(), iterations)
-    assert (value <= _residual(clamped(start, case.cfg), case)).all()
-    again = _residual(end, case)
-    assert torch.allclose(value, again, rtol=1e2 * torch.finfo(case.dtype).eps, atol=0)
+    # The objective alone and with its slopes are two sums of the same terms: equal to rounding.
+    rounding = 1e2 * torch.finfo(case.dtype).eps
+    assert (value <= _residual(clamped(start, case.cfg), case) * (1 + rounding)).all()
+    assert torch.allclose(value, _residual(end, case), rtol=rounding, atol=0)
     assert torch.equal(torch.isnan(end), torch.isnan(start))
     low, high = (v.to(case.dtype) for v in _view(case.cfg.scene))
     assert ((torch.nan_to_num(end, nan=0.2) >= low) & (torch.nan_to_num(end, nan=0.2) <= high)).all()
