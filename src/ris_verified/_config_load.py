@@ -18,7 +18,7 @@ from ris_verified.errors import ConfigError
 if TYPE_CHECKING:
     from ris_verified.config import Config
 
-PRESETS = ("quick", "reference")
+PRESETS = ("quick", "small", "reference")
 HISTORICAL = {
     "HYBRID_COV_BETA": "covariance.beta",
     "C_EPS": "covariance.loading",

@@ -131,8 +131,8 @@ class ModelConfig:
     head_width: int = 448
     head_layers: int = 3
     dropout: float = 0.1
-    dictionary_azimuth: int = 32
-    dictionary_elevation: int = 16
+    dictionary_azimuth: int = 20
+    dictionary_elevation: int = 8
     dictionary_range: int = 6
     residual: bool = True
 
@@ -296,7 +296,7 @@ class Config:
         """Read a TOML file and apply dotted overrides on top of the defaults.
 
         Args:
-            path: a TOML file, the name of a preset (`quick`, `reference`), or None for defaults.
+            path: a TOML file, the name of a preset (`quick`, `small`, `reference`), or None for defaults.
             overrides: texts such as `train.epochs=3`; values are TOML, bare words are strings.
 
         Returns:

@@ -8,14 +8,11 @@ import pytest
 import torch
 
 from ris_verified.array.steering import steering
-from ris_verified.config import ArrayConfig, Config, ModelConfig, SceneConfig
+from ris_verified.config import ArrayConfig, Config, EstimateConfig, ModelConfig, SceneConfig
 from ris_verified.covariance.predicted import predicted_covariance, unpack_factor
-from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InvariantError, ShapeError
 from ris_verified.model.groups import group_sizes, parameter_groups
-from ris_verified.model.heads import propose
 from ris_verified.model.network import build_model
-from ris_verified.shapes import from_ri
 
 TINY = ModelConfig(
     channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, dropout=0.0,
@@ -130,40 +127,17 @@ def test_a_wrong_shape_is_one_error():
         build_model(ODD)(**{**inputs, "H": inputs["H"][:, :2]})
 
 
-def test_proposals_lie_in_distinct_lobes_and_weights_stay_inside():
-    cfg = Config()
-    model, batch = build_model(cfg), draw_batch(cfg, 4, 3)
-    beams, lobe = model._beams(batch.y, batch.C, batch.H_full), model.dictionary.lobe
-    learned = torch.randn(4, 3072, generator=torch.Generator().manual_seed(0))
-    found = propose(learned, torch.tensor(1.0), beams, lobe, 5)
-    assert torch.allclose(found.weights.sum(-1), torch.ones(4, 5))
-    assert found.share[..., 1].diff(dim=1).max() <= 0
-    for each in found.weights:
-        for k, inside in enumerate(each > 0):
-            assert (lobe & inside == inside).all(-1).any()
-            assert all(int(each[k].argmax()) != int(each[j].argmax()) for j in range(k))
-
-
-def test_a_weak_source_is_proposed_once_the_strong_one_is_taken_away():
-    cfg = Config()
-    model, batch = build_model(cfg), draw_batch(cfg, 1, 5)
-    dictionary, strong, weak = model.dictionary, 1000, 2222
-    assert not dictionary.lobe[strong, weak]
-    azimuth, elevation, inverse = dictionary.coordinates[[strong, weak]].double().unbind(-1)
-    a = steering(cfg.array, azimuth, elevation, 1 / inverse).to(torch.complex64)
-    turn = torch.exp(0.7j * torch.arange(16).square())
-    field = a[0] + 0.03 * turn[:, None] * a[1]
-    y = torch.view_as_real((from_ri(batch.C) * field) @ from_ri(batch.H_full).mT)
-    found = propose(torch.zeros(1, 3072), torch.tensor(1.0), model._beams(y, batch.C, batch.H_full), dictionary.lobe, 2)
-    for k, place in enumerate((strong, weak)):
-        assert dictionary.lobe[place, found.weights[0, k].argmax()]
-
-
 def test_reference_model_has_the_sizes_of_the_checklist():
     cfg = Config.load("reference")
     sizes = group_sizes(parameter_groups(build_model(cfg), cfg))
     assert {name: round(size / 1e6, 1) for name, size in sizes.items()} == {"backbone": 8.3, "head": 11.0}
     assert round(sum(sizes.values()) / 1e6, 1) == 19.3
+
+
+def test_the_estimators_settings_do_not_reach_the_model():
+    other = dataclasses.replace(ODD, estimate=EstimateConfig(mle_ridge=1.0, search_summits=1, search_exchanges=0))
+    first, second = (build_model(cfg).eval()(**_inputs(cfg)) for cfg in (ODD, other))
+    assert torch.equal(first.angles, second.angles)
 
 
 def test_groups_are_a_partition_at_four_times_the_rate():
@@ -178,8 +152,8 @@ def test_groups_are_a_partition_at_four_times_the_rate():
 def test_frozen_and_stray_parameters_are_named(spoil):
     model = build_model(ODD)
     if spoil == "freeze":
-        model.head.prior.requires_grad_(False)
+        model.head.trust.requires_grad_(False)
     else:
         model.extra = torch.nn.Parameter(torch.zeros(1))
-    with pytest.raises(InvariantError, match="head.prior" if spoil == "freeze" else "extra"):
+    with pytest.raises(InvariantError, match="head.trust" if spoil == "freeze" else "extra"):
         parameter_groups(model, ODD)

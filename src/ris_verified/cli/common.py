@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified._config_load import PRESETS
 from ris_verified.errors import ConfigError, NoGoError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config`, `--preset` and `--set`."""
     parser.add_argument("--config", metavar="FILE", help="TOML configuration")
-    parser.add_argument("--preset", choices=("quick", "reference"), help="a shipped configuration")
+    parser.add_argument("--preset", choices=PRESETS, help="a shipped configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
 
 

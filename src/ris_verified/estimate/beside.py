@@ -74,6 +74,14 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def beside_nothing(data: Measurement) -> Beside:
+    """Return the measurements themselves, where no source is known yet."""
+    B, L, M = data.y.shape
+    none, nothing = data.y.new_empty(B, L, 0, M), torch.zeros_like(data.energy)
+    noise = data.energy / data.rows
+    return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True)
+
+
 def beside_free(now: Fit, data: Measurement) -> Beside:
     """Return what is left where symbols are free."""
     nothing = torch.zeros_like(data.energy)
@@ -90,23 +98,40 @@ def beside_gaussian(now: Fit, data: Measurement) -> Beside:
     size = power(B).sum((1, 2, 3))
     symbol_power = torch.maximum(data.energy - data.rows * noise, LEAST_SHARE * data.energy) / size
     load = noise / symbol_power
-    whitener, symbols, residual = solved(B, data.y, load[:, None])
+    whitener, symbols, residual = solved(B, data.y, load[:, None, None])
     return Beside(residual, whitener.conj() @ B.mT, symbols, whitener, noise, load, False)
 
 
+def beside_powers(now: Fit, powers: Tensor, noise: Tensor) -> Beside:
+    """Return what is left where each source has a power of its own and a further one is as strong as these.
+
+    Args:
+        now: a fit loaded by noise/powers.
+        powers: `B x K` real.
+        noise: `B` real.
+    """
+    typical = powers.square().sum(1) / powers.sum(1)
+    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, noise / typical, False)
+
+
 def deviance(now: Fit, data: Measurement) -> Tensor:
+    """Return `deviance_of` the columns of a fit, `B` real."""
+    return deviance_of(now.columns, data)
+
+
+def deviance_of(B: Tensor, data: Measurement) -> Tensor:
     """Return minus the log-likelihood with Gaussian symbols of one power, least over that power and the noise.
 
     n log(q/n) + Σ_l log det(I + B_lᴴ B_l/load), q = Σ_l y_lᴴ (I + B_l B_lᴴ/load)⁻¹ y_l.
 
     Args:
-        now: the fit.
+        B: `B x L x M x K` complex, columns B_l.
         data: the measurements.
 
     Returns:
         `B` real, in nats, up to a constant.
     """
-    B, n = now.columns, data.rows
+    n = data.rows
     values, axes = torch.linalg.eigh(B.mH @ B)
     values = values.clamp_min(torch.finfo(values.dtype).tiny)
     seen = power((axes.mH @ (B.mH @ data.y[..., None]))[..., 0])

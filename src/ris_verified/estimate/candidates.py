@@ -16,11 +16,11 @@ DAMPING = 3e-2
 SURE = 6
 
 
-def _summits(volume: Tensor, places: Tensor, count: int) -> Tensor:
-    """Return the grid points of the highest local maxima, `B x count x 3`."""
+def summits(volume: Tensor, count: int) -> Tensor:
+    """Return which points of `B x R x V x H` are the highest local maxima, `B x count` int64."""
     local = torch.nn.functional.max_pool3d(volume[:, None], 3, stride=1, padding=1)[:, 0]
     heights = torch.where(volume == local, volume, 0.0).flatten(1)
-    return places[heights.topk(min(count, heights.shape[1])).indices]
+    return heights.topk(min(count, heights.shape[1])).indices
 
 
 def _seen_at(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor, Tensor]:
@@ -86,16 +86,30 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     return clamped(places + torch.linalg.solve(curvature + torch.diag_embed(lift), slope), data.cfg)
 
 
-def _refined(known: Beside | None, data: Measurement, field: Field | None) -> tuple[Tensor, Tensor]:
+def _promising(known: Beside | None, data: Measurement, field: Field | None) -> tuple[Tensor, Tensor]:
     """Return the most promising places, off the grid, and their gains, `B x T x 3` and `B x T` real."""
     count = data.cfg.estimate.search_summits
     if known is None or field is None:
         grid, volume = first_gain(data)
-        places = _summits(volume, grid.places, SURE * count)
+        places = grid.places[summits(volume, SURE * count)]
         best = _gains(places, known, data).topk(min(count, places.shape[1])).indices
         places = places.gather(1, best[..., None].expand(-1, -1, 3))
     else:
-        places = _summits(gain(known, field), field.grid.places, count)
+        places = field.grid.places[summits(gain(known, field), count)]
+    return refined(places, known, data)
+
+
+def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
+    """Take one step from each place, where that raises its gain in log-likelihood.
+
+    Args:
+        places: `B x T x 3` real, parameters.
+        known: what the sources that are there leave; None is none.
+        data: the measurements.
+
+    Returns:
+        Places and their gains, `B x T x 3` and `B x T` real.
+    """
     stepped = _stepped(places, known, data)
     before, after = _gains(torch.cat([places, stepped], 1), known, data).split(places.shape[1], 1)
     return torch.where((after > before)[..., None], stepped, places), torch.maximum(before, after)
@@ -112,7 +126,7 @@ def strongest(known: Beside | None, data: Measurement, field: Field | None) -> T
     Returns:
         `B x 3` real.
     """
-    places, gains = _refined(known, data, field)
+    places, gains = _promising(known, data, field)
     return places[torch.arange(len(places), device=places.device), gains.argmax(-1)]
 
 
@@ -128,7 +142,7 @@ def best_exchange(now: Tensor, known: Beside, data: Measurement, field: Field) -
     Returns:
         `B x K x 3` real and `B` real.
     """
-    places, _ = _refined(known, data, field)
+    places, _ = _promising(known, data, field)
     gains = _exchanges(places, known, data)
     best, at = gains.flatten(1).max(-1)
     rows = torch.arange(len(at), device=at.device)

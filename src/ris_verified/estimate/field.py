@@ -42,10 +42,10 @@ class Field:
         return Field(self.grid, self.seen, self.energy, self.scenes[chosen])
 
 
-def see(data: Measurement) -> Field:
-    """Return the grid of `estimate.search_*` as the measurements see it."""
+def see(data: Measurement, grid: FoldedGrid | None = None) -> Field:
+    """Return a grid, that of `estimate.search_*` where none is given, as the measurements see it."""
     B, L, M = data.y.shape
-    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device)
+    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device) if grid is None else grid
     places = len(grid.places)
     seen, energy = grid.places.new_empty(B, L, 2 * M, places), grid.places.new_empty(B, L, places)
     # One room for all scenes: fresh memory costs as much as the product.
@@ -70,14 +70,16 @@ def gain(known: Beside, field: Field) -> Tensor:
     return field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
 
 
-def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
-    """Return the grid and about Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² with no source there, `B x R x V x H` real.
+def first_gain(data: Measurement, grid: FoldedGrid | None = None) -> tuple[FoldedGrid, Tensor]:
+    """Return a grid and about Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² with no source there, `B x R x V x H` real.
+
+    Where no grid is given it is that of the search, finer.
 
     Back-projection makes the numerator one product a snapshot; of the denominator the strongest directions
     of the channel are followed, the rest is its mean.
     """
     s = data.cfg.scene
-    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER)
+    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER) if grid is None else grid
     back = (data.y.conj()[:, :, None] @ data.Phi.unflatten(1, data.y.shape[1:]))[:, :, 0]
     Phi = data.Phi.unflatten(1, (s.snapshots, s.antennas))
     # Codes have unit modulus, so all Φ_l share the left singular vectors of H.

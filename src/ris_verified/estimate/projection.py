@@ -67,12 +67,12 @@ class Fit:
 
 
 def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the symbols s of least ‖y_l − B_l s‖² + load ‖s‖², with what made them and what they leave.
+    """Return the symbols s of least ‖y_l − B_l s‖² + Σ_k load_k |s_k|², with what made them and what they leave.
 
     Args:
         columns: `B x L x M x K` complex, B_l.
         y: `B x L x M` complex.
-        load: `B x L` or `B x 1` real.
+        load: `B x L x K` real, or what expands to it.
 
     Returns:
         The inverse Cholesky factor of B_lᴴ B_l + load, `B x L x K x K`; symbols `B x L x K`; residual `B x L x M`.
@@ -80,13 +80,13 @@ def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Te
     adjoint = columns.mH
     gram = adjoint @ columns
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-    factor = torch.linalg.cholesky_ex(gram + load[..., None, None] * identity)[0]
+    factor = torch.linalg.cholesky_ex(gram + load[..., None] * identity)[0]
     whitener = torch.linalg.solve_triangular(factor, identity, upper=False)
     symbols = whitener.mH @ (whitener @ (adjoint @ y[..., None]))
     return whitener, symbols[..., 0], y - (columns @ symbols)[..., 0]
 
 
-def fit(parameters: Tensor, data: Measurement) -> Fit:
+def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fit:
     """Solve for the symbols at given positions and linearise around them.
 
     The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by `estimate.mle_ridge`, and by
@@ -105,7 +105,7 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     seen = data.seen(with_slopes(parameters, data.cfg.array).flatten(1, 2).mT).unflatten(-1, (K, 4))
     # Strided columns make batched products of this size several times slower.
     columns, tangents = seen[..., 0].contiguous(), seen[..., 1:]
-    cost, whitener, symbols, residual = _projected(columns, data)
+    cost, whitener, symbols, residual = _projected(columns, data, load)
     D = (tangents * symbols[:, :, None, :, None]).flatten(-2)
     inside = (whitener @ (columns.mH @ D)).flatten(1, 2)
     D = D.flatten(1, 2)
@@ -115,12 +115,13 @@ def fit(parameters: Tensor, data: Measurement) -> Fit:
     return Fit(parameters, cost, curvature, slope, columns, whitener, symbols, residual)
 
 
-def _projected(columns: Tensor, data: Measurement) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _projected(columns: Tensor, data: Measurement, load: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     _, _, M, K = columns.shape
     size = power(columns).sum((2, 3)) / K
-    weight = data.cfg.estimate.mle_ridge
-    whitener, symbols, residual = solved(columns, data.y, 8 * torch.finfo(size.dtype).eps * M * size + weight)
-    cost = power(residual).sum((1, 2)) + weight * power(symbols).sum((1, 2))
+    weight = data.cfg.estimate.mle_ridge + (size.new_zeros(1, K) if load is None else load)
+    rounding = 8 * torch.finfo(size.dtype).eps * M * size
+    whitener, symbols, residual = solved(columns, data.y, rounding[..., None] + weight[:, None])
+    cost = power(residual).sum((1, 2)) + (weight[:, None] * power(symbols)).sum((1, 2))
     return cost, whitener, symbols, residual
 
 

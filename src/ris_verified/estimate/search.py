@@ -56,10 +56,11 @@ def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
     Free symbols propose first: where a source is missing, what it leaves is no noise, and the noise that a
     prior on the symbols is weighed against would be taken for too much.
     """
-    return _settled(_settled(now, data, field, beside_free), data, field, beside_gaussian)
+    return exchanged_by(beside_gaussian, exchanged_by(beside_free, now, data, field), data, field)
 
 
-def _settled(now: Fit, data: Measurement, field: Field, beside: Callable[[Fit, Measurement], Beside]) -> Fit:
+def exchanged_by(beside: Callable[[Fit, Measurement], Beside], now: Fit, data: Measurement, field: Field) -> Fit:
+    """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood."""
     scenes, part, cost = torch.arange(len(now.rss), device=now.rss.device), now, deviance(now, data)
     for _ in range(data.cfg.estimate.search_exchanges):
         changed, gain = best_exchange(part.parameters, beside(part, data), data, field)

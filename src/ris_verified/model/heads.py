@@ -1,4 +1,4 @@
-"""Proposals on the dictionary and the slots that become sources."""
+"""The heat that helps to propose sources, and the decoder that turns proposals into slots."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ris_verified.config import Config
-from ris_verified.model.beams import Beams
 from ris_verified.model.dictionary import Dictionary
+from ris_verified.model.proposals import Proposals
+
+# Coordinates and their sigmas, power, weight of the choice, gain and noise.
+FACTS = 10
+# Of the logarithm of a sigma over a cell.
+WIDEST = 8.0
 
 
 @dataclass(frozen=True)
@@ -29,56 +34,6 @@ class Slots:
     k_logits: Tensor
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """Places chosen one after the other, each beside those before it.
-
-    Args:
-        weights: `B x P x G` real, softmax of the heat within each chosen main lobe.
-        peak: `B x P` real, heat at the chosen atom.
-        share: `B x P x 2` real, logarithms of the share of the measurements' energy that the choice explains and
-            of what is left before it.
-    """
-
-    weights: Tensor
-    peak: Tensor
-    share: Tensor
-
-
-def propose(learned: Tensor, prior: Tensor, beams: Beams, lobe: Tensor, count: int) -> Proposals:
-    """Choose the hottest atoms of distinct main lobes; after each choice the measurements are looked at beside it.
-
-    The heat is the learned map plus `prior` times the standardised log gain. The choice is an index and carries no
-    gradient; the weights do.
-
-    Args:
-        learned: `B x G` real.
-        prior: scalar.
-        beams: the measurements.
-        lobe: `G x G` bool.
-        count: number of proposals P.
-
-    Returns:
-        `Proposals`.
-    """
-    log = beams.log_gain()
-    mean, deviation = log.mean(1, keepdim=True), log.std(1, keepdim=True)
-    taken = torch.zeros_like(log, dtype=torch.bool)
-    low, weights, peaks, shares = torch.finfo(learned.dtype).min, [], [], []
-    for number in range(count):
-        heat = learned + prior * (log - mean) / deviation
-        index = heat.masked_fill(taken, low).argmax(-1)
-        inside = lobe[index]
-        taken = taken | inside
-        weights.append(heat.masked_fill(~inside, low).softmax(-1))
-        peaks.append(heat.gather(1, index[:, None])[:, 0])
-        shares.append(torch.stack([log.gather(1, index[:, None])[:, 0], beams.log_left()], -1))
-        if number + 1 < count:
-            beams = beams.beside(index)
-            log = beams.log_gain()
-    return Proposals(torch.stack(weights, 1), torch.stack(peaks, 1), torch.stack(shares, 1))
-
-
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     last = nn.Linear(hidden, outputs)
     nn.init.normal_(last.weight, std=0.02 / hidden**0.5)
@@ -87,7 +42,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Heat over the dictionary, proposals from it, and a decoder that refines them together.
+    """Heat over the dictionary, and a decoder that judges and refines the proposals together.
 
     Args:
         cfg: reads `model`, `array.elements` and `scene.sources_max`.
@@ -98,8 +53,10 @@ class Head(nn.Module):
         m, d = cfg.model, cfg.model.head_width
         self.sources, self.elements = cfg.scene.sources_max, cfg.array.elements
         self.heat = nn.Conv2d(m.channels, m.dictionary_range, 1)
-        self.prior = nn.Parameter(torch.tensor(1.0))
-        self.embed = nn.Linear(m.channels + 6, d)
+        # Nothing is known better than by the measurements before something is learned.
+        nn.init.zeros_(self.heat.weight)
+        self.trust = nn.Parameter(torch.tensor(0.3))
+        self.embed = nn.Linear(m.channels + FACTS, d)
         self.context = nn.Linear(m.width, d)
         layer = nn.TransformerDecoderLayer(
             d, m.heads, 4 * d, m.dropout, nn.functional.gelu, batch_first=True, norm_first=True
@@ -107,32 +64,29 @@ class Head(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
         self.refine = _mlp(d, d, 4)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
-        self.count = _mlp(2 * d, d, self.sources)
+        self.count = _mlp(2 * d + 2 * self.sources + 1, d, self.sources)
 
-    def forward(self, feature_map: Tensor, tokens: Tensor, beams: Beams, dictionary: Dictionary) -> Slots:
+    def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
 
         Args:
             feature_map: `B x c x V x H` real.
             tokens: `B x T x d` real.
-            beams: the measurements; their log gain is the heat's prior.
-            dictionary: the atoms.
+            found: the proposals.
+            dictionary: gives the scale of a coordinate.
         """
-        learned = self.heat(feature_map).float().flatten(1)
-        with torch.autocast(learned.device.type, enabled=False):
-            found = propose(learned, self.prior, beams, dictionary.lobe, self.sources)
-        coarse = found.weights @ dictionary.coordinates
-        plane = found.weights.unflatten(-1, (dictionary.shape[0], -1)).sum(2)
-        local = plane @ feature_map.float().flatten(2).mT
-        scaled = coarse / dictionary.coordinates.abs().amax(0)
+        facts = _facts(found, dictionary)
+        cell = found.cell[:, None].expand(-1, feature_map.shape[1], -1)
+        local = feature_map.float().flatten(2).gather(2, cell).mT
         memory = self.context(tokens)
-        peak = found.peak[..., None]
-        slots = self.decoder(self.embed(torch.cat([local, scaled, peak, found.share], -1)), memory)
+        slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
         shift, power = self.refine(slots).float().split((3, 1), -1)
-        pooled = torch.cat([slots.mean(1), memory.mean(1)], -1)
-        strength = (power + peak)[..., 0]
+        strength = found.log_power + self.trust * found.log_chosen + power[..., 0]
+        evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, None]], -1)
+        pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
-            coarse + dictionary.cell * shift,
+            # In units of one sigma: what is known well is not moved far.
+            found.parameters + torch.minimum(found.sigma, dictionary.cell) * shift,
             strength.log_softmax(-1),
             self._residual(slots),
             self.count(pooled).float(),
@@ -144,3 +98,16 @@ class Head(nn.Module):
         flat: Tensor = self.residual(slots)
         shaped: Tensor = flat.float().unflatten(-1, (2, self.elements, 2))
         return shaped
+
+
+def _tamed(gain: Tensor) -> Tensor:
+    return gain.asinh()
+
+
+def _facts(found: Proposals, dictionary: Dictionary) -> Tensor:
+    """Return what is known of each proposal as numbers of about one, `B x K x FACTS` real."""
+    scaled = found.parameters / dictionary.coordinates.abs().amax(0)
+    width = (found.sigma / dictionary.cell).log().clamp(-WIDEST, WIDEST)
+    noise = found.noise[:, None].expand_as(found.gain)
+    single = torch.stack([found.log_power, found.log_chosen, _tamed(found.gain), noise], -1)
+    return torch.cat([scaled, width, single], -1)

@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
-from ris_verified.array.folded import folded
+from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.array.steering import planar_steering, steering
-from ris_verified.config import Config
+from ris_verified.config import Config, EstimateConfig
 from ris_verified.covariance.predicted import pack_factor
 from ris_verified.errors import ShapeError
+from ris_verified.estimate.field import first_gain
+from ris_verified.estimate.measurement import Measurement
 from ris_verified.model.backbone import Backbone
-from ris_verified.model.beams import Beams
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head, Slots
 from ris_verified.model.output import ModelOutput
+from ris_verified.model.proposals import propose
 from ris_verified.shapes import as_complex, describe, from_ri
 
 
 class LocalisationModel(nn.Module):
     """CNN and transformer over back-projected snapshots, with factor heads on the steering manifold.
 
-    Features: the ridge least-squares snapshots' power on a dictionary of steering vectors. Each of
-    K_MAX slots is an expectation of position within one main lobe of the dictionary, refined by a
-    decoder. Its factors are the plane wave of the chosen direction (times the root of the slot's
-    power) and the curvature at that direction and range, so that their product is the exact steering
-    vector, plus a small learned residual.
+    Features: the likelihood gain of whitened measurements on a dictionary of steering vectors. Each of
+    K_MAX slots is a proposal, which a decoder moves by what it is uncertain and whose power it judges.
+    Its factors are the plane wave of its direction (times the root of the slot's power) and the
+    curvature at that direction and range, so that their product is the exact steering vector, plus a
+    small learned residual.
 
     Args:
-        cfg: reads `array`, `scene`, `covariance.ridge` and `model`.
+        cfg: reads `array`, `scene` and `model`.
     """
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
+        # Weights learn what the search proposes at its defaults; an estimator set otherwise must not change that.
+        self.plain = dataclasses.replace(cfg, estimate=EstimateConfig())
         self.dictionary = Dictionary(cfg)
         self.backbone = Backbone(2 * cfg.model.dictionary_range + 2, cfg.model)
         self.head = Head(cfg)
@@ -59,21 +65,23 @@ class LocalisationModel(nn.Module):
         """
         if H.shape != y.shape:
             raise ShapeError(f"H {describe(H)}, y {describe(y)}", where="model", expected="equal shapes")
+        y, H_full, C = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
+        grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
         with torch.autocast(y.device.type, enabled=False):
-            beams = self._beams(y, C, H_full)
-            features = self._features(beams)
+            features = self._features(y, H_full, C, grid)
         feature_map, tokens = self.backbone(features)
-        slots = self.head(feature_map, tokens, beams, self.dictionary)
+        with torch.autocast(y.device.type, enabled=False):
+            heat = self.head.heat(feature_map.float())
+            data = Measurement.of(y, H_full, C, self.plain)
+            found = propose(heat, data, grid, self.dictionary.lobe, self.cfg.scene.sources_max)
+        slots = self.head(feature_map, tokens, found, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
 
-    def _beams(self, y: Tensor, C: Tensor, H_full: Tensor) -> Beams:
-        y, H_full, C = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
-        grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
-        return Beams.of(y, H_full, C, grid, self.cfg)
-
-    def _features(self, beams: Beams) -> Tensor:
-        log = beams.log_gain().unflatten(1, self.dictionary.shape)
+    def _features(self, y: Tensor, H_full: Tensor, C: Tensor, grid: FoldedGrid) -> Tensor:
+        whitener = _whitener(H_full)
+        gain = first_gain(Measurement.of(y @ whitener.mT, whitener @ H_full, C, self.plain), grid)[1]
+        log = gain.clamp_min(torch.finfo(gain.dtype).tiny).log()
         peak = (log - log.amax((1, 2, 3), keepdim=True)).exp()
         log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)
         where = self.dictionary.coordinates[:, :2].unflatten(0, self.dictionary.shape)[0]
@@ -96,6 +104,14 @@ class LocalisationModel(nn.Module):
             pack_factor(angle.mT), pack_factor(distance.mT), slots.k_logits,
             torch.stack([azimuth, elevation], -1), range,
         )  # fmt: skip
+
+
+def _whitener(H_full: Tensor) -> Tensor:
+    """Return (S² + mean S²)^(−1/2) Uᴴ of H = U S Vᴴ: directions of about equal strength, as far as noise allows."""
+    values, left = torch.linalg.eigh(H_full @ H_full.mH)
+    lifted = values.clamp_min(0) + values.mean(-1, keepdim=True)
+    whitener: Tensor = lifted.rsqrt()[..., None] * left.mH
+    return whitener
 
 
 def build_model(cfg: Config) -> LocalisationModel:

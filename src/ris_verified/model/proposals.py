@@ -1,0 +1,188 @@
+"""Candidate sources, added one after the other where the likelihood and the learned heat together are highest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ris_verified.array.folded import FoldedGrid
+from ris_verified.array.steering import steering
+from ris_verified.estimate.beside import Beside, beside_gaussian, beside_nothing, beside_powers, deviance_of
+from ris_verified.estimate.candidates import refined, summits
+from ris_verified.estimate.descent import improved
+from ris_verified.estimate.field import Field, gain, see
+from ris_verified.estimate.measurement import Measurement, power
+from ris_verified.estimate.powers import source_powers
+from ris_verified.estimate.projection import Fit, fit
+from ris_verified.estimate.search import exchanged_by
+
+# Scenes whose fields are held at once.
+TOGETHER = 32
+# Sources proposed beyond K_MAX; the weakest are dropped.
+MORE = 1
+# Rounds of the powers, and joint steps at the end.
+ROUNDS, FINAL = 3, 3
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """K_MAX places, the strongest first, refined jointly.
+
+    Args:
+        parameters: `B x K x 3` real, azimuth, elevation (rad), 1/range (1/m).
+        sigma: `B x K x 3` real, their Cramér–Rao bounds, in their units.
+        log_power: `B x K` real, logarithm of the share of power.
+        log_chosen: `B x K` real, logarithm of the weight of the choice among its rivals; carries the heat's gradient.
+        gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
+        noise: `B` real, logarithm of the noise's share of the energy.
+        cell: `B x K` int64, where in a plane of the dictionary each was chosen.
+    """
+
+    parameters: Tensor
+    sigma: Tensor
+    log_power: Tensor
+    log_chosen: Tensor
+    gain: Tensor
+    noise: Tensor
+    cell: Tensor
+
+
+def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
+    """Add one source after the other, each beside those before it, and refine all after every addition.
+
+    A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, plus the learned
+    heat, both in nats. The choice is an index and carries no gradient; its weight among the other summits does.
+
+    Args:
+        heat: `B x R x V x H` real.
+        data: the measurements.
+        grid: the dictionary.
+        lobe: `G x G` bool, main lobes; the heat of a lobe counts once.
+        count: number of sources to propose.
+
+    Returns:
+        `Proposals`.
+    """
+    parts = [
+        _proposed(heat[first : first + TOGETHER], data.only(slice(first, first + TOGETHER)), grid, lobe, count)
+        for first in range(0, len(heat), TOGETHER)
+    ]
+    return Proposals(*(torch.cat([vars(part)[field.name] for part in parts]) for field in fields(Proposals)))
+
+
+def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
+    field = see(data, grid)
+    added, cell, chosen = _added(heat, data, field, lobe, count + MORE)
+    rank = added.powers.argsort(-1, descending=True)[:, :count]
+    now = added.ranked(rank)
+    now = _settled(_exchanged(now, data, field), data, now.powers, now.noise)
+    for _ in range(FINAL - 1):
+        now = _settled(now.place, data, now.powers, now.noise)
+    last = now.powers.argsort(-1, descending=True)
+    now, rank = now.ranked(last), rank.gather(1, last)
+    return Proposals(
+        now.place,
+        _sigma(now),
+        now.powers.log().log_softmax(-1),
+        chosen.gather(1, rank),
+        -_costs(now, data).diff(dim=0).mT,
+        (now.noise * data.rows / data.energy).log(),
+        cell.gather(1, rank),
+    )
+
+
+@dataclass(frozen=True)
+class _State:
+    """Sources with powers of their own."""
+
+    place: Tensor
+    columns: Tensor
+    curvature: Tensor
+    powers: Tensor
+    noise: Tensor
+
+    def ranked(self, rank: Tensor) -> _State:
+        """Return some of the sources in another order, `B x K` int64."""
+        each = (3 * rank[..., None] + torch.arange(3, device=rank.device)).flatten(1)
+        across = self.curvature.gather(1, each[..., None].expand(-1, -1, self.curvature.shape[2]))
+        return _State(
+            self.place.gather(1, rank[..., None].expand(-1, -1, 3)),
+            self.columns.gather(3, rank[:, None, None].expand(-1, *self.columns.shape[1:3], -1)),
+            across.gather(2, each[:, None].expand(-1, each.shape[1], -1)),
+            self.powers.gather(1, rank),
+            self.noise,
+        )
+
+
+def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: int) -> tuple[_State, Tensor, Tensor]:
+    """Add sources one after the other.
+
+    Returns:
+        The state, and of each source where in a plane it was chosen and with what log weight.
+    """
+    noise, learned = data.energy / data.rows, heat.flatten(1)
+    cells, weights, taken = [], [], torch.zeros_like(learned, dtype=torch.bool)
+    place, powers, known = noise.new_zeros(len(noise), 0, 3), noise[:, None][:, :0], beside_nothing(data)
+    for _ in range(count):
+        new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
+        now, fitted = _stepped(torch.cat([place, new], 1), data, powers, noise)
+        place, powers, noise, taken = now.place, now.powers, now.noise, taken | lobe[index]
+        known = beside_powers(fitted, powers, noise)
+        cells.append(index % (heat.shape[2] * heat.shape[3]))
+        weights.append(weight)
+    return now, torch.stack(cells, 1), torch.stack(weights, 1)
+
+
+def _exchanged(now: _State, data: Measurement, field: Field) -> Tensor:
+    """Let the strongest sources, as many as the likelihood speaks for, change places with better ones."""
+    order, place = _costs(now, data)[1:].argmin(0) + 1, now.place.clone()
+    for k in order.unique().tolist():
+        scenes = torch.nonzero(order == k)[:, 0]
+        part = data.only(scenes)
+        start = fit(place[scenes, :k], part)
+        place[scenes, :k] = exchanged_by(beside_gaussian, start, part, field.only(scenes)).parameters
+    return place
+
+
+def _costs(now: _State, data: Measurement) -> Tensor:
+    """Return minus the log-likelihood of the first 0, 1, … sources, symbols of one power, `K + 1 x B` real."""
+    return torch.stack([deviance_of(now.columns[..., :k], data) for k in range(now.columns.shape[-1] + 1)])
+
+
+def _settled(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) -> _State:
+    return _stepped(place, data, powers, noise)[0]
+
+
+def _stepped(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) -> tuple[_State, Fit]:
+    """Take one joint step with symbols of the likeliest powers; a new source begins with all of the energy."""
+    azimuth, elevation, inverse = place.unbind(-1)
+    columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+    every = data.energy[:, None] / power(columns).sum((1, 2))
+    powers = torch.cat([powers, every[:, powers.shape[1] :]], 1)
+    powers, noise = source_powers(columns, data, powers, noise, ROUNDS)
+    load = noise[:, None] / powers
+    now = improved(fit(place, data, load), data, load)
+    return _State(now.parameters, now.columns, now.curvature, powers, noise), now
+
+
+def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the place `B x 1 x 3`, its grid point `B` and the log weight `B` among the summits."""
+    volume = gain(known, field)
+    rivals = summits(volume + heat.view_as(volume), data.cfg.estimate.search_summits)
+    places, gains = refined(field.grid.places[rivals], known, data)
+    score = gains + heat.gather(1, rivals)
+    best = score.argmax(-1, keepdim=True)
+    place = places.gather(1, best[..., None].expand(-1, -1, 3))
+    return place, rivals.gather(1, best)[:, 0], score.log_softmax(-1).gather(1, best)[:, 0]
+
+
+def _sigma(now: _State) -> Tensor:
+    curvature = now.curvature
+    size = torch.diagonal(curvature, dim1=-2, dim2=-1)
+    floor = torch.finfo(size.dtype).eps * size.amax(-1, keepdim=True) + torch.finfo(size.dtype).tiny
+    inverse = torch.linalg.inv_ex(curvature + torch.diag_embed(floor))[0]
+    variance = torch.diagonal(inverse, dim1=-2, dim2=-1).clamp_min(torch.finfo(size.dtype).tiny)
+    sigma: Tensor = (0.5 * now.noise[:, None] * variance).sqrt().unflatten(-1, (-1, 3))
+    return sigma

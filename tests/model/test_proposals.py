@@ -1,0 +1,93 @@
+"""Proposals on drawn scenes: they find what is there, say how sure they are, and scenes do not mix."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ris_verified.array.folded import folded
+from ris_verified.config import Config, SceneConfig
+from ris_verified.data.dataset import draw_batch
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.parameters import limits
+from ris_verified.model import proposals as module
+from ris_verified.model.dictionary import Dictionary
+from ris_verified.model.proposals import propose
+from ris_verified.shapes import from_ri
+
+COUNT = 3
+
+
+def _proposed(cfg, count=4, heat=None, key=3):
+    batch, dictionary = draw_batch(cfg, count, key), Dictionary(cfg)
+    data = Measurement.of(from_ri(batch.y), from_ri(batch.H_full), from_ri(batch.C), cfg)
+    grid = folded(cfg.array, cfg.scene, dictionary.shape, torch.float32, torch.device("cpu"))
+    heat = torch.zeros(count, *dictionary.shape) if heat is None else heat
+    return batch, data, propose(heat, data, grid, dictionary.lobe, COUNT)
+
+
+def _scenes(K, snr, **more):
+    return Config(scene=SceneConfig(sources_min=K, sources_max=K, snr_db_min=snr, snr_db_max=snr, **more))
+
+
+@pytest.mark.parametrize("symbols", ["varying", "constant"])
+@pytest.mark.parametrize("K", [1, 3])
+def test_strong_sources_are_found_within_their_sigma_and_hold_the_power(K, symbols):
+    cfg = _scenes(K, 30.0, symbols=symbols)
+    batch, _, found = _proposed(cfg, 8)
+    strongest = found.log_power.topk(K).indices[..., None].expand(-1, -1, 3)
+    true = torch.stack([batch.ptr[..., 0], batch.ptr[..., 1], 1 / batch.ptr[..., 2]], -1)[:, :K]
+    error = (found.parameters.gather(1, strongest)[:, :, None] - true[:, None]).abs()
+    sigma = found.sigma.gather(1, strongest)[:, :, None]
+    near = (error / sigma).amax(-1).amin(1)
+    # Of 24 coordinates and more, one in a thousand lies beyond 5 sigma; one scene may be a failed search.
+    assert ((near < 5).all(-1)).sum() >= 7
+    assert (found.log_power.exp().topk(K).values.sum(-1) > 0.9).sum() >= 7
+
+
+def test_gains_tell_how_many_there_are():
+    _, _, found = _proposed(_scenes(2, 20.0), 8)
+    assert (found.gain[:, :2] > 0).all()
+    assert (found.gain[:, 2] < found.gain[:, :2].amin(1)).all()
+    assert (found.gain[:, 2] < 3).sum() >= 7
+
+
+def test_every_figure_is_finite_and_in_the_view():
+    cfg = _scenes(3, -5.0)
+    _, _, found = _proposed(cfg)
+    for name, value in vars(found).items():
+        assert torch.isfinite(value).all(), name
+    low, high = limits(cfg, found.parameters)
+    assert ((found.parameters >= low) & (found.parameters <= high)).all()
+    assert torch.allclose(found.log_power.exp().sum(-1), torch.ones(4))
+    assert (found.log_chosen <= 0).all()
+    assert (found.noise <= 0).all()
+
+
+def test_power_of_ten_in_the_measurements_changes_nothing():
+    cfg = _scenes(2, 10.0)
+    _, data, found = _proposed(cfg)
+    dictionary = Dictionary(cfg)
+    grid = folded(cfg.array, cfg.scene, dictionary.shape, torch.float32, torch.device("cpu"))
+    # A power of two is exact in floating point.
+    louder = dataclasses.replace(data, y=data.y * 1024)
+    again = propose(torch.zeros(4, *dictionary.shape), louder, grid, dictionary.lobe, COUNT)
+    assert torch.allclose(found.parameters, again.parameters, rtol=0, atol=1e4 * torch.finfo(torch.float32).eps)
+
+
+def test_heat_moves_the_choice_and_receives_a_gradient(monkeypatch):
+    # Else what the heat alone spoke for is dropped again.
+    monkeypatch.setattr(module, "MORE", 0)
+    cfg = _scenes(1, -5.0)
+    shape = Dictionary(cfg).shape
+    heat = torch.zeros(4, *shape)
+    heat[:, 1, 2, 3] = 1e4
+    hot = _proposed(cfg, heat=heat)[2]
+    assert (hot.cell == 2 * shape[2] + 3).any(-1).all()
+    level = torch.zeros(4, *shape, requires_grad=True)
+    (slope,) = torch.autograd.grad(_proposed(cfg, heat=level)[2].log_chosen.sum(), level)
+    # Weights of a softmax: what the chosen gains, its rivals lose.
+    assert (slope.flatten(1).amax(1) > 0).all()
+    assert (slope.flatten(1).sum(1).abs() <= 100 * torch.finfo(torch.float32).eps).all()
