@@ -22,6 +22,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/spectra.py
 	$(BIN)/python benchmarks/covariance.py
 	$(BIN)/python benchmarks/ablation.py
+	$(BIN)/python benchmarks/watching.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick

@@ -28,7 +28,14 @@ def folder(tmp_path_factory):
 
 
 def test_launch_leaves_what_it_promises(folder):
-    names = ("data/manifest.json", "audit.json", "train/weights.safetensors", "train/log.jsonl", "report.html")
+    names = (
+        "data/manifest.json",
+        "audit.json",
+        "train/weights.safetensors",
+        "train/log.jsonl",
+        "report.html",
+        "train/summary.html",
+    )
     assert all((folder / name).stat().st_size > 0 for name in names)
     for picture in ("train/curves.png", "evaluation.png"):
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")

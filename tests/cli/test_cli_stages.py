@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,31 @@ def test_a_waiver_lets_training_go_on_and_is_logged(
     assert main(asked) == 0
     assert "a drill" in capsys.readouterr().err.replace("\n", " ")
     assert (out / "weights.safetensors").exists()
+
+
+def test_tensorboard_that_is_not_there_stops_training_before_the_audit(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    asked = ["train", "--config", tiny, "--data", str(tmp_path), "--out", str(tmp_path / "out"), "--tensorboard"]
+    assert main(asked) == 2
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "pip install 'ris-verified[tensorboard]'" in printed
+    assert verdict["data"] == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_leaves_a_summary_and_events_where_they_are_asked_for(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tensorboard")
+    data, out = tmp_path / "data", tmp_path / "out"
+    main(["generate", "--config", tiny, "--out", str(data)])
+    assert main(["train", "--config", tiny, "--data", str(data), "--out", str(out), "--tensorboard"]) == 0
+    assert str(out / "summary.html") in capsys.readouterr().out
+    assert f"tensorboard --logdir {out / 'tensorboard'}" in (out / "summary.html").read_text("utf-8")
+    assert list((out / "tensorboard").iterdir())
 
 
 def test_weights_bring_their_own_configuration(

@@ -1,12 +1,10 @@
-"""What every command shares: configuration options, progress and the audit gate."""
+"""What every command shares: configuration options, results and the audit gate."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,44 +50,6 @@ def say(text: str) -> None:
     """Write one line of results to standard output."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-@contextmanager
-def progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar with rate and time left on a terminal; yields a function (done, total, note)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, note="")
-
-        def update(done: int, total: int, note: str) -> None:
-            bar.update(task, completed=done, total=total, note=note)
-
-        yield update
-
-
-def log_to_terminal() -> None:
-    """Show what the library logs, on standard error, above progress bars."""
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=Console(stderr=True), show_path=False, show_level=False, markup=False)
-    logger = logging.getLogger("ris_verified")
-    logger.handlers = [handler]
-    logger.setLevel(logging.INFO)
 
 
 def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = None) -> Report:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ris_verified.cli.common import add_config, configuration, gate, log_to_terminal, progress, say
+from ris_verified.cli.common import add_config, configuration, gate, say
+from ris_verified.cli.terminal import log_to_terminal, progress
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,9 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ris_verified.cli.common import add_config, configuration, gate, log_to_terminal, progress, say
+from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
+from ris_verified.cli.terminal import log_to_terminal, progress
 from ris_verified.errors import InputError
 
 
@@ -45,20 +46,26 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
     add_config(parser)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="written by generate")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives weights, log and curves")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives weights, log and summary.html")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events into DIR/tensorboard")
     parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
 
 
 def run_train(args: argparse.Namespace) -> int:
     """Audit, then train."""
     from ris_verified.pipeline import Pipeline
+    from ris_verified.train.board import writer_class
 
+    if args.tensorboard:
+        # Before an audit that takes its time.
+        writer_class()
     pipeline = Pipeline.default(configuration(args))
     log_to_terminal()
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
-        result = pipeline.train(pipeline, args.data, args.out, progress=bar)
+        result = pipeline.train(pipeline, args.data, args.out, progress=bar, tensorboard=args.tensorboard)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
+    say(f"read {args.out / 'summary.html'}")
     return 0
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 
-from ris_verified.cli.common import configuration, progress, say
+from ris_verified.cli.common import configuration, say
+from ris_verified.cli.terminal import progress
 from ris_verified.errors import InputError
 
 # Option by field of Axes.

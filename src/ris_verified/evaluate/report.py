@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import jinja2
 from ris_verified.errors import DataError
 from ris_verified.evaluate.table import COLUMNS, LEGEND, learning_notes, method_rows
 from ris_verified.files import atomic_write
+from ris_verified.page import embedded, templates
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -40,9 +40,9 @@ def write_report(folder: Path) -> Path:
     """
     audit, figures = _read(folder / "audit.json"), _read(folder / "evaluation.json")
     pictures = {"Evaluation": folder / "evaluation.png", "Training": folder / "train" / "curves.png"}
-    shown = [(name, base64.b64encode(path.read_bytes()).decode()) for name, path in pictures.items() if path.is_file()]
+    shown = [(name, embedded(path.read_bytes())) for name, path in pictures.items() if path.is_file()]
     results = audit["results"]
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("ris_verified.evaluate", "."), autoescape=True)
+    environment = jinja2.Environment(loader=templates("ris_verified.evaluate"), autoescape=True)
     page = environment.get_template("report.html.j2").render(
         verdict=audit["verdict"],
         checks=len(results),

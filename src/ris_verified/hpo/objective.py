@@ -13,7 +13,7 @@ import torch
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.loop import Progress
+from ris_verified.train.watch import Progress
 
 
 def objective(

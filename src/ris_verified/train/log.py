@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ class TrainingLog:
 
     Args:
         path: the file; begun anew.
+        heard: called with the records that were just written; may be None.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
+        self.path, self._heard = path, heard
         self._pending: list[tuple[int, StepReport]] = []
         path.write_text("", encoding="utf-8")
 
@@ -42,6 +44,8 @@ class TrainingLog:
     def _write(self, *records: dict[str, Any]) -> None:
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
+        if self._heard and records:
+            self._heard(list(records))
 
 
 def _line(number: int, report: StepReport) -> dict[str, Any]:

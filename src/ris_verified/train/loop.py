@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.board import Board
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
 from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
+from ris_verified.train.summary import write_summary
+from ris_verified.train.watch import Progress, Watch
 from ris_verified.train.weights import save_model
 
-Progress = Callable[[int, int, str], None]
 logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
 
@@ -34,7 +36,7 @@ class TrainResult:
     Args:
         model: the best validated weights, in evaluation mode.
         weights: their file.
-        history: one record an epoch: epoch, step, train loss, validation figures, rate, seconds.
+        history: one record an epoch: epoch, step, train loss, validation figures, rate, skipped steps so far.
         best_epoch: 1-based epoch of the weights, chosen by validated subspace capture.
         skipped: steps skipped for non-finite numbers.
         scenes_per_second: training scenes over time in steps, validation excluded.
@@ -61,9 +63,9 @@ def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: 
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None) -> None:
+    def __init__(self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None, tensorboard: bool) -> None:
         cfg = pipeline.config
-        self.pipeline, self.out, self.progress = pipeline, out, progress
+        self.pipeline, self.out = pipeline, out
         self.device = default_device()
         self.training = SceneDataset(data, "train")
         self.validation = SceneDataset(data, "validation")
@@ -73,7 +75,9 @@ class _Run:
         self.steps = -(-self.scenes // self.batch)
         self.state = TrainState.create(pipeline, total_steps=self.steps * cfg.train.epochs, device=self.device)
         out.mkdir(parents=True, exist_ok=True)
-        self.log = TrainingLog(out / "log.jsonl")
+        board = Board(out) if tensorboard else None
+        self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
+        self.log = TrainingLog(out / "log.jsonl", self.watch.hear)
         self.seconds = 0.0
 
     def _batches(self, dataset: SceneDataset, order: Tensor, size: int) -> Iterator[Batch]:
@@ -81,8 +85,9 @@ class _Run:
             yield self.pipeline.unpack(batch, self.device)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        cfg, state = self.pipeline.config, self.state
+        state = self.state
         state.model.train()
+        self.watch.begin(epoch)
         order = _epoch_order(self.training, self.scenes, self.pipeline, epoch)
         total, began = torch.zeros((), device=self.device), time.perf_counter()
         counted, rate = 0, 0.0
@@ -94,8 +99,7 @@ class _Run:
                 total, counted = total + report.loss, counted + 1
             if state.step == 1:
                 self._print_first(batch)
-            if self.progress:
-                self.progress(state.step, state.total_steps, f"epoch {epoch + 1}/{cfg.train.epochs}")
+            self.watch.step(state, report)
         self.seconds += time.perf_counter() - began
         return {
             "epoch": epoch + 1,
@@ -118,7 +122,13 @@ class _Run:
 
 
 def train(
-    pipeline: Pipeline, data: Path, out: Path, *, progress: Progress | None = None, curves: bool = True
+    pipeline: Pipeline,
+    data: Path,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    curves: bool = True,
+    tensorboard: bool = False,
 ) -> TrainResult:
     """Train on stored scenes and keep the weights that validated best.
 
@@ -128,18 +138,20 @@ def train(
     Args:
         pipeline: the stages and the configuration.
         data: folder written by `generate`.
-        out: receives `weights.safetensors`, `log.jsonl`, `curves.png` and `config.toml`.
+        out: receives `weights.safetensors`, `log.jsonl`, `curves.png`, `summary.html` and `config.toml`.
         progress: called with step, total steps and a note.
-        curves: whether to draw `curves.png`.
+        curves: whether to draw `curves.png` and to write `summary.html`.
+        tensorboard: whether to write TensorBoard events into `out/tensorboard`.
 
     Returns:
         A `TrainResult`.
 
     Raises:
         DataError: the data folder is missing or damaged.
+        InputError: TensorBoard was asked for and is not installed.
         TrainingError: too many non-finite steps in a row.
     """
-    run = _Run(pipeline, data, out, progress)
+    run = _Run(pipeline, data, out, progress, tensorboard)
     cfg = pipeline.config
     (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
     weights, history, best, best_epoch = out / "weights.safetensors", [], -1.0, 0
@@ -156,9 +168,13 @@ def train(
             best, best_epoch = record["validation"]["capture"], epoch + 1
             save_model(run.state.best, cfg, weights)
             kept = {name: value.clone() for name, value in run.state.best.state_dict().items()}
-    if curves:
-        draw_curves(run.log.path, out / "curves.png")
+        run.watch.validated(run.state, run.device)
+    run.watch.close()
     model = pipeline.build_model(cfg).to(run.device)
     model.load_state_dict(kept)
     rate = run.scenes * cfg.train.epochs / run.seconds
-    return TrainResult(model.eval(), weights, history, best_epoch, run.state.skipped, rate)
+    result = TrainResult(model.eval(), weights, history, best_epoch, run.state.skipped, rate)
+    if curves:
+        draw_curves(run.log.path, out / "curves.png")
+        write_summary(result, cfg, data, out)
+    return result

@@ -6,6 +6,7 @@ from ris_verified.audit.checklist import SECTIONS
 from ris_verified.audit.formats.plots import KINDS, bars, kind, plot, slowest
 from ris_verified.audit.result import RANK, Report, one_line
 from ris_verified.audit.rules import rules
+from ris_verified.page import templates
 
 
 def render(report: Report) -> str:
@@ -17,8 +18,7 @@ def render(report: Report) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ris_verified.audit.formats", "."), autoescape=True, trim_blocks=True,
-        finalize=_shown,
+        loader=templates("ris_verified.audit.formats"), autoescape=True, trim_blocks=True, finalize=_shown,
     )  # fmt: skip
     results = report.results
     page: str = environment.get_template("report.html.j2").render(
