@@ -193,12 +193,13 @@ class TrainConfig:
     swa_share: float = 0.0
     curriculum_share: float = 0.0
     nonfinite_limit: int = 20
+    checkpoint_steps: int = 200
 
     def __post_init__(self) -> None:
         check_kinds(self, "train")
         at_least(self, "train", 1, "epochs", "batch_size", "accumulation", "nonfinite_limit")
         at_least(self, "train", 1e-9, "learning_rate", "head_multiplier", "clip_norm")
-        at_least(self, "train", 0, "weight_decay")
+        at_least(self, "train", 0, "weight_decay", "checkpoint_steps")
         between(self, "train", "ema_decay", 0.0, 0.999999)
         for name in ("warmup_share", "swa_share", "curriculum_share"):
             between(self, "train", name, 0.0, 0.9)

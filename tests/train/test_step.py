@@ -68,7 +68,8 @@ class TrainStepContract:
         assert sum(sizes) == len(batch)
         halved, whole = (torch.cat([p.grad.flatten() for p in s.model.parameters()]) for s in (state, other))
         eps = torch.finfo(torch.float32).eps
-        assert (halved - whole).norm() <= 64 * eps * whole.norm()
+        # The search before the network solves systems of condition up to a thousand.
+        assert (halved - whole).norm() <= 1024 * eps * whole.norm()
         sizes.clear()
         pipeline.train_step(state, batch, dataclasses.replace(pipeline, loss=loss))
         assert max(sizes) <= most

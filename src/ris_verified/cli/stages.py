@@ -48,6 +48,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="written by generate")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives weights, log and summary.html")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events into DIR/tensorboard")
+    parser.add_argument("--fresh", action="store_true", help="start over; else an interrupted run in DIR goes on")
     parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
 
 
@@ -63,7 +64,8 @@ def run_train(args: argparse.Namespace) -> int:
     log_to_terminal()
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
-        result = pipeline.train(pipeline, args.data, args.out, progress=bar, tensorboard=args.tensorboard)
+        options = {"tensorboard": args.tensorboard, "fresh": args.fresh}
+        result = pipeline.train(pipeline, args.data, args.out, progress=bar, **options)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
     say(f"read {args.out / 'summary.html'}")
     return 0

@@ -62,6 +62,8 @@ def _restrictions(cfg: Config) -> dict[str, Any]:
         "train.ema_decay": 0.0,
         "train.swa_share": 0.0,
         "train.accumulation": 1,
+        # A trial is lost or done; it does not go on.
+        "train.checkpoint_steps": 0,
         "train.epochs": cfg.hpo.epochs_per_trial,
         "estimate.newton_nearfield": True,
         "data.train_scenes": share(cfg.data.train_scenes),

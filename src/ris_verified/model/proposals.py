@@ -19,7 +19,7 @@ from ris_verified.estimate.projection import Fit, fit
 from ris_verified.estimate.search import exchanged_by
 
 # Scenes whose fields are held at once.
-TOGETHER = 32
+TOGETHER = 128
 # Sources proposed beyond K_MAX; the weakest are dropped.
 MORE = 1
 # Rounds of the powers, and joint steps at the end.
@@ -122,17 +122,22 @@ def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: i
     Returns:
         The state, and of each source where in a plane it was chosen and with what log weight.
     """
-    noise, learned = data.energy / data.rows, heat.flatten(1)
+    learned, known, now = heat.flatten(1), beside_nothing(data), _nothing(data)
     cells, weights, taken = [], [], torch.zeros_like(learned, dtype=torch.bool)
-    place, powers, known = noise.new_zeros(len(noise), 0, 3), noise[:, None][:, :0], beside_nothing(data)
     for _ in range(count):
         new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
-        now, fitted = _stepped(torch.cat([place, new], 1), data, powers, noise)
-        place, powers, noise, taken = now.place, now.powers, now.noise, taken | lobe[index]
-        known = beside_powers(fitted, powers, noise)
+        now, fitted = _stepped(torch.cat([now.place, new], 1), data, now.powers, now.noise)
+        known, taken = beside_powers(fitted, now.powers, now.noise), taken | lobe[index]
         cells.append(index % (heat.shape[2] * heat.shape[3]))
         weights.append(weight)
     return now, torch.stack(cells, 1), torch.stack(weights, 1)
+
+
+def _nothing(data: Measurement) -> _State:
+    B, L, M = data.y.shape
+    noise = data.energy / data.rows
+    none = noise.new_zeros(B, 0)
+    return _State(noise.new_zeros(B, 0, 3), data.y.new_zeros(B, L, M, 0), none[..., None], none, noise)
 
 
 def _exchanged(now: _State, data: Measurement, field: Field) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ris_verified.files import atomic_write
 from ris_verified.train.state import StepReport
 
 FLUSH = 50
@@ -16,14 +18,19 @@ class TrainingLog:
     """Appends to `log.jsonl`; step figures stay on the device until they are flushed.
 
     Args:
-        path: the file; begun anew.
+        path: the file.
+        step: what a run that goes on has done; later records are dropped, from a killed run, and it is done again.
+        epochs: finished epochs of such a run.
         heard: called with the records that were just written; may be None.
     """
 
-    def __init__(self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None, step: int = 0, epochs: int = 0
+    ) -> None:
         self.path, self._heard = path, heard
         self._pending: list[tuple[int, StepReport]] = []
-        path.write_text("", encoding="utf-8")
+        kept = _until(path, step, epochs) if step else []
+        atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def step(self, number: int, report: StepReport) -> None:
         """Remember one step; every 50th call writes them all."""
@@ -46,6 +53,17 @@ class TrainingLog:
             file.writelines(json.dumps(record) + "\n" for record in records)
         if self._heard and records:
             self._heard(list(records))
+
+
+def _until(path: Path, step: int, epochs: int) -> list[dict[str, Any]]:
+    """Return the records of a killed run's log up to a step; a torn last line is not one."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if record.get("step", step + 1) <= step or record.get("epoch_end", {}).get("epoch", epochs + 1) <= epochs:
+                kept.append(record)
+    return kept
 
 
 def _line(number: int, report: StepReport) -> dict[str, Any]:

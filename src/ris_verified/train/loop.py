@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
+from ris_verified.data.manifest import Manifest
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.board import Board
+from ris_verified.train.checkpoint import Checkpoints, Standing
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
@@ -23,7 +25,7 @@ from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
 from ris_verified.train.summary import write_summary
 from ris_verified.train.watch import Progress, Watch
-from ris_verified.train.weights import save_model
+from ris_verified.train.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
@@ -63,7 +65,9 @@ def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: 
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None, tensorboard: bool) -> None:
+    def __init__(
+        self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None, tensorboard: bool, fresh: bool
+    ) -> None:
         cfg = pipeline.config
         self.pipeline, self.out = pipeline, out
         self.device = default_device()
@@ -75,13 +79,17 @@ class _Run:
         self.steps = -(-self.scenes // self.batch)
         self.state = TrainState.create(pipeline, total_steps=self.steps * cfg.train.epochs, device=self.device)
         out.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(out / "checkpoints", cfg.digest(), Manifest.load(data).digest)
+        if fresh:
+            self.checkpoints.clear()
+        # None of the two: a run without checkpoints, or the first of its folder.
+        self.at = (self.checkpoints.restore(self.state) if cfg.train.checkpoint_steps else None) or Standing()
         board = Board(out) if tensorboard else None
         self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
-        self.log = TrainingLog(out / "log.jsonl", self.watch.hear)
-        self.seconds = 0.0
+        self.log = TrainingLog(out / "log.jsonl", self.watch.hear, self.state.step, len(self.at.history))
 
-    def _batches(self, dataset: SceneDataset, order: Tensor, size: int) -> Iterator[Batch]:
-        for batch in BatchLoader(dataset, size, order=order):
+    def _batches(self, dataset: SceneDataset, order: Tensor, size: int, skip: int = 0) -> Iterator[Batch]:
+        for batch in BatchLoader(dataset, size, order=order, skip=skip):
             yield self.pipeline.unpack(batch, self.device)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
@@ -89,25 +97,44 @@ class _Run:
         state.model.train()
         self.watch.begin(epoch)
         order = _epoch_order(self.training, self.scenes, self.pipeline, epoch)
-        total, began = torch.zeros((), device=self.device), time.perf_counter()
-        counted, rate = 0, 0.0
-        for batch in self._batches(self.training, order, self.batch):
+        at, began = self.at, time.perf_counter()
+        total = torch.tensor(at.total, dtype=torch.float64, device=self.device)
+        for batch in self._batches(self.training, order, self.batch, state.step - epoch * self.steps):
             report = self.pipeline.train_step(state, batch, self.pipeline)
             self.log.step(state.step, report)
-            rate = report.learning_rates["backbone"]
+            at.rate = report.learning_rates["backbone"]
             if not report.skipped:
-                total, counted = total + report.loss, counted + 1
+                total, at.counted = total + report.loss, at.counted + 1
             if state.step == 1:
                 self._print_first(batch)
             self.watch.step(state, report)
-        self.seconds += time.perf_counter() - began
-        return {
-            "epoch": epoch + 1,
-            "step": state.step,
-            "train": float(total) / counted if counted else float("nan"),
-            "rate": rate,
-            "skipped": state.skipped,
-        }
+            if (every := self.pipeline.config.train.checkpoint_steps) and state.step % every == 0:
+                now = time.perf_counter()
+                at.total, at.seconds, began = float(total), at.seconds + now - began, now
+                self._keep()
+        at.seconds += time.perf_counter() - began
+        mean = float(total) / at.counted if at.counted else float("nan")
+        at.total, at.counted = 0.0, 0
+        return {"epoch": epoch + 1, "step": state.step, "train": mean, "rate": at.rate, "skipped": state.skipped}
+
+    def _keep(self) -> None:
+        # First the log: what a checkpoint counts as done must be in it.
+        self.log.flush()
+        self.checkpoints.save(self.state, self.at)
+
+    def close_epoch(self, record: dict[str, Any], weights: Path) -> None:
+        """Note a validated epoch, save the weights where they are the best, then the checkpoint that counts it."""
+        cfg, at = self.pipeline.config, self.at
+        at.history.append(record)
+        self.log.epoch(record)
+        loss = record["validation"]["loss"]
+        logger.info(epoch_line(record["epoch"], cfg.train.epochs, record["train"], loss, record["rate"]))
+        if record["validation"]["capture"] > at.best:
+            at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
+            save_model(self.state.best, cfg, weights)
+        self.watch.validated(self.state, self.device)
+        if cfg.train.checkpoint_steps:
+            self._keep()
 
     def _print_first(self, batch: Batch) -> None:
         with torch.no_grad():
@@ -129,8 +156,12 @@ def train(
     progress: Progress | None = None,
     curves: bool = True,
     tensorboard: bool = False,
+    fresh: bool = False,
 ) -> TrainResult:
     """Train on stored scenes and keep the weights that validated best.
+
+    A run that was interrupted goes on from its last checkpoint, every `train.checkpoint_steps`, and ends with
+    the same bits as if it had not been, given the same number of threads.
 
     After every epoch the averaged weights (SWA once begun, else EMA, else live) are validated, and
     saved when their subspace capture is the best so far: what is validated is what is saved.
@@ -142,38 +173,33 @@ def train(
         progress: called with step, total steps and a note.
         curves: whether to draw `curves.png` and to write `summary.html`.
         tensorboard: whether to write TensorBoard events into `out/tensorboard`.
+        fresh: whether to start over where `out/checkpoints` would let the run go on.
 
     Returns:
         A `TrainResult`.
 
     Raises:
-        DataError: the data folder is missing or damaged.
+        DataError: the data folder is missing or damaged, or the checkpoints are of another run.
         InputError: TensorBoard was asked for and is not installed.
         TrainingError: too many non-finite steps in a row.
     """
-    run = _Run(pipeline, data, out, progress, tensorboard)
-    cfg = pipeline.config
+    with torch.random.fork_rng():
+        torch.manual_seed(pipeline.config.seed)
+        return _trained(_Run(pipeline, data, out, progress, tensorboard, fresh), data, curves)
+
+
+def _trained(run: _Run, data: Path, curves: bool) -> TrainResult:
+    cfg, out, at = run.pipeline.config, run.out, run.at
     (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
-    weights, history, best, best_epoch = out / "weights.safetensors", [], -1.0, 0
-    kept: dict[str, Tensor] = {}
-    for epoch in range(cfg.train.epochs):
+    weights = out / "weights.safetensors"
+    for epoch in range(len(at.history), cfg.train.epochs):
         record = run.epoch(epoch)
         record["validation"] = run.validated()
-        history.append(record)
-        run.log.epoch(record)
-        logger.info(
-            epoch_line(epoch + 1, cfg.train.epochs, record["train"], record["validation"]["loss"], record["rate"])
-        )
-        if record["validation"]["capture"] > best:
-            best, best_epoch = record["validation"]["capture"], epoch + 1
-            save_model(run.state.best, cfg, weights)
-            kept = {name: value.clone() for name, value in run.state.best.state_dict().items()}
-        run.watch.validated(run.state, run.device)
+        run.close_epoch(record, weights)
     run.watch.close()
-    model = pipeline.build_model(cfg).to(run.device)
-    model.load_state_dict(kept)
-    rate = run.scenes * cfg.train.epochs / run.seconds
-    result = TrainResult(model.eval(), weights, history, best_epoch, run.state.skipped, rate)
+    model = load_model(weights, run.pipeline).to(run.device)
+    rate = run.scenes * cfg.train.epochs / at.seconds
+    result = TrainResult(model, weights, at.history, at.best_epoch, run.state.skipped, rate)
     if curves:
         draw_curves(run.log.path, out / "curves.png")
         write_summary(result, cfg, data, out)

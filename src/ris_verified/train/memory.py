@@ -61,6 +61,7 @@ class Allocations(TorchDispatchMode):
         self._live: dict[int, int] = {}
         self._now = 0
         self.bytes: list[int] = []
+        self.names: list[str] = []
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -71,6 +72,7 @@ class Allocations(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._count(tensor.untyped_storage())
         self.bytes.append(self._now)
+        self.names.append(str(func))
         return made
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -107,24 +109,27 @@ def step_bytes(pipeline: Pipeline, state: TrainState, scenes: int) -> list[int]:
         state: has taken a step before, so that the moments exist; takes another.
         scenes: in the step.
     """
+    return _step(pipeline, state, scenes)[0]
+
+
+def _step(pipeline: Pipeline, state: TrainState, scenes: int) -> tuple[list[int], list[str]]:
     config = pipeline.config
-    few = [pipeline.draw_scene(config, KEY, i) for i in range(min(scenes, LARGER))]
-    batch = pipeline.unpack(
-        scenes_to_batch([few[i % len(few)] for i in range(scenes)], config), next(state.model.parameters()).device
-    )
+    # The same scene over and over: a search that rests when it is done then does the same for every batch.
+    same = [pipeline.draw_scene(config, KEY, 0)] * scenes
+    batch = pipeline.unpack(scenes_to_batch(same, config), next(state.model.parameters()).device)
     state.optimizer.zero_grad(set_to_none=True)
     given = sum(value.untyped_storage().nbytes() for value in vars(batch).values())
     with Allocations([*held_tensors(state), *vars(batch).values()]) as followed:
         pipeline.train_step(state, batch, pipeline)
-    return [given + live for live in followed.bytes]
+    return [given + live for live in followed.bytes], followed.names
 
 
 def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "cpu") -> Memory:
     """Predict the peak of a training step from steps of two and of four scenes.
 
-    A step runs the same operations for every batch, so the bytes alive after operation t are
-    s_t + a_t B; both are solved for from the two steps, and the peak is max_t (s_t + a_t B). Where a
-    training step runs other operations for another batch, the two peaks are extended instead.
+    From some operation on a step runs the same operations for every batch, so the bytes alive after operation t
+    are s_t + a_t B; both are solved for from the two steps, and the peak is max_t (s_t + a_t B). Of what comes before,
+    where a search may do other operations for another batch, the two peaks are extended.
 
     Args:
         pipeline: the stages and the configuration.
@@ -137,13 +142,21 @@ def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "c
     state = TrainState.create(pipeline, total_steps=3, device=device)
     make_moments(state)
     # The first step begins the average, in operations that no later step repeats.
-    _, small, larger = (step_bytes(pipeline, state, B) for B in (SMALL, SMALL, LARGER))
-    if len(small) != len(larger):
-        small, larger = [max(small)], [max(larger)]
-    share = (scenes - SMALL) / (LARGER - SMALL)
-    step = max(a + share * (b - a) for a, b in zip(small, larger, strict=True))
+    _, small, larger = (_step(pipeline, state, B) for B in (SMALL, SMALL, LARGER))
+    share, same = (scenes - SMALL) / (LARGER - SMALL), _alike(small[1], larger[1])
+    pairs = list(zip(small[0][len(small[0]) - same :], larger[0][len(larger[0]) - same :], strict=True))
+    before = [bytes[: len(bytes) - same] for bytes, _ in (small, larger)]
+    if all(before):
+        pairs.append((max(before[0]), max(before[1])))
+    step = max(a + share * (b - a) for a, b in pairs)
     held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held_tensors(state)}
     return Memory(sum(held.values()), round(step), HEAP if torch.device(device).type == "cpu" else 1.0)
+
+
+def _alike(first: list[str], second: list[str]) -> int:
+    """Return how many operations at the end of two steps are the same."""
+    pairs = zip(reversed(first), reversed(second), strict=False)
+    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:

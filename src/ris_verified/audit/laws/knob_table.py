@@ -83,7 +83,8 @@ KNOBS = (
     Knob("train.head_multiplier", by("train.head_multiplier", 2.0), ("parameter_groups",)),
     *(Knob(f"train.{n}", by(f"train.{n}", factor, plus))
       for n, factor, plus in (("batch_size", 2, 0), ("epochs", 2, 0), ("weight_decay", 2.0, 1e-4),
-                              ("clip_norm", 2.0, 0.0), ("accumulation", 2, 0), ("warmup_share", 0.5, 0.1))),
+                              ("clip_norm", 2.0, 0.0), ("accumulation", 2, 0), ("warmup_share", 0.5, 0.1),
+                              ("checkpoint_steps", 1, 7))),
     Knob("seed", by("seed", 1, 1), ("build_model",), ("draw_scene",)),
     *(Knob(f"model.{n}", to(f"model.{n}", *values), ("build_model",), quick=n in QUICK_SIZES)
       for n, values in (("channels", (16, 8)), ("width", (32, 16)), ("layers", (2, 1)), ("heads", (4, 2)),

@@ -1,0 +1,174 @@
+"""Checkpoints: all that a run needs to go on bit for bit, in safetensors; loading runs no code from the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from ris_verified.errors import DataError
+from ris_verified.files import atomic_write, clear_stale
+from ris_verified.train.state import TrainState
+
+FORMAT = "ris-verified-checkpoint/1"
+KEPT = 2
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Standing:
+    """Where a run stands, besides its weights.
+
+    Args:
+        history: a record of each finished epoch.
+        best: highest validated capture so far, and the epoch that reached it.
+        total: sum of the losses of the unfinished epoch.
+        counted: steps in that sum.
+        rate: the last learning rate of the backbone.
+        seconds: spent in steps.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best: float = -1.0
+    best_epoch: int = 0
+    total: float = 0.0
+    counted: int = 0
+    rate: float = 0.0
+    seconds: float = 0.0
+
+
+class Checkpoints:
+    """The checkpoints of one run; the two newest are kept.
+
+    Args:
+        folder: where they lie.
+        config: digest of the configuration.
+        data: digest of the data.
+    """
+
+    def __init__(self, folder: Path, config: str, data: str) -> None:
+        self.folder = folder
+        self._identity = {"format": FORMAT, "config": config, "data": data}
+
+    def save(self, state: TrainState, standing: Standing) -> None:
+        """Write a checkpoint beside the older ones, then drop all but the two newest.
+
+        Raises:
+            StorageError: it could not be written; the older ones are intact.
+        """
+        notes = {
+            **self._identity,
+            "threads": torch.get_num_threads(),
+            "counters": _counters(state),
+            "scheduler": _plain(state.scheduler.state_dict()),
+            "standing": dataclasses.asdict(standing),
+        }
+        path = self.folder / f"step-{state.step:09d}.safetensors"
+        atomic_write(path, save(_tensors(state), {"notes": json.dumps(notes)}))
+        for old in self._newest_first()[KEPT:]:
+            old.unlink(missing_ok=True)
+
+    def restore(self, state: TrainState) -> Standing | None:
+        """Bring a new state to where the newest readable checkpoint left it; None where there is none.
+
+        Raises:
+            DataError: a checkpoint belongs to another configuration or other data.
+        """
+        for path in self._newest_first():
+            clear_stale(path)
+            try:
+                notes, tensors = _read(path)
+            except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+                logger.warning("%s cannot be read (%s): going back to the one before", path, error)
+                continue
+            self._check(notes, path)
+            _restore(state, notes, tensors)
+            logger.info("continuing after step %d of %d, from %s", state.step, state.total_steps, path)
+            return Standing(**notes["standing"])
+        return None
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for path in self._newest_first():
+            path.unlink(missing_ok=True)
+
+    def _newest_first(self) -> list[Path]:
+        return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
+
+    def _check(self, notes: dict[str, Any], path: Path) -> None:
+        for name, mine in self._identity.items():
+            if notes.get(name) != mine:
+                raise DataError(
+                    f"is of another run: its {name} is {notes.get(name)}",
+                    where=str(path),
+                    expected=f"{name} {mine}",
+                    remedy="use another folder, go on with the configuration and data it began with, or start over "
+                    "with --fresh",
+                )
+        if notes["threads"] != torch.get_num_threads():
+            logger.warning(
+                "the run began with %d threads and goes on with %d: sums may round differently",
+                notes["threads"],
+                torch.get_num_threads(),
+            )
+
+
+def _modules(state: TrainState) -> dict[str, nn.Module]:
+    found = {"live": state.model, "ema": state.ema, "swa": state.swa}
+    return {name: module for name, module in found.items() if module is not None}
+
+
+def _counters(state: TrainState) -> dict[str, int]:
+    return {name: vars(state)[name] for name in ("step", "skipped", "consecutive", "parts")}
+
+
+def _plain(scheduler: dict[str, Any]) -> dict[str, Any]:
+    # The rate's law follows from the configuration; a function cannot be stored.
+    return {**scheduler, "lr_lambdas": [None] * len(scheduler["lr_lambdas"])}
+
+
+def _tensors(state: TrainState) -> dict[str, Tensor]:
+    found = {
+        f"{name}/{key}": value.detach().cpu().contiguous()
+        for name, module in _modules(state).items()
+        for key, value in module.state_dict().items()
+    }
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state[parameter].items():
+            found[f"optimizer/{key}/{name}"] = value.detach().cpu().contiguous()
+    found["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        found["random/cuda"] = torch.cuda.get_rng_state()
+    return found
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with safetensors.safe_open(str(path), framework="pt") as archive:
+        notes = json.loads((archive.metadata() or {})["notes"])
+        return notes, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+
+
+def _restore(state: TrainState, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    for name, module in _modules(state).items():
+        prefix = f"{name}/"
+        module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    for name, parameter in state.model.named_parameters():
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            if (value := tensors.get(f"optimizer/{key}/{name}")) is not None:
+                state.optimizer.state[parameter][key] = value.to(parameter.device)
+    state.scheduler.load_state_dict(notes["scheduler"])
+    for group, rate in zip(state.optimizer.param_groups, state.scheduler.get_last_lr(), strict=True):
+        group["lr"] = rate
+    for name, value in notes["counters"].items():
+        setattr(state, name, value)
+    torch.set_rng_state(tensors["random/cpu"])
+    if "random/cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random/cuda"])
