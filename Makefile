@@ -23,6 +23,8 @@ bench: $(READY)
 	$(BIN)/python benchmarks/covariance.py
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/small_model.py
+	$(BIN)/python benchmarks/kills.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick

@@ -131,7 +131,7 @@ def test_a_bad_file_is_named(content: bytes, named: str, tmp_path: Path) -> None
 
 
 def test_an_absent_file_is_told_the_presets(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="quick, reference"):
+    with pytest.raises(ConfigError, match="quick, small, reference"):
         Config.load(tmp_path / "absent.toml")
 
 

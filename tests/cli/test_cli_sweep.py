@@ -190,7 +190,7 @@ def test_what_is_no_value_is_said_by_the_parser(
     ("asked", "named"),
     [
         (["--scenes", "3", "--range", "1"], "--range, --scenes: only for a sweep"),
-        ([], "--data, --weights: missing"),
+        ([], "--weights: missing"),
         (["--data", "x"], "--weights: missing"),
     ],
 )

@@ -31,7 +31,8 @@ def test_a_large_network_whose_first_step_begins_the_average() -> None:
     state = TrainState.create(pipeline, total_steps=3)
     for _ in range(2):
         peak = max(step_bytes(pipeline, state, 24))
-    assert peak_memory(pipeline, 24).step == peak
+    # Of what comes before the network only the peak is extended.
+    assert peak_memory(pipeline, 24).step == pytest.approx(peak, rel=0.05)
 
 
 def test_held_is_weights_average_and_two_moments(pipeline: Pipeline) -> None:

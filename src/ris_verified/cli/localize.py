@@ -24,7 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `localize`."""
     add_config(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .mat with y [L, M], H_full [M, N], C [L, N]")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="use a trained model's search")
+    parser.add_argument(
+        "--weights",
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="use a trained model's search: a file, a folder or `small`",
+    )
     parser.add_argument("--order", type=int, metavar="K", help="number of sources where it is known")
     parser.add_argument("--format", choices=("text", "json"), default="text")
 

@@ -11,6 +11,9 @@ from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
 from ris_verified.errors import InputError
 
+# What an evaluation needs of a data folder.
+ONLY_TEST = {"data.train_scenes": 1, "data.validation_scenes": 1}
+
 
 def _part(text: str) -> tuple[int, int]:
     number, slash, count = text.partition("/")
@@ -74,8 +77,10 @@ def run_train(args: argparse.Namespace) -> int:
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add_config(parser)
-    parser.add_argument("--data", type=Path, metavar="DIR", help="its test split is used")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="written by train")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="its test split is used; drawn into OUT/data where absent"
+    )
+    parser.add_argument("--weights", "--model", type=Path, metavar="FILE", help="written by train, or `small`")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives JSON, Markdown and pictures")
     add_sweep(parser)
 
@@ -84,14 +89,19 @@ def run_evaluate(args: argparse.Namespace) -> int:
     """Evaluate weights on the test split, or sweep."""
     if wants_sweep(args):
         return run_sweep(args)
+    from ris_verified.data.generate import generate
     from ris_verified.evaluate.run import evaluate
     from ris_verified.evaluate.table import learning_notes
     from ris_verified.pipeline import Pipeline
     from ris_verified.train.weights import load_model
 
     pipeline = Pipeline.default(configuration(args, args.weights))
+    model, data = load_model(args.weights, pipeline), args.data or args.out / "data"
+    if args.data is None:
+        with progress("scenes") as bar:
+            generate(pipeline.config.replaced(ONLY_TEST), data, progress=bar)
     with progress("scenes") as bar:
-        result = evaluate(pipeline, load_model(args.weights, pipeline), args.data, args.out, progress=bar)
+        result = evaluate(pipeline, model, data, args.out, progress=bar)
     for note in learning_notes(result.figures):
         say(note)
     return 0

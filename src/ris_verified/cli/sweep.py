@@ -77,11 +77,8 @@ def wants_sweep(args: argparse.Namespace) -> bool:
         raise InputError("not read by a sweep, which draws its own scenes", where="--data", remedy="leave one out")
     if not args.sweep and stray:
         raise InputError("only for a sweep", where=", ".join(stray), remedy="add --sweep")
-    missing = [name for name in ("data", "weights") if not args.sweep and given[name] is None]
-    if missing:
-        raise InputError(
-            "missing", where=", ".join(f"--{name}" for name in missing), expected="--data and --weights, or --sweep"
-        )
+    if not args.sweep and args.weights is None:
+        raise InputError("missing", where="--weights", expected="--weights or --model small, or --sweep")
     return bool(args.sweep)
 
 

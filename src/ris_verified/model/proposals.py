@@ -184,10 +184,12 @@ def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tup
 
 
 def _sigma(now: _State) -> Tensor:
-    curvature = now.curvature
-    size = torch.diagonal(curvature, dim1=-2, dim2=-1)
-    floor = torch.finfo(size.dtype).eps * size.amax(-1, keepdim=True) + torch.finfo(size.dtype).tiny
-    inverse = torch.linalg.inv_ex(curvature + torch.diag_embed(floor))[0]
-    variance = torch.diagonal(inverse, dim1=-2, dim2=-1).clamp_min(torch.finfo(size.dtype).tiny)
+    size = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
+    eps, tiny = torch.finfo(size.dtype).eps, torch.finfo(size.dtype).tiny
+    # A source without power says nothing of its place; what it lacks must not overflow into the others' figures.
+    size = size.clamp_min(tiny**0.5).maximum(eps**2 * size.amax(-1, keepdim=True))
+    root = size.rsqrt()
+    scaled = now.curvature * root[:, None] * root[:, :, None] + 16 * eps * torch.eye(size.shape[1], device=size.device)
+    variance = torch.diagonal(torch.linalg.inv_ex(scaled)[0], dim1=-2, dim2=-1).clamp_min(eps) / size
     sigma: Tensor = (0.5 * now.noise[:, None] * variance).sqrt().unflatten(-1, (-1, 3))
     return sigma

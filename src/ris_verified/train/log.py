@@ -20,16 +20,16 @@ class TrainingLog:
     Args:
         path: the file.
         step: what a run that goes on has done; later records are dropped, from a killed run, and it is done again.
-        epochs: finished epochs of such a run.
+        finished: epochs of such a run that ended.
         heard: called with the records that were just written; may be None.
     """
 
     def __init__(
-        self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None, step: int = 0, epochs: int = 0
+        self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None, step: int = 0, finished: int = 0
     ) -> None:
         self.path, self._heard = path, heard
         self._pending: list[tuple[int, StepReport]] = []
-        kept = _until(path, step, epochs) if step else []
+        kept = _until(path, step, finished) if step else []
         atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def step(self, number: int, report: StepReport) -> None:
@@ -55,13 +55,16 @@ class TrainingLog:
             self._heard(list(records))
 
 
-def _until(path: Path, step: int, epochs: int) -> list[dict[str, Any]]:
+def _until(path: Path, step: int, finished: int) -> list[dict[str, Any]]:
     """Return the records of a killed run's log up to a step; a torn last line is not one."""
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if record.get("step", step + 1) <= step or record.get("epoch_end", {}).get("epoch", epochs + 1) <= epochs:
+            if (
+                record.get("step", step + 1) <= step
+                or record.get("epoch_end", {}).get("epoch", finished + 1) <= finished
+            ):
                 kept.append(record)
     return kept
 

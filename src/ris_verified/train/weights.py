@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
+import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+import ris_verified
 from ris_verified.config import Config
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
 from ris_verified.pipeline import Pipeline
 
 FORMAT = "ris-verified-weights/1"
+# Weights that come with the package, by name.
+SHIPPED = ("small",)
 
 
 def architecture(cfg: Config) -> str:
@@ -28,8 +32,14 @@ def architecture(cfg: Config) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def save_model(model: nn.Module, cfg: Config, path: Path) -> None:
+def save_model(model: nn.Module, cfg: Config, path: Path, dtype: torch.dtype | None = None) -> None:
     """Write the weights and, as metadata, configuration and digest; atomic.
+
+    Args:
+        model: the weights.
+        cfg: what they were trained with.
+        path: the file.
+        dtype: in which they are stored; None leaves them as they are.
 
     Raises:
         StorageError: the file could not be written; an older one is intact.
@@ -40,19 +50,22 @@ def save_model(model: nn.Module, cfg: Config, path: Path) -> None:
         "config_hash": cfg.digest(),
         "architecture": architecture(cfg),
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
     atomic_write(path, save(tensors, metadata))
 
 
 def _read(path: Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
-    file = path / "weights.safetensors" if path.is_dir() else path
+    shipped = Path(ris_verified.__file__).parent / "weights" / f"{path}.safetensors"
+    file = path / "weights.safetensors" if path.is_dir() else shipped if str(path) in SHIPPED else path
     try:
         with safetensors.safe_open(str(file), framework="pt") as archive:
             metadata = archive.metadata() or {}
             return file, metadata, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise DataError(
-            f"cannot be read: {error}", where=str(file), expected="weights written by `ris-verified train`"
+            f"cannot be read: {error}",
+            where=str(file),
+            expected=f"weights written by `ris-verified train`, or the name of shipped ones: {', '.join(SHIPPED)}",
         ) from error
 
 
@@ -60,7 +73,7 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that weights were trained with.
 
     Args:
-        path: the file, or the folder that holds `weights.safetensors`.
+        path: the file, the folder that holds `weights.safetensors`, or the name of weights that are shipped.
         overrides: as in `Config.load`.
 
     Raises:
@@ -79,7 +92,7 @@ def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
     """Build the pipeline's model and load weights into it; runs no code from the file.
 
     Args:
-        path: the file, or the folder that holds `weights.safetensors`.
+        path: the file, the folder that holds `weights.safetensors`, or the name of weights that are shipped.
         pipeline: its configuration must describe the same architecture.
 
     Returns:
