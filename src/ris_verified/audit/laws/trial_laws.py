@@ -15,7 +15,8 @@ from ris_verified.audit.rule import Measurement, close, equal
 WHERE = "trial_config"
 RESTRICTED = (
     "train.curriculum_share", "train.ema_decay", "train.swa_share", "train.accumulation", "train.epochs",
-    "train.batch_size", "train.checkpoint_steps", "estimate.newton_nearfield", "data.train_scenes", "data.validation_scenes",
+    "train.batch_size", "train.checkpoint_steps", "estimate.newton_nearfield", "data.train_scenes",
+    "data.validation_scenes",
 )  # fmt: skip
 UNUSUAL: dict[str, Any] = {
     "seed": 11, "train.curriculum_share": 0.3, "train.ema_decay": 0.99, "train.swa_share": 0.25,
