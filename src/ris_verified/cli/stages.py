@@ -59,15 +59,20 @@ def run_train(args: argparse.Namespace) -> int:
     """Audit, then train."""
     from ris_verified.pipeline import Pipeline
     from ris_verified.train.board import writer_class
+    from ris_verified.train.ranks import rank_of_environment
 
     if args.tensorboard:
         # Before an audit that takes its time.
         writer_class()
     pipeline = Pipeline.default(configuration(args))
+    options = {"tensorboard": args.tensorboard, "fresh": args.fresh}
+    if rank_of_environment():
+        # The first process audits, prints and writes for all that `torchrun` started.
+        pipeline.train(pipeline, args.data, args.out, **options)
+        return 0
     log_to_terminal()
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
-        options = {"tensorboard": args.tensorboard, "fresh": args.fresh}
         result = pipeline.train(pipeline, args.data, args.out, progress=bar, **options)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
     say(f"read {args.out / 'summary.html'}")

@@ -59,20 +59,23 @@ class Checkpoints:
         self._identity = {"format": FORMAT, "config": config, "data": data}
 
     def save(self, state: TrainState, standing: Standing) -> None:
-        """Write a checkpoint beside the older ones, then drop all but the two newest.
+        """Write a checkpoint beside the older ones, then drop all but the two newest; every process must call it.
 
         Raises:
             StorageError: it could not be written; the older ones are intact.
         """
+        tensors = _tensors(state)
+        if not state.ranks.leads:
+            return
         notes = {
             **self._identity,
-            "threads": torch.get_num_threads(),
+            "numbers": _numbers(state),
             "counters": _counters(state),
             "scheduler": _plain(state.scheduler.state_dict()),
             "standing": dataclasses.asdict(standing),
         }
         path = self.folder / f"step-{state.step:09d}.safetensors"
-        atomic_write(path, save(_tensors(state), {"notes": json.dumps(notes)}))
+        atomic_write(path, save(tensors, {"notes": json.dumps(notes)}))
         for old in self._newest_first()[KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -89,7 +92,7 @@ class Checkpoints:
             except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
                 logger.warning("%s cannot be read (%s): going back to the one before", path, error)
                 continue
-            self._check(notes, path)
+            self._check(notes, path, _numbers(state))
             _restore(state, notes, tensors)
             logger.info("continuing after step %d of %d, from %s", state.step, state.total_steps, path)
             return Standing(**notes["standing"])
@@ -103,7 +106,7 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
 
-    def _check(self, notes: dict[str, Any], path: Path) -> None:
+    def _check(self, notes: dict[str, Any], path: Path, numbers: dict[str, int]) -> None:
         for name, mine in self._identity.items():
             if notes.get(name) != mine:
                 raise DataError(
@@ -113,12 +116,14 @@ class Checkpoints:
                     remedy="use another folder, go on with the configuration and data it began with, or start over "
                     "with --fresh",
                 )
-        if notes["threads"] != torch.get_num_threads():
+        if notes["numbers"] != numbers:
             logger.warning(
-                "the run began with %d threads and goes on with %d: sums may round differently",
-                notes["threads"],
-                torch.get_num_threads(),
+                "the run began with %s and goes on with %s: sums may round differently", notes["numbers"], numbers
             )
+
+
+def _numbers(state: TrainState) -> dict[str, int]:
+    return {"threads": torch.get_num_threads(), "processes": state.ranks.count}
 
 
 def _modules(state: TrainState) -> dict[str, nn.Module]:
@@ -144,10 +149,15 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state[parameter].items():
             found[f"optimizer/{key}/{name}"] = value.detach().cpu().contiguous()
-    found["random/cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        found["random/cuda"] = torch.cuda.get_rng_state()
+    for name, value in _randomness().items():
+        for rank, part in enumerate(state.ranks.gathered(value)):
+            found[f"random/{name}/{rank}"] = part
     return found
+
+
+def _randomness() -> dict[str, Tensor]:
+    found = {"cpu": torch.get_rng_state()}
+    return {**found, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -169,6 +179,6 @@ def _restore(state: TrainState, notes: dict[str, Any], tensors: dict[str, Tensor
         group["lr"] = rate
     for name, value in notes["counters"].items():
         setattr(state, name, value)
-    torch.set_rng_state(tensors["random/cpu"])
-    if "random/cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random/cuda"])
+    for name, put in (("cpu", torch.set_rng_state), ("cuda", torch.cuda.set_rng_state)):
+        if (value := tensors.get(f"random/{name}/{state.ranks.index}")) is not None:
+            put(value)

@@ -18,22 +18,29 @@ class TrainingLog:
     """Appends to `log.jsonl`; step figures stay on the device until they are flushed.
 
     Args:
-        path: the file.
+        path: the file; None in a process that does not write.
         step: what a run that goes on has done; later records are dropped, from a killed run, and it is done again.
         finished: epochs of such a run that ended.
         heard: called with the records that were just written; may be None.
     """
 
     def __init__(
-        self, path: Path, heard: Callable[[list[dict[str, Any]]], None] | None = None, step: int = 0, finished: int = 0
+        self,
+        path: Path | None,
+        heard: Callable[[list[dict[str, Any]]], None] | None = None,
+        step: int = 0,
+        finished: int = 0,
     ) -> None:
         self.path, self._heard = path, heard
         self._pending: list[tuple[int, StepReport]] = []
-        kept = _until(path, step, finished) if step else []
-        atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
+        if path:
+            kept = _until(path, step, finished) if step else []
+            atomic_write(path, "".join(json.dumps(record) + "\n" for record in kept).encode())
 
     def step(self, number: int, report: StepReport) -> None:
         """Remember one step; every 50th call writes them all."""
+        if self.path is None:
+            return
         self._pending.append((number, report))
         if len(self._pending) >= FLUSH:
             self.flush()
@@ -49,6 +56,8 @@ class TrainingLog:
         self._write({"epoch_end": figures})
 
     def _write(self, *records: dict[str, Any]) -> None:
+        if self.path is None:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
         if self._heard and records:

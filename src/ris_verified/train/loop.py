@@ -21,6 +21,7 @@ from ris_verified.train.checkpoint import Checkpoints, Standing
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
+from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
 from ris_verified.train.summary import write_summary
@@ -52,11 +53,6 @@ class TrainResult:
     scenes_per_second: float
 
 
-def default_device() -> torch.device:
-    """Return the accelerator where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: int) -> Tensor:
     cfg = pipeline.config
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
@@ -66,10 +62,18 @@ def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: 
 
 class _Run:
     def __init__(
-        self, pipeline: Pipeline, data: Path, out: Path, progress: Progress | None, tensorboard: bool, fresh: bool
+        self,
+        pipeline: Pipeline,
+        data: Path,
+        out: Path,
+        ranks: Ranks,
+        *,
+        progress: Progress | None,
+        tensorboard: bool,
+        fresh: bool,
     ) -> None:
         cfg = pipeline.config
-        self.pipeline, self.out = pipeline, out
+        self.pipeline, self.out, self.ranks = pipeline, out, ranks
         self.device = default_device()
         self.training = SceneDataset(data, "train")
         self.validation = SceneDataset(data, "validation")
@@ -77,16 +81,20 @@ class _Run:
         self.scenes = min(cfg.data.train_scenes, len(self.training))
         self.batch = min(cfg.train.batch_size * cfg.train.accumulation, self.scenes)
         self.steps = -(-self.scenes // self.batch)
-        self.state = TrainState.create(pipeline, total_steps=self.steps * cfg.train.epochs, device=self.device)
+        steps = self.steps * cfg.train.epochs
+        self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
         out.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(out / "checkpoints", cfg.digest(), Manifest.load(data).digest)
-        if fresh:
+        if fresh and ranks.leads:
             self.checkpoints.clear()
+        ranks.wait()
         # None of the two: a run without checkpoints, or the first of its folder.
         self.at = (self.checkpoints.restore(self.state) if cfg.train.checkpoint_steps else None) or Standing()
-        board = Board(out) if tensorboard else None
+        ranks.wait()
+        board = Board(out) if tensorboard and ranks.leads else None
         self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
-        self.log = TrainingLog(out / "log.jsonl", self.watch.hear, self.state.step, len(self.at.history))
+        log = out / "log.jsonl" if ranks.leads else None
+        self.log = TrainingLog(log, self.watch.hear, self.state.step, len(self.at.history))
 
     def _batches(self, dataset: SceneDataset, order: Tensor, size: int, skip: int = 0) -> Iterator[Batch]:
         for batch in BatchLoader(dataset, size, order=order, skip=skip):
@@ -96,16 +104,17 @@ class _Run:
         state = self.state
         state.model.train()
         self.watch.begin(epoch)
-        order = _epoch_order(self.training, self.scenes, self.pipeline, epoch)
+        order = self.ranks.share(_epoch_order(self.training, self.scenes, self.pipeline, epoch), self.batch)
         at, began = self.at, time.perf_counter()
         total = torch.tensor(at.total, dtype=torch.float64, device=self.device)
-        for batch in self._batches(self.training, order, self.batch, state.step - epoch * self.steps):
+        size = self.batch // self.ranks.count
+        for batch in self._batches(self.training, order, size, state.step - epoch * self.steps):
             report = self.pipeline.train_step(state, batch, self.pipeline)
             self.log.step(state.step, report)
             at.rate = report.learning_rates["backbone"]
             if not report.skipped:
                 total, at.counted = total + report.loss, at.counted + 1
-            if state.step == 1:
+            if state.step == 1 and self.ranks.leads:
                 self._print_first(batch)
             self.watch.step(state, report)
             if (every := self.pipeline.config.train.checkpoint_steps) and state.step % every == 0:
@@ -123,9 +132,16 @@ class _Run:
         self.checkpoints.save(self.state, self.at)
 
     def close_epoch(self, record: dict[str, Any], weights: Path) -> None:
-        """Note a validated epoch, save the weights where they are the best, then the checkpoint that counts it."""
+        """Validate, save the weights where they are the best, then the checkpoint that counts the epoch."""
+        self.at.history.append(record)
+        if self.ranks.leads:
+            self._note(record, weights)
+        if self.pipeline.config.train.checkpoint_steps:
+            self._keep()
+
+    def _note(self, record: dict[str, Any], weights: Path) -> None:
         cfg, at = self.pipeline.config, self.at
-        at.history.append(record)
+        record["validation"] = self._validated()
         self.log.epoch(record)
         loss = record["validation"]["loss"]
         logger.info(epoch_line(record["epoch"], cfg.train.epochs, record["train"], loss, record["rate"]))
@@ -133,8 +149,6 @@ class _Run:
             at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
             save_model(self.state.best, cfg, weights)
         self.watch.validated(self.state, self.device)
-        if cfg.train.checkpoint_steps:
-            self._keep()
 
     def _print_first(self, batch: Batch) -> None:
         with torch.no_grad():
@@ -142,7 +156,7 @@ class _Run:
         for line in first_epoch(self.state, batch, blended, self.pipeline.config).lines():
             logger.info(line)
 
-    def validated(self) -> dict[str, float]:
+    def _validated(self) -> dict[str, float]:
         order = torch.arange(min(self.pipeline.config.data.validation_scenes, len(self.validation)))
         batches = self._batches(self.validation, order, VALIDATION_BATCH)
         return self.pipeline.validate(self.pipeline, self.state.best, batches)
@@ -161,7 +175,8 @@ def train(
     """Train on stored scenes and keep the weights that validated best.
 
     A run that was interrupted goes on from its last checkpoint, every `train.checkpoint_steps`, and ends with
-    the same bits as if it had not been, given the same number of threads.
+    the same bits as if it had not been, given the same number of threads and processes. Under `torchrun` every
+    process takes its share of each batch; the first one alone validates and writes.
 
     After every epoch the averaged weights (SWA once begun, else EMA, else live) are validated, and
     saved when their subspace capture is the best so far: what is validated is what is saved.
@@ -180,27 +195,29 @@ def train(
 
     Raises:
         DataError: the data folder is missing or damaged, or the checkpoints are of another run.
+        ConfigError: the batch cannot be split over the processes.
         InputError: TensorBoard was asked for and is not installed.
         TrainingError: too many non-finite steps in a row.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(pipeline.config.seed)
-        return _trained(_Run(pipeline, data, out, progress, tensorboard, fresh), data, curves)
+    with torch.random.fork_rng(), joined() as ranks:
+        torch.manual_seed(pipeline.config.seed + ranks.index)
+        run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
+        return _trained(run, data, curves)
 
 
 def _trained(run: _Run, data: Path, curves: bool) -> TrainResult:
     cfg, out, at = run.pipeline.config, run.out, run.at
-    (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
+    if run.ranks.leads:
+        (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
     weights = out / "weights.safetensors"
     for epoch in range(len(at.history), cfg.train.epochs):
-        record = run.epoch(epoch)
-        record["validation"] = run.validated()
-        run.close_epoch(record, weights)
+        run.close_epoch(run.epoch(epoch), weights)
     run.watch.close()
+    run.ranks.wait()
     model = load_model(weights, run.pipeline).to(run.device)
     rate = run.scenes * cfg.train.epochs / at.seconds
     result = TrainResult(model, weights, at.history, at.best_epoch, run.state.skipped, rate)
-    if curves:
-        draw_curves(run.log.path, out / "curves.png")
+    if curves and run.ranks.leads:
+        draw_curves(out / "log.jsonl", out / "curves.png")
         write_summary(result, cfg, data, out)
     return result

@@ -10,7 +10,10 @@ from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from ris_verified.config import Config, TrainConfig
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.ranks import Ranks
 from ris_verified.train.schedule import rate_factor
+
+ALONE = Ranks()
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class TrainState:
         skipped: steps that were skipped.
         consecutive: skipped steps in a row.
         parts: into how many a batch is split at least; doubled whenever memory runs out.
+        ranks: the processes of the run.
+        replica: what runs forward: the model, or its wrapper that averages gradients over the processes.
     """
 
     model: nn.Module
@@ -68,6 +73,8 @@ class TrainState:
     ema: AveragedModel | None
     swa: AveragedModel | None
     total_steps: int
+    replica: nn.Module
+    ranks: Ranks = ALONE
     step: int = 0
     skipped: int = 0
     consecutive: int = 0
@@ -75,7 +82,13 @@ class TrainState:
 
     @classmethod
     def create(
-        cls, pipeline: Pipeline, *, total_steps: int, device: torch.device | str = "cpu", model: nn.Module | None = None
+        cls,
+        pipeline: Pipeline,
+        *,
+        total_steps: int,
+        device: torch.device | str = "cpu",
+        model: nn.Module | None = None,
+        ranks: Ranks = ALONE,
     ) -> TrainState:
         """Build everything from the pipeline's configuration, around `model` where one is given."""
         train = pipeline.config.train
@@ -88,7 +101,7 @@ class TrainState:
         )
         ema = _ema(model, train.ema_decay) if train.ema_decay else None
         swa = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn()) if train.swa_share else None
-        return cls(model, optimizer, scheduler, ema, swa, total_steps)
+        return cls(model, optimizer, scheduler, ema, swa, total_steps, ranks.parallel(model), ranks)
 
     @property
     def best(self) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from ris_verified.config import TrainConfig
 from ris_verified.data.batch import Batch
@@ -34,7 +36,7 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
     device = batch.y.device
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        outputs = state.model(batch.y, batch.H, batch.C, batch.H_full)
+        outputs = state.replica(batch.y, batch.H, batch.C, batch.H_full)
     # Contracts would raise on NaN factors; a diverged step is skipped and counted instead.
     if not _finite(outputs.cov_fact_angle, outputs.cov_fact_range):
         return None
@@ -57,11 +59,11 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
 
     Args:
         state: changed in place.
-        batch: the scenes of one step, on the model's device.
+        batch: the scenes of one step, or this process's share of them, on the model's device.
         pipeline: the stages.
 
     Returns:
-        A `StepReport`.
+        A `StepReport`, the same in every process.
 
     Raises:
         TrainingError: more than `train.nonfinite_limit` steps in a row were skipped, or memory runs out
@@ -80,23 +82,29 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     _count(state, skipped, pipeline.config.train.nonfinite_limit)
     if results is None:
         return StepReport(norm, {}, norm, norm, rates, skipped)
-    terms = {name: _weighted(results, _term(name)) for name in results[0][1].terms}
-    loss = _weighted(results, lambda result: result.total.detach())
-    return StepReport(loss, terms, _weighted(results, lambda r: r.nmse), norm, rates, skipped)
+    names = list(results[0][1].terms)
+    figures = [_weighted(results, lambda r: r.total.detach()), _weighted(results, lambda r: r.nmse)]
+    figures += [_weighted(results, _term(name)) for name in names]
+    loss, nmse, *terms = state.ranks.sum(torch.stack(figures)).unbind()
+    return StepReport(loss, dict(zip(names, terms, strict=True)), nmse, norm, rates, skipped)
 
 
 def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tuple[float, LossResult]] | None:
     """Halve the micro-batch until the step fits; the effective batch stays."""
+    ranks = state.ranks
+    scenes = int(ranks.sum(torch.tensor(len(batch), device=batch.y.device)))
     while True:
-        parts = min(max(state.parts, pipeline.config.train.accumulation), len(batch))
+        # The same number of parts in every process, or they would wait for each other.
+        parts = min(max(state.parts, pipeline.config.train.accumulation), scenes // ranks.count)
         state.optimizer.zero_grad(set_to_none=True)
         try:
-            return _gradients_of(state, batch.split(parts), pipeline, len(batch))
+            return _gradients_of(state, batch.split(parts), pipeline, scenes)
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error):
                 raise
-            if parts == len(batch):
-                raise _no_smaller(state, batch) from error
+            # One process cannot halve alone.
+            if parts == len(batch) or ranks.count > 1:
+                raise _no_smaller(state, batch, parts) from error
             state.parts = min(2 * parts, len(batch))
         logger.warning("out of memory: micro-batches of %d scenes from here on", -(-len(batch) // state.parts))
         if torch.cuda.is_available():
@@ -108,27 +116,37 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _no_smaller(state: TrainState, batch: Batch) -> TrainingError:
+def _no_smaller(state: TrainState, batch: Batch, parts: int) -> TrainingError:
     return TrainingError(
-        f"out of memory with micro-batches of one scene, {len(batch)} scenes a step",
-        where=f"step {state.step}",
-        expected="memory for the model and one scene",
-        remedy="`ris-verified audit --select RV1402` prints what is needed and what is free; use a smaller model",
+        f"out of memory with micro-batches of {-(-len(batch) // parts)} scenes, {len(batch)} scenes a step",
+        where=f"step {state.step}, rank {state.ranks.index}",
+        expected="memory for the model and one scene, or on several processes for one micro-batch",
+        remedy="`ris-verified audit --select RV1402` prints what is needed and what is free; raise train.accumulation "
+        "or use a smaller model",
     )
 
 
 def _gradients_of(
     state: TrainState, parts: list[Batch], pipeline: Pipeline, scenes: int
 ) -> list[tuple[float, LossResult]] | None:
-    results = []
-    for part in parts:
-        result = batch_loss(pipeline, state, part)
-        if result is None:
-            return None
-        share = len(part) / scenes
-        (result.total * share).backward()
+    results, ranks = [], state.ranks
+    for number, part in enumerate(parts, 1):
+        with _gathering(state.replica, last=number == len(parts)):
+            result = batch_loss(pipeline, state, part)
+            if not ranks.all(result is not None, part.y.device) or result is None:
+                return None
+            share = len(part) / scenes
+            # Averaged over the processes, the shares add to one.
+            (result.total * (share * ranks.count)).backward()
         results.append((share, result))
     return results
+
+
+def _gathering(replica: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[None]:
+    if last or not isinstance(replica, DistributedDataParallel):
+        return contextlib.nullcontext()
+    waiting: contextlib.AbstractContextManager[None] = replica.no_sync()
+    return waiting
 
 
 def _gradients(state: TrainState) -> list[nn.Parameter]:

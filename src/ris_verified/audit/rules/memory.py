@@ -39,8 +39,8 @@ RESET = "/proc/self/clear_refs"
 )
 def memory_predicted(context: Context) -> Sequence[Measurement]:
     """20 % is the checklist's figure; a mean over B parts is rounded B times more than one over the batch."""
-    from ris_verified.train.loop import default_device
     from ris_verified.train.memory import free_memory
+    from ris_verified.train.ranks import default_device
 
     device, pipeline = default_device(), context.pipeline
     batch = context.config.train.batch_size
@@ -111,7 +111,7 @@ def _apart(first: TrainState, second: TrainState) -> float:
 
 
 def _resident(context: Context, needed: int) -> Measurement:
-    from ris_verified.train.loop import default_device
+    from ris_verified.train.ranks import default_device
 
     batch = context.config.train.batch_size
     if default_device().type == "cuda":

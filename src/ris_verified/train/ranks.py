@@ -1,0 +1,133 @@
+"""One run on several processes, started by `torchrun`: who they are, what each takes, what they agree on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ris_verified.errors import ConfigError, TrainingError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a run; one alone is the default, and then nothing is sent.
+
+    Args:
+        index: of this process, from 0.
+        count: of all processes.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """True in the one process that writes and prints."""
+        return self.index == 0
+
+    def share(self, order: Tensor, size: int) -> Tensor:
+        """Return this process's part of every batch of `size`, in order; the parts are disjoint and make the whole.
+
+        Args:
+            order: `S` int64, the epoch's scenes.
+            size: scenes a batch, a multiple of `count`.
+
+        Raises:
+            ConfigError: a batch cannot be split so that every process has a scene and all but the last the same.
+        """
+        rest = len(order) % size
+        if size % self.count or 0 < rest < self.count:
+            raise ConfigError(
+                f"batches of {size} scenes, the last of {rest or size}, on {self.count} processes",
+                where="train.batch_size",
+                expected="batch_size · accumulation a multiple of the processes, and a scene for each in the last one",
+                remedy="change train.batch_size, or start another number of processes",
+            )
+        return torch.cat([batch.tensor_split(self.count)[self.index] for batch in order.split(size)])
+
+    def parallel(self, model: nn.Module) -> nn.Module:
+        """Return the model itself, or one whose backward averages the gradients of all processes."""
+        if self.count == 1:
+            return model
+        return DistributedDataParallel(model)
+
+    def sum(self, value: Tensor) -> Tensor:
+        """Return the sum over the processes."""
+        if self.count > 1:
+            dist.all_reduce(value)
+        return value
+
+    def all(self, good: bool, device: torch.device) -> bool:
+        """Return whether it is so in every process; all skip a step or none, or they would wait for each other."""
+        if self.count == 1:
+            return good
+        return int(self.sum(torch.tensor(int(good), device=device))) == self.count
+
+    def gathered(self, value: Tensor) -> list[Tensor]:
+        """Return the value of every process, in the order of their indices."""
+        if self.count == 1:
+            return [value]
+        # NCCL moves what lies on the device.
+        sent = value.cuda() if dist.get_backend() == "nccl" else value
+        parts = [torch.empty_like(sent) for _ in range(self.count)]
+        dist.all_gather(parts, sent)
+        return [part.cpu() for part in parts]
+
+    def wait(self) -> None:
+        """Wait for all."""
+        if self.count > 1:
+            dist.barrier()
+
+
+def rank_of_environment() -> int:
+    """Return what `torchrun` calls RANK, 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def default_device() -> torch.device:
+    """Return this process's accelerator where there is one, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """Join the processes that `torchrun` started, for the time of a run; alone where it started none.
+
+    Raises:
+        TrainingError: another process died.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    device = default_device()
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    index, count = dist.get_rank(), dist.get_world_size()
+    try:
+        yield Ranks(index, count)
+    except RuntimeError as error:
+        if not _lost(error):
+            raise
+        raise TrainingError(
+            f"rank {index} of {count} lost another one: {str(error).splitlines()[0]}",
+            where=f"rank {index}",
+            expected="all processes alive to the end",
+            remedy="the first error above is the cause; the same command goes on from the last checkpoint",
+        ) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _lost(error: RuntimeError) -> bool:
+    # Gloo raises a plain RuntimeError.
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "closed by peer" in str(error)

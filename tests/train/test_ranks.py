@@ -1,0 +1,149 @@
+"""Two processes are one run: the same loss, no scene twice, one writer, and an end when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from ris_verified.config import Config
+from ris_verified.data.generate import generate
+from ris_verified.errors import ConfigError
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.log import read_log
+from ris_verified.train.ranks import Ranks
+
+# Fewer measurements leave flat objectives, whose minima move with the rounding of another batch shape.
+TINY = [
+    "array.horizontal=8", "array.vertical=8", "scene.antennas=8", "scene.snapshots=12", "scene.sources_max=3",
+    "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
+    "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4", "model.dictionary_range=2",
+    "model.dropout=0.0", "train.precision=float32", "train.batch_size=4", "train.epochs=2", "train.checkpoint_steps=2",
+    "train.ema_decay=0.9", "train.swa_share=0.5", "train.curriculum_share=0.3", "train.learning_rate=1e-4",
+    "data.train_scenes=18", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
+]  # fmt: skip
+RUN = """
+    import os, signal, sys
+    from pathlib import Path
+    from ris_verified.config import Config
+    from ris_verified.pipeline import Pipeline
+    import ris_verified.train.loop
+    import torch
+    torch.set_num_threads(1)
+    data, out, at, more = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
+    pipeline = Pipeline.default(Config.load(None, more))
+    def progress(step, total, note):
+        if step == at and os.environ.get("RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+    result = pipeline.train(pipeline, data, out, progress=progress, curves=False)
+    assert result.weights.exists()
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks") / "data"
+    generate(Config.load(None, TINY), folder)
+    return folder
+
+
+def _script(data, out, *more, at=-1):
+    out.mkdir(exist_ok=True)
+    script = out / "run.py"
+    script.write_text(textwrap.dedent(RUN))
+    return [str(script), str(data), str(out), str(at), *TINY, *more]
+
+
+def _start(data, out, *more, at=-1):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, *_script(data, out, *more, at=at)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture(scope="module")
+def two(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("ranks") / "two"
+    done = _start(data, out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def _figures(out):
+    steps, epochs = read_log(out / "log.jsonl")
+    return [[step[name] for name in ("loss", "nmse", "gradient_norm")] for step in steps], epochs
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_lose_as_one(data, two, tmp_path, parts):
+    accumulated = ["train.batch_size=2", "train.accumulation=2"] if parts == 2 else []
+    if accumulated:
+        two = tmp_path / "two"
+        assert _start(data, two, *accumulated).returncode == 0
+    pipeline = Pipeline.default(Config.load(None, TINY))
+    pipeline.train(pipeline, data, tmp_path / "one", curves=False)
+    (ours, epochs), (theirs, their_epochs) = _figures(two), _figures(tmp_path / "one")
+    assert [e["step"] for e in epochs] == [e["step"] for e in their_epochs] == [5, 10]
+    # Rounding differs in the order of sums and grows through ten steps of the optimiser.
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-5, atol=1e-6)
+    one, many = (load_file(out / "weights.safetensors") for out in (tmp_path / "one", two))
+    assert one.keys() == many.keys()
+
+
+def test_a_dead_rank_ends_the_job_and_the_run_goes_on(data, two, tmp_path):
+    ended = _start(data, tmp_path, at=7)
+    assert ended.returncode != 0
+    assert "Signal 9 (SIGKILL)" in ended.stderr
+    assert "rank      : 1" in ended.stderr
+    done = _start(data, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert read_log(tmp_path / "log.jsonl") == read_log(two / "log.jsonl")
+    first, second = (load_file(out / "weights.safetensors") for out in (tmp_path, two))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_one_left_says_whom_it_lost(data, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *_script(data, tmp_path, at=3)]
+    environments = [{**os.environ, **base, "RANK": str(rank)} for rank in range(2)]
+    ranks = [subprocess.Popen(command, env=e, stderr=subprocess.PIPE, text=True) for e in environments]
+    said = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert ranks[1].returncode == -signal.SIGKILL
+    assert ranks[0].returncode == 1
+    assert "TrainingError: rank 0: rank 0 of 2 lost another one" in said[0]
+    assert "goes on from the last checkpoint" in said[0]
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 6), st.integers(0, 70))
+def test_shares_are_disjoint_even_and_whole(count, each, batches, rest):
+    size = each * count
+    rest = rest % size
+    order = torch.randperm(batches * size + rest)
+    if 0 < rest < count:
+        with pytest.raises(ConfigError, match="processes"):
+            Ranks(0, count).share(order, size)
+        return
+    if not len(order):
+        return
+    shares = [Ranks(index, count).share(order, size) for index in range(count)]
+    for step, batch in enumerate(order.split(size)):
+        parts = [share[step * each : (step + 1) * each] for share in shares]
+        assert torch.equal(torch.cat(parts), batch)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_batch_that_does_not_split_is_told():
+    with pytest.raises(ConfigError, match=r"train\.batch_size"):
+        Ranks(0, 3).share(torch.arange(20), 4)
