@@ -247,10 +247,13 @@ class HpoConfig:
     epochs_per_trial: int = 12
     space: Literal["wide", "narrow"] = "wide"
     data_share: float = 0.1
+    pruning: bool = True
+    patience: int = 3
 
     def __post_init__(self) -> None:
         check_kinds(self, "hpo")
         at_least(self, "hpo", 1, "trials", "epochs_per_trial")
+        at_least(self, "hpo", 0, "patience")
         between(self, "hpo", "data_share", 1e-3, 1.0)
         one_of(self, "hpo", "space", ("wide", "narrow"))
 

@@ -12,8 +12,9 @@ import optuna
 import pytest
 
 from ris_verified.config import Config
+from ris_verified.hpo.claims import claimed, reap
 from ris_verified.hpo.space import SPACES
-from ris_verified.hpo.study import best_config, claimed, reap, run_study
+from ris_verified.hpo.study import best_config, run_study
 from ris_verified.hpo.trial import trial_config
 from ris_verified.hpo.workers import is_gone, presence
 

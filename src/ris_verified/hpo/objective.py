@@ -1,25 +1,31 @@
-"""The objective: train a trial and score it by localisation."""
+"""The objective: train a trial, score every epoch by localisation, keep the best."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.watch import Progress
+
+# 1-based epoch and its score; raises where the trial is to be pruned.
+Report = Callable[[int, float], None]
 
 
 def objective(
-    pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any], number: int, progress: Progress | None = None
+    pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any], number: int, report: Report | None = None
 ) -> float:
-    """Train with the sampled values and return the localisation score on the validation split.
+    """Train with the sampled values and return the best epoch's localisation score on the validation split.
+
+    The trial ends early after `hpo.patience` epochs without a better score, or with one that is not finite.
 
     Args:
         pipeline: its `trial_config` makes the trial's configuration.
@@ -27,23 +33,35 @@ def objective(
         out: receives `trial-0000` and so on; configuration and log stay, weights do not.
         values: sampled value by configuration field.
         number: of the trial.
-        progress: of the training.
+        report: called after every epoch.
 
     Returns:
         The pipeline's score; lower is better.
     """
     cfg = pipeline.trial_config(pipeline.config, values)
     trial = dataclasses.replace(pipeline, config=cfg)
-    result = trial.train(trial, data, out / f"trial-{number:04d}", progress=progress, curves=False)
-    score = trial.score(trial, result.model.cpu(), _validation(trial, data))
-    result.weights.unlink()
-    del result
-    gc.collect()
-    torch.cuda.empty_cache()
-    return score
+    scores: list[float] = []
+
+    def judge(model: nn.Module, epoch: int) -> bool:
+        scores.append(trial.score(trial, model, _validation(trial, data)))
+        if not math.isfinite(scores[-1]):
+            return True
+        if report:
+            report(epoch, scores[-1])
+        return 0 < cfg.hpo.patience <= epoch - 1 - scores.index(min(scores))
+
+    folder = out / f"trial-{number:04d}"
+    try:
+        trial.train(trial, data, folder, curves=False, judge=judge)
+    finally:
+        (folder / "weights.safetensors").unlink(missing_ok=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    return min(scores) if math.isfinite(scores[-1]) else scores[-1]
 
 
 def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = SceneDataset(data, "validation")
     scenes = min(pipeline.config.data.validation_scenes, len(dataset))
-    return (pipeline.unpack(dataset.batch(index), "cpu") for index in torch.arange(scenes).split(64))
+    return (pipeline.unpack(dataset.batch(index), device) for index in torch.arange(scenes).split(64))

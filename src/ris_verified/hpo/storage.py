@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
 
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.errors import StorageError
+from ris_verified.files import atomic_write
+from ris_verified.hpo.server import ServerStorage
 
 logger = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
@@ -44,13 +48,27 @@ class Journal(JournalFileBackend):
 
 
 def cut_torn_line(path: Path) -> int:
-    """Shorten a file to its last line break and return the number of bytes cut."""
+    """Shorten a file to its last line break and return the number of bytes cut, which are kept in a file beside it."""
     content = path.read_bytes()
     whole = content.rfind(b"\n") + 1
     if whole < len(content):
+        atomic_write(path.with_name(f"{path.name}.torn-{whole}"), content[whole:])
         with path.open("r+b") as file:
             file.truncate(whole)
     return len(content) - whole
+
+
+def default_storage(folder: Path) -> str:
+    """Return a journal in the folder, or SQLite where the file system has no links for the journal's lock."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".link-{os.getpid()}"
+    try:
+        probe.symlink_to(folder)
+        probe.unlink()
+    except OSError as error:
+        logger.warning("%s has no symbolic links (%s): the study is kept in SQLite", folder, error)
+        return f"{SQLITE}{folder / 'study.db'}"
+    return str(folder / "journal.log")
 
 
 def file_of(where: str) -> Path | None:
@@ -79,22 +97,25 @@ def open_storage(where: str) -> BaseStorage:
         storage = _opened(where, file)
         storage.get_all_studies()
         return storage
-    except (OSError, sqlite3.Error, SQLAlchemyError, ValueError, KeyError, ImportError) as error:
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, ValueError, KeyError, ImportError) as error:
         raise StorageError(
             f"cannot be opened: {error}",
             where=where,
             expected="a journal file, sqlite:///FILE or a database URL",
-            remedy="the file was left as it is; repair it or name another",
+            remedy="what is there was left as it is; repair it or name another",
         ) from error
 
 
 def _opened(where: str, file: Path | None) -> BaseStorage:
     if file is None:
-        return RDBStorage(where, engine_kwargs={"pool_pre_ping": True})
+        return ServerStorage(where)
     if not where.startswith(SQLITE):
         return JournalStorage(Journal(file))
     with sqlite3.connect(file, timeout=TIMEOUT) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
+        damage = connection.execute("PRAGMA quick_check").fetchone()[0]
     connection.close()
+    if damage != "ok":
+        raise sqlite3.DatabaseError(damage)
     options = {"connect_args": {"timeout": TIMEOUT}, "pool_pre_ping": True}
     return RDBStorage(where, engine_kwargs=options)

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial, TrialState
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.config import Config
+from ris_verified.errors import StorageError
+from ris_verified.hpo.claims import claimed, reap, under_way
+from ris_verified.hpo.server import beating
 from ris_verified.hpo.space import SPACES, Space, suggest
 from ris_verified.hpo.storage import file_of, open_storage
-from ris_verified.hpo.workers import is_gone, presence
+from ris_verified.hpo.workers import presence
 
 logger = logging.getLogger(__name__)
-Objective = Callable[[dict[str, Any], int], float]
+# Of values and trial number, and in a judged study of a report (1-based epoch, score).
+Objective = Callable[..., float]
+POLL = 0.5
 
 
 def run_study(
@@ -29,11 +37,14 @@ def run_study(
     storage: str,
     verdict: dict[str, str],
     spaces: Mapping[str, Space] = SPACES,
+    judged: bool = False,
+    seen: Callable[[optuna.Study], None] | None = None,
 ) -> optuna.Study:
-    """Load or create the study and run trials until it holds `hpo.trials` of them.
+    """Load or create the study and work on it until it holds `hpo.trials` finished trials.
 
     A trial that raises, or whose score is not finite, fails and counts; one whose worker was killed
-    or interrupted fails and is replaced. Several workers on one storage share the trials.
+    or interrupted fails and is replaced. Several workers on one storage share the trials and wait for each
+    other's last ones.
 
     Args:
         cfg: reads `hpo` and `seed`.
@@ -41,22 +52,42 @@ def run_study(
         storage: see `open_storage`.
         verdict: of the audit, kept with the study.
         spaces: by name; `hpo.space` picks one.
+        judged: whether the objective takes a third argument, a function (epoch, score) which raises where the trial
+            is pruned: successive halving over its epochs, off with `hpo.pruning`.
+        seen: called with the study after every trial of this worker.
 
     Returns:
         The study.
 
     Raises:
-        StorageError: the storage cannot be opened.
+        StorageError: the storage cannot be opened, read or written; what was written is kept.
     """
     study = _loaded(cfg, storage, verdict)
-    file = file_of(storage)
-    with _locks(file) as folder:
-        if file is not None:
-            reap(study, folder)
-        with presence(folder) as worker:
-            while claimed(study) < cfg.hpo.trials:
-                _run_trial(study, objective, cfg, worker, spaces[cfg.hpo.space])
-    return study
+    with _told(storage), _locks(file_of(storage)) as folder, presence(folder) as worker:
+        shared = None if file_of(storage) is None else folder
+        while True:
+            reap(study, shared)
+            if claimed(study) < cfg.hpo.trials:
+                _run_trial(study, objective, cfg, worker, spaces[cfg.hpo.space], judged)
+                if seen:
+                    seen(study)
+            elif under_way(study):
+                time.sleep(POLL)
+            else:
+                return study
+
+
+@contextmanager
+def _told(storage: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+        raise StorageError(
+            f"cannot be written or read any more: {error}",
+            where=storage,
+            expected="space, rights and a server that answers",
+            remedy="every finished trial is kept; the same command goes on once the storage can be written",
+        ) from error
 
 
 @contextmanager
@@ -65,57 +96,69 @@ def _locks(file: Path | None) -> Iterator[Path]:
     if file is not None:
         yield file.resolve().parent / f"{file.name}.workers"
         return
-    # Workers on a server may be of other machines, whose locks cannot be seen: those are left alone.
+    # Workers on a server may be of other machines, whose locks cannot be seen: heartbeats tell of those.
     with TemporaryDirectory() as own:
         yield Path(own)
 
 
+def name_of(cfg: Config) -> str:
+    """Return the name of a configuration's study; a longer run of the same study is the same study."""
+    return f"ris-verified-{cfg.hpo.space}-{_digest(cfg)}"
+
+
+def _digest(cfg: Config) -> str:
+    return cfg.replaced({"hpo.trials": 1}).digest()
+
+
 def _loaded(cfg: Config, storage: str, verdict: dict[str, str]) -> optuna.Study:
-    # A longer run of the same study is the same study.
-    digest = cfg.replaced({"hpo.trials": 1}).digest()
-    study = optuna.create_study(
-        storage=open_storage(storage), study_name=f"ris-verified-{cfg.hpo.space}-{digest}", load_if_exists=True
-    )
-    study.set_user_attr("config", cfg.to_toml())
-    study.set_user_attr("config_hash", digest)
-    study.set_user_attr("audit", verdict)
+    opened = open_storage(storage)
+    with _told(storage):
+        study = optuna.create_study(storage=opened, study_name=name_of(cfg), load_if_exists=True, pruner=_pruner(cfg))
+        study.set_user_attr("config", cfg.to_toml())
+        study.set_user_attr("config_hash", _digest(cfg))
+        study.set_user_attr("audit", verdict)
     return study
 
 
-def claimed(study: optuna.Study) -> int:
-    """Return how many trials are done or under way; abandoned ones do not count."""
-    return sum(_counts(trial) for trial in study.get_trials(deepcopy=False))
+def _pruner(cfg: Config) -> optuna.pruners.BasePruner:
+    if not cfg.hpo.pruning:
+        return optuna.pruners.NopPruner()
+    # A sixth of the epochs shows which third is worth three times as many.
+    first = max(1, cfg.hpo.epochs_per_trial // 6)
+    return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
 
 
-def _counts(trial: FrozenTrial) -> bool:
-    if trial.state == TrialState.FAIL:
-        return "error" in trial.user_attrs
-    return trial.state.is_finished() or (trial.state == TrialState.RUNNING and "worker" in trial.user_attrs)
-
-
-def reap(study: optuna.Study, folder: Path) -> int:
-    """Fail the running trials of workers that are gone, and return how many.
-
-    Args:
-        study: of any storage.
-        folder: where the workers hold their locks.
-    """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    gone = [t for t in running if "worker" in t.user_attrs and is_gone(folder, t.user_attrs["worker"])]
-    for trial in gone:
-        logger.warning("trial %d was left by a worker that is gone; it will be replaced", trial.number)
-        study.tell(trial.number, state=TrialState.FAIL)
-    return len(gone)
-
-
-def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: str, space: Space) -> None:
+def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: str, space: Space, judged: bool) -> None:
     trial = study.ask()
-    trial.set_user_attr("worker", worker)
-    # Seeded by number, a resumed study goes on with fresh draws instead of repeating its first ones.
-    seed = int(np.random.SeedSequence([cfg.seed, trial.number]).generate_state(1)[0])
-    study.sampler = optuna.samplers.TPESampler(seed=seed)
+    with beating(study._storage, trial._trial_id):
+        trial.set_user_attr("worker", worker)
+        if claimed(study, before=trial.number) >= cfg.hpo.trials:
+            # Another worker drew at the same moment, and first.
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        # Seeded by number, a resumed study goes on with fresh draws instead of repeating its first ones.
+        seed = int(np.random.SeedSequence([cfg.seed, trial.number]).generate_state(1)[0])
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        _scored(study, trial, lambda: _value(objective, trial, space, judged))
+
+
+def _value(objective: Objective, trial: optuna.Trial, space: Space, judged: bool) -> float:
+    def report(epoch: int, score: float) -> None:
+        trial.report(score, epoch)
+        if trial.should_prune():
+            raise optuna.TrialPruned
+
+    values = suggest(trial, space)
+    return objective(values, trial.number, report) if judged else objective(values, trial.number)
+
+
+def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]) -> None:
     try:
-        score = objective(suggest(trial, space), trial.number)
+        score = value()
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
+        logger.info("trial %d: pruned", trial.number)
+        return
     except Exception as error:  # noqa: BLE001 - one trial that fails must not end the study
         _fail(study, trial, f"{type(error).__name__}: {error}")
         return
@@ -123,7 +166,7 @@ def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: s
         study.tell(trial, state=TrialState.FAIL)
         raise
     if math.isfinite(score):
-        study.tell(trial, score)
+        study.tell(trial, score, skip_if_finished=True)
         logger.info("trial %d: %.4f m", trial.number, score)
     else:
         _fail(study, trial, f"score {score}")
@@ -131,8 +174,9 @@ def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: s
 
 def _fail(study: optuna.Study, trial: optuna.Trial, error: str) -> None:
     logger.warning("trial %d failed: %s", trial.number, error)
-    trial.set_user_attr("error", error)
-    study.tell(trial, state=TrialState.FAIL)
+    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+        trial.set_user_attr("error", error)
+    study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
 def best_config(study: optuna.Study, cfg: Config) -> Config:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from ris_verified.train.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
+# Validated weights and 1-based epoch → whether to stop.
+Judge = Callable[[nn.Module, int], bool]
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,7 @@ def train(
     curves: bool = True,
     tensorboard: bool = False,
     fresh: bool = False,
+    judge: Judge | None = None,
 ) -> TrainResult:
     """Train on stored scenes and keep the weights that validated best.
 
@@ -189,6 +192,7 @@ def train(
         curves: whether to draw `curves.png` and to write `summary.html`.
         tensorboard: whether to write TensorBoard events into `out/tensorboard`.
         fresh: whether to start over where `out/checkpoints` would let the run go on.
+        judge: called after every epoch with the validated weights and its number; True ends the run. One process only.
 
     Returns:
         A `TrainResult`.
@@ -202,20 +206,22 @@ def train(
     with torch.random.fork_rng(), joined() as ranks:
         torch.manual_seed(pipeline.config.seed + ranks.index)
         run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
-        return _trained(run, data, curves)
+        return _trained(run, data, curves, judge)
 
 
-def _trained(run: _Run, data: Path, curves: bool) -> TrainResult:
+def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainResult:
     cfg, out, at = run.pipeline.config, run.out, run.at
     if run.ranks.leads:
         (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
     weights = out / "weights.safetensors"
     for epoch in range(len(at.history), cfg.train.epochs):
         run.close_epoch(run.epoch(epoch), weights)
+        if judge and judge(run.state.best, epoch + 1):
+            break
     run.watch.close()
     run.ranks.wait()
     model = load_model(weights, run.pipeline).to(run.device)
-    rate = run.scenes * cfg.train.epochs / at.seconds
+    rate = run.scenes * len(at.history) / at.seconds
     result = TrainResult(model, weights, at.history, at.best_epoch, run.state.skipped, rate)
     if curves and run.ranks.leads:
         draw_curves(out / "log.jsonl", out / "curves.png")

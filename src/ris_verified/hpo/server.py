@@ -1,0 +1,89 @@
+"""A study on a database server: operations wait while it restarts, heartbeats tell who is alive."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
+from sqlalchemy.exc import DBAPIError
+
+logger = logging.getLogger(__name__)
+HEARTBEAT, RETRIES = 60, 2
+# How long a server may be away: a restart takes seconds, an upgrade minutes.
+PATIENCE = 600.0
+
+
+class ServerStorage(RDBStorage):
+    """Optuna's storage on a server whose connections may break at any time.
+
+    A trial whose worker is silent for two heartbeats is failed and its values are tried again.
+
+    Args:
+        url: of the database.
+    """
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            url,
+            engine_kwargs={"pool_pre_ping": True},
+            heartbeat_interval=HEARTBEAT,
+            grace_period=2 * HEARTBEAT,
+            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
+        )
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*given: Any, **options: Any) -> Any:
+        end, pause = time.monotonic() + PATIENCE, 0.1
+        for attempt in range(1_000_000):
+            try:
+                return method(*given, **options)
+            except UpdateFinishedTrialError:
+                # The connection broke after the first attempt had been committed.
+                if attempt:
+                    return True
+                raise
+            except (StorageInternalError, DBAPIError) as error:
+                if time.monotonic() > end:
+                    raise
+                if not attempt:
+                    logger.warning("the database is away (%s): waiting for it", str(error).splitlines()[0])
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)
+        raise AssertionError
+
+    return call
+
+
+for _name in (*BaseStorage.__abstractmethods__, "record_heartbeat", "_get_stale_trial_ids"):
+    setattr(ServerStorage, _name, _patient(vars(RDBStorage)[_name]))
+
+
+@contextmanager
+def beating(storage: BaseStorage, trial_id: int) -> Iterator[None]:
+    """Send heartbeats of a trial while the block runs; nothing where the storage has none."""
+    if not isinstance(storage, ServerStorage):
+        yield
+        return
+    storage.record_heartbeat(trial_id)
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT):
+            storage.record_heartbeat(trial_id)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
