@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import optuna
@@ -33,17 +38,33 @@ def test_every_truncation_of_the_last_record_keeps_what_was_complete(tmp_path: P
         assert len(optuna.load_study(storage=open_storage(str(torn)), study_name="s").trials) == 3
 
 
-def test_a_journal_is_locked_by_an_absolute_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("runs").mkdir()
-    journal = Journal(Path("runs/study.log"))
-    journal._guard.acquire()
-    try:
-        # A link that leads nowhere has no age, so that nobody would ever take the lock of a killed writer over.
-        assert Path("runs/study.log.lock").resolve() == tmp_path / "runs" / "study.log"
-        assert Path("runs/study.log.lock").exists()
-    finally:
-        journal._guard.release()
+def _lock_and_die(path: Path) -> None:
+    Journal(path)._guard.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_lock_of_a_killed_writer_is_free_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "study.log"
+    writer = multiprocessing.get_context("spawn").Process(target=_lock_and_die, args=(path,))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == -signal.SIGKILL
+    began = time.monotonic()
+    filled(str(path), [0.5])
+    # Optuna's own lock would be taken over after thirty seconds.
+    assert time.monotonic() - began < 15
+
+
+def test_two_holders_of_a_journal_exclude_each_other(tmp_path: Path) -> None:
+    first, second = Journal(tmp_path / "study.log"), Journal(tmp_path / "study.log")
+    first._guard.acquire()
+    waiting = threading.Thread(target=second._guard.acquire, daemon=True)
+    waiting.start()
+    waiting.join(0.2)
+    assert waiting.is_alive()
+    first._guard.release()
+    waiting.join(10)
+    assert not waiting.is_alive()
 
 
 def test_damage_inside_a_journal_is_an_error_and_changes_nothing(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from ris_verified.audit import cli as audit
-from ris_verified.cli import launch, localize, stages
+from ris_verified.cli import launch, localize, stages, study
 from ris_verified.errors import NoGoError, RisVerifiedError, StorageError
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
@@ -19,7 +19,7 @@ COMMANDS: dict[str, Command] = {
     "train": ("train on a data folder", stages.add_train, stages.run_train),
     "evaluate": ("judge weights on unseen scenes", stages.add_evaluate, stages.run_evaluate),
     "localize": ("find the sources of a measurement file", localize.add_arguments, localize.run),
-    "hpo": ("search hyper-parameters by localisation", stages.add_hpo, stages.run_hpo),
+    "hpo": ("search hyper-parameters by localisation", study.add_hpo, study.run_hpo),
     "report": ("write the page of a run again", stages.add_report, stages.run_report),
 }
 OK, NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141

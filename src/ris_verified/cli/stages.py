@@ -1,15 +1,13 @@
-"""`generate`, `train`, `evaluate`, `report` and `hpo`: one stage each."""
+"""`generate`, `train`, `evaluate` and `report`: one stage each."""
 
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
-from ris_verified.errors import InputError
 
 # What an evaluation needs of a data folder.
 ONLY_TEST = {"data.train_scenes": 1, "data.validation_scenes": 1}
@@ -122,49 +120,4 @@ def run_report(args: argparse.Namespace) -> int:
     from ris_verified.evaluate.report import write_report
 
     say(str(write_report(args.folder)))
-    return 0
-
-
-def add_hpo(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `hpo`; underscores and hyphens are alike."""
-    add_config(parser)
-    parser.add_argument("--n-trials", "--n_trials", type=int, metavar="N", help="trials in all")
-    parser.add_argument("--epochs-per-trial", "--epochs_per_trial", type=int, metavar="N")
-    parser.add_argument("--space", choices=("wide", "narrow"))
-    parser.add_argument("--data", type=Path, metavar="DIR", help="existing data; drawn into OUT/data where absent")
-    parser.add_argument("--out", type=Path, default=Path("runs/hpo"), metavar="DIR")
-    parser.add_argument("--storage", metavar="WHERE", help="journal file, sqlite:///FILE or a database URL")
-    parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
-
-
-def run_hpo(args: argparse.Namespace) -> int:
-    """Audit, then run the study."""
-    from ris_verified.data.generate import generate
-    from ris_verified.files import atomic_write
-    from ris_verified.pipeline import Pipeline
-
-    asked = {"hpo.trials": args.n_trials, "hpo.epochs_per_trial": args.epochs_per_trial, "hpo.space": args.space}
-    cfg = configuration(args).replaced({name: value for name, value in asked.items() if value is not None})
-    pipeline = Pipeline.default(cfg)
-    log_to_terminal()
-    report = gate(pipeline, args.out, args.ignore_audit, args.data)
-    data = args.data or args.out / "data"
-    if args.data is None:
-        with progress("scenes") as bar:
-            # No trial sees more than its share.
-            generate(pipeline.trial_config(cfg, {}), data, progress=bar)
-    verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
-    storage = args.storage or str(args.out / "journal.log")
-    study = pipeline.run_study(
-        cfg, partial(pipeline.objective, pipeline, data, args.out), storage, verdict, pipeline.spaces
-    )
-    finished = [t for t in study.trials if t.value is not None]
-    if not finished:
-        raise InputError("no trial finished", where=storage, remedy="each trial's error is in its attributes")
-    best = args.out / "best.toml"
-    atomic_write(best, pipeline.best_config(study, cfg).to_toml().encode())
-    say(f"{len(finished)} of {len(study.trials)} trials have a score, the best {study.best_value:.4f} m:")
-    for name, value in study.best_params.items():
-        say(f"  {name} = {value}")
-    say(f"train with --config {best}")
     return 0

@@ -6,18 +6,19 @@ import functools
 import logging
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 logger = logging.getLogger(__name__)
-HEARTBEAT, RETRIES = 60, 2
+HEARTBEAT, RETRIES, FIRST_TRIES = 60, 2, 4
 # How long a server may be away: a restart takes seconds, an upgrade minutes.
-PATIENCE = 600.0
+AWAY = 600.0
 
 
 class ServerStorage(RDBStorage):
@@ -30,19 +31,30 @@ class ServerStorage(RDBStorage):
     """
 
     def __init__(self, url: str) -> None:
-        super().__init__(
-            url,
-            engine_kwargs={"pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT,
-            grace_period=2 * HEARTBEAT,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=RETRIES),
-        )
+        with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+            retry = RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)
+        options: dict[str, Any] = {
+            "engine_kwargs": {"pool_pre_ping": True},
+            "heartbeat_interval": HEARTBEAT,
+            "grace_period": 2 * HEARTBEAT,
+            "heartbeat_stale_trial_callback": retry,
+        }
+        for left in range(FIRST_TRIES - 1, -1, -1):
+            try:
+                with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+                    super().__init__(url, **options)
+                break
+            except (IntegrityError, ProgrammingError, StorageInternalError):
+                # Of several first workers one makes the tables; the others stumble over half of them.
+                if not left:
+                    raise
+            time.sleep(1.0)
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*given: Any, **options: Any) -> Any:
-        end, pause = time.monotonic() + PATIENCE, 0.1
+        end, pause = time.monotonic() + AWAY, 0.1
         for attempt in range(1_000_000):
             try:
                 return method(*given, **options)
@@ -63,13 +75,15 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-for _name in (*BaseStorage.__abstractmethods__, "record_heartbeat", "_get_stale_trial_ids"):
+# Optuna's cache before every database calls these, some of them under names of their own.
+_INNER = ("_create_new_trial", "_get_trials", "_set_trial_param", "_get_best_trial_id", "_get_stale_trial_ids")
+for _name in (*BaseStorage.__abstractmethods__, *_INNER, "record_heartbeat"):
     setattr(ServerStorage, _name, _patient(vars(RDBStorage)[_name]))
 
 
 @contextmanager
 def beating(storage: BaseStorage, trial_id: int) -> Iterator[None]:
-    """Send heartbeats of a trial while the block runs; nothing where the storage has none."""
+    """Send heartbeats of a trial while the block runs; nothing where the storage, as it was opened, has none."""
     if not isinstance(storage, ServerStorage):
         yield
         return

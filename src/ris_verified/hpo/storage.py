@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
-import os
 import sqlite3
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.errors import StorageError
@@ -22,6 +22,31 @@ SQLITE = "sqlite:///"
 TIMEOUT = 300
 
 
+class KernelLock(JournalFileOpenLock):
+    """A lock that the system frees when its holder dies; Optuna's link is waited for half a minute after a kill.
+
+    Args:
+        path: a file beside the journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Wait for the lock."""
+        file = self._path.open("w")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Free it."""
+        if self._file:
+            self._file.close()
+
+
 class Journal(JournalFileBackend):
     """A journal file whose torn last line, left by a killed writer, is cut off before the next write.
 
@@ -30,9 +55,8 @@ class Journal(JournalFileBackend):
     """
 
     def __init__(self, path: Path) -> None:
-        # Optuna's lock is a link to this path: a relative one would lead nowhere and be waited for without end.
         self.path = path.resolve()
-        self._guard = JournalFileSymlinkLock(str(self.path))
+        self._guard = KernelLock(self.path.with_name(f"{self.path.name}.guard"))
         super().__init__(str(self.path), lock_obj=self._guard)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
@@ -59,15 +83,15 @@ def cut_torn_line(path: Path) -> int:
 
 
 def default_storage(folder: Path) -> str:
-    """Return a journal in the folder, or SQLite where the file system has no links for the journal's lock."""
+    """Return a journal in the folder, or SQLite where the file system has no locks of the kind that it needs."""
     folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".link-{os.getpid()}"
+    probe = KernelLock(folder / "journal.log.guard")
     try:
-        probe.symlink_to(folder)
-        probe.unlink()
+        probe.acquire()
     except OSError as error:
-        logger.warning("%s has no symbolic links (%s): the study is kept in SQLite", folder, error)
+        logger.warning("%s has no file locks (%s): the study is kept in SQLite", folder, error)
         return f"{SQLITE}{folder / 'study.db'}"
+    probe.release()
     return str(folder / "journal.log")
 
 

@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import optuna
 from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 # Of values and trial number, and in a judged study of a report (1-based epoch, score).
 Objective = Callable[..., float]
 POLL = 0.5
+UNWRITABLE = (OSError, StorageInternalError, SQLAlchemyError)
 
 
 def run_study(
@@ -62,13 +64,14 @@ def run_study(
     Raises:
         StorageError: the storage cannot be opened, read or written; what was written is kept.
     """
-    study = _loaded(cfg, storage, verdict)
+    opened = open_storage(storage)
+    study = _loaded(cfg, opened, storage, verdict)
     with _told(storage), _locks(file_of(storage)) as folder, presence(folder) as worker:
         shared = None if file_of(storage) is None else folder
         while True:
             reap(study, shared)
             if claimed(study) < cfg.hpo.trials:
-                _run_trial(study, objective, cfg, worker, spaces[cfg.hpo.space], judged)
+                _run_trial(study, opened, objective, cfg, worker, spaces[cfg.hpo.space], judged)
                 if seen:
                     seen(study)
             elif under_way(study):
@@ -81,7 +84,7 @@ def run_study(
 def _told(storage: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, StorageInternalError, SQLAlchemyError) as error:
+    except UNWRITABLE as error:
         raise StorageError(
             f"cannot be written or read any more: {error}",
             where=storage,
@@ -110,8 +113,7 @@ def _digest(cfg: Config) -> str:
     return cfg.replaced({"hpo.trials": 1}).digest()
 
 
-def _loaded(cfg: Config, storage: str, verdict: dict[str, str]) -> optuna.Study:
-    opened = open_storage(storage)
+def _loaded(cfg: Config, opened: BaseStorage, storage: str, verdict: dict[str, str]) -> optuna.Study:
     with _told(storage):
         study = optuna.create_study(storage=opened, study_name=name_of(cfg), load_if_exists=True, pruner=_pruner(cfg))
         study.set_user_attr("config", cfg.to_toml())
@@ -128,9 +130,17 @@ def _pruner(cfg: Config) -> optuna.pruners.BasePruner:
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=3)
 
 
-def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: str, space: Space, judged: bool) -> None:
+def _run_trial(
+    study: optuna.Study,
+    storage: BaseStorage,
+    objective: Objective,
+    cfg: Config,
+    worker: str,
+    space: Space,
+    judged: bool,
+) -> None:
     trial = study.ask()
-    with beating(study._storage, trial._trial_id):
+    with beating(storage, trial._trial_id):
         trial.set_user_attr("worker", worker)
         if claimed(study, before=trial.number) >= cfg.hpo.trials:
             # Another worker drew at the same moment, and first.
@@ -139,17 +149,26 @@ def _run_trial(study: optuna.Study, objective: Objective, cfg: Config, worker: s
         # Seeded by number, a resumed study goes on with fresh draws instead of repeating its first ones.
         seed = int(np.random.SeedSequence([cfg.seed, trial.number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        _scored(study, trial, lambda: _value(objective, trial, space, judged))
+        values = suggest(trial, space)
+        more = [_reporter(trial)] if judged else []
+        _scored(study, trial, lambda: objective(values, trial.number, *more))
 
 
-def _value(objective: Objective, trial: optuna.Trial, space: Space, judged: bool) -> float:
+class _Lost(BaseException):
+    """The storage failed inside an objective: that is not the trial's error."""
+
+
+def _reporter(trial: optuna.Trial) -> Callable[[int, float], None]:
     def report(epoch: int, score: float) -> None:
-        trial.report(score, epoch)
-        if trial.should_prune():
+        try:
+            trial.report(score, epoch)
+            pruned = trial.should_prune()
+        except UNWRITABLE as error:
+            raise _Lost from error
+        if pruned:
             raise optuna.TrialPruned
 
-    values = suggest(trial, space)
-    return objective(values, trial.number, report) if judged else objective(values, trial.number)
+    return report
 
 
 def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]) -> None:
@@ -162,6 +181,8 @@ def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]
     except Exception as error:  # noqa: BLE001 - one trial that fails must not end the study
         _fail(study, trial, f"{type(error).__name__}: {error}")
         return
+    except _Lost as lost:
+        raise (lost.__cause__ or lost) from None
     except BaseException:
         study.tell(trial, state=TrialState.FAIL)
         raise

@@ -1,0 +1,65 @@
+"""Studies with trivial objectives, run in processes of their own that a drill may kill."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from ris_verified.config import Config
+from ris_verified.hpo import server
+from ris_verified.hpo.study import run_study
+
+VERDICT = {"verdict": "GO", "waiver": ""}
+
+
+def config(trials: int) -> Config:
+    return Config.load(overrides=[f"hpo.trials={trials}", "hpo.space=narrow", "hpo.epochs_per_trial=3"])
+
+
+def rate(values: dict[str, Any], number: int) -> float:
+    return float(values["train.learning_rate"]) + number * 1e-9
+
+
+def slow(values: dict[str, Any], number: int, report: Any) -> float:
+    for epoch in range(1, 4):
+        time.sleep(0.01)
+        report(epoch, rate(values, number) / epoch)
+    return rate(values, number)
+
+
+def work(where: str, trials: int) -> None:
+    """Be a worker whose silence is noticed after a second."""
+    server.HEARTBEAT = 1
+    run_study(config(trials), slow, where, VERDICT, judged=True)
+
+
+def hold(where: str, trials: int, held: str) -> None:
+    """Be a worker that stops in its third trial, says so by a file, and waits to be killed."""
+    server.HEARTBEAT = 1
+    calls = itertools.count()
+
+    def objective(values: dict[str, Any], number: int) -> float:
+        if next(calls) == 2:
+            Path(held).touch()
+            time.sleep(600)
+        return rate(values, number)
+
+    run_study(config(trials), objective, where, VERDICT)
+
+
+def work_without_space(where: str, trials: int, file: str, room: int) -> None:
+    """Be a worker whose disk is full `room` bytes from now; ends with 7 where the study says so."""
+    from ris_verified.errors import StorageError
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limit = os.path.getsize(file) + room
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        run_study(config(trials), rate, where, VERDICT)
+    except StorageError as error:
+        os._exit(7 if where in str(error) else 1)
