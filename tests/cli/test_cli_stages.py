@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -194,6 +195,21 @@ def test_a_study_trains_scores_and_leaves_a_configuration(
         trial = Config.load(out / f"trial-{number:04d}" / "config.toml")
         assert (trial.data.train_scenes, trial.data.validation_scenes, trial.train.ema_decay) == (8, 4, 0.0)
     assert not list(out.rglob("weights.safetensors"))
+    page = (out / "report.html").read_bytes()
+    assert main(["hpo", "report", "--out", str(out)]) == 0
+    assert "2 of 2 trials have a score" in capsys.readouterr().out
+    assert (out / "report.html").read_bytes() == page
+
+
+def test_two_workers_finish_one_study(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "hpo"
+    asked = ["hpo", "--config", tiny, "--n-trials", "6", "--epochs-per-trial", "2", "--space", "narrow"]
+    assert main([*asked, "--workers", "2", "--out", str(out)]) == 0
+    assert "best" in capsys.readouterr().out
+    rows = list(csv.DictReader((out / "trials.csv").open(encoding="utf-8")))
+    assert sum(row["state"] in ("COMPLETE", "PRUNED") for row in rows) == 6
 
 
 @pytest.mark.parametrize(

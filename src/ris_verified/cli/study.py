@@ -27,7 +27,7 @@ def add_hpo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-trials", "--n_trials", type=int, metavar="N", help="trials in all")
     parser.add_argument("--epochs-per-trial", "--epochs_per_trial", type=int, metavar="N")
     parser.add_argument("--space", choices=("wide", "narrow"))
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine, one where not given")
     parser.add_argument("--data", type=Path, metavar="DIR", help="existing data; drawn into OUT/data where absent")
     parser.add_argument("--out", type=Path, default=Path("runs/hpo"), metavar="DIR")
     parser.add_argument("--storage", metavar="WHERE", help="journal file, sqlite:///FILE or a database URL")
@@ -60,7 +60,7 @@ def _run(args: argparse.Namespace, storage: str) -> None:
             generate(pipeline.trial_config(cfg, {}), data, progress=bar)
     verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
     with progress("trials") as bar:
-        _work(pipeline, data, args.out, storage, verdict, args.workers, bar)
+        _work(pipeline, data, args.out, storage, verdict, args.workers or 1, bar)
 
 
 def _work(

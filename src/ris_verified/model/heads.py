@@ -52,10 +52,14 @@ class Head(nn.Module):
         super().__init__()
         m, d = cfg.model, cfg.model.head_width
         self.sources, self.elements = cfg.scene.sources_max, cfg.array.elements
-        self.heat = nn.Conv2d(m.channels, m.dictionary_range, 1)
-        # Nothing is known better than by the measurements before something is learned.
-        nn.init.zeros_(self.heat.weight)
-        self.trust = nn.Parameter(torch.tensor(0.3))
+        self.cells = m.dictionary_range
+        # One source has all the power: nothing is weighed against it, and no gradient would come back.
+        alone = self.sources == 1
+        self.heat = None if alone else nn.Conv2d(m.channels, m.dictionary_range, 1)
+        if self.heat is not None:
+            # Nothing is known better than by the measurements before something is learned.
+            nn.init.zeros_(self.heat.weight)
+        self.trust = None if alone else nn.Parameter(torch.tensor(0.3))
         self.embed = nn.Linear(m.channels + FACTS, d)
         self.context = nn.Linear(m.width, d)
         layer = nn.TransformerDecoderLayer(
@@ -65,6 +69,13 @@ class Head(nn.Module):
         self.refine = _mlp(d, d, 4)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
         self.count = _mlp(2 * d + 2 * self.sources + 1, d, self.sources)
+
+    def warm(self, feature_map: Tensor) -> Tensor:
+        """Return the learned heat over the dictionary, `B x R x V x H` real; zero where one source is alone."""
+        if self.heat is None:
+            return feature_map.new_zeros(len(feature_map), self.cells, *feature_map.shape[2:])
+        heat: Tensor = self.heat(feature_map)
+        return heat
 
     def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
@@ -81,7 +92,8 @@ class Head(nn.Module):
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
         shift, power = self.refine(slots).float().split((3, 1), -1)
-        strength = found.log_power + self.trust * found.log_chosen + power[..., 0]
+        trusted = 0.0 if self.trust is None else self.trust * found.log_chosen
+        strength = found.log_power + trusted + power[..., 0]
         evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, None]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(

@@ -71,7 +71,7 @@ class LocalisationModel(nn.Module):
             features = self._features(y, H_full, C, grid)
         feature_map, tokens = self.backbone(features)
         with torch.autocast(y.device.type, enabled=False):
-            heat = self.head.heat(feature_map.float())
+            heat = self.head.warm(feature_map.float())
             data = Measurement.of(y, H_full, C, self.plain)
             found = propose(heat, data, grid, self.dictionary.lobe, self.cfg.scene.sources_max)
         slots = self.head(feature_map, tokens, found, self.dictionary)

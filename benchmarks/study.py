@@ -1,0 +1,91 @@
+"""Run one study with and without pruning and early stopping: what is saved, and whether the best is as good.
+
+Both studies draw the same first trials from the same data. Also printed: the best against the median trial, the best
+trained again, and resident memory after trials 2 and 10.
+
+Run: python benchmarks/study.py [--trials 20] [--epochs 6] [--scenes 3000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import optuna
+import torch
+
+from ris_verified.cli.common import say
+from ris_verified.config import Config
+from ris_verified.data.generate import generate
+from ris_verified.pipeline import Pipeline
+
+VERDICT = {"verdict": "benchmark", "waiver": ""}
+SAVING = {"pruning and early stopping": {}, "neither": {"hpo.pruning": False, "hpo.patience": 0}}
+
+
+def _resident() -> int:
+    """Return the pages of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1])
+
+
+def _scores(study: optuna.Study) -> list[float]:
+    """Return each trial's best score, pruned ones included."""
+    return [min(t.intermediate_values.values()) for t in study.trials if t.intermediate_values]
+
+
+def _watched(memory: list[int]) -> Callable[[optuna.Study], None]:
+    return lambda study: memory.append(_resident())
+
+
+def _study(cfg: Config, data: Path, out: Path) -> tuple[optuna.Study, float, list[int]]:
+    pipeline, memory = Pipeline.default(cfg), list[int]()
+    objective = partial(pipeline.objective, pipeline, data, out)
+    began = time.perf_counter()
+    study = pipeline.run_study(
+        cfg, objective, str(out / "journal.log"), VERDICT, pipeline.spaces, True, _watched(memory)
+    )
+    return study, time.perf_counter() - began, memory
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--scenes", type=int, default=3000)
+    options = parser.parse_args()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sized = [f"hpo.trials={options.trials}", f"hpo.epochs_per_trial={options.epochs}", "hpo.space=narrow"]
+    cfg = Config.load("quick", [*sized, f"data.train_scenes={options.scenes}", "data.validation_scenes=1000"])
+    say(f"{options.trials} trials of {options.epochs} epochs, {torch.get_num_threads()} thread(s)")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(Pipeline.default(cfg).trial_config(cfg, {}), folder / "data")
+        taken = {}
+        for label, change in SAVING.items():
+            used = cfg.replaced(change)
+            study, taken[label], memory = _study(used, folder / "data", folder / label)
+            states = [t.state.name for t in study.trials]
+            epochs = sum(len(t.intermediate_values) for t in study.trials)
+            scores = _scores(study)
+            say(
+                f"{label}: {taken[label]:.0f} s, {epochs} epochs, {states.count('COMPLETE')} complete, "
+                f"{states.count('PRUNED')} pruned, {states.count('FAIL')} failed"
+            )
+            say(f"  best {study.best_value:.4f} m, median {statistics.median(scores):.4f}, worst {max(scores):.4f}")
+            if len(memory) >= 10:
+                say(f"  memory after trial 10 over that after trial 2: {memory[9] / memory[1]:.3f}")
+            pipeline = Pipeline.default(used)
+            again = pipeline.objective(pipeline, folder / "data", folder / "again", study.best_params, 0)
+            say(f"  the best trained again: {again:.4f} m, difference {abs(again - study.best_value):.1e}")
+        with_, without = taken.values()
+        say(f"saved: {1 - with_ / without:.0%} of the time")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
