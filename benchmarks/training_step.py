@@ -1,4 +1,7 @@
-"""Print training scenes per second and what share of a step each part takes.
+"""Print training scenes per second, what share of a step each part takes, and how near the matrix-product peak it is.
+
+Operations are those of real and complex matrix products and convolutions, forward and backward, as torch counts them
+(a complex product as one real one); the peak is the best of square products in the step's precision, in the same run.
 
 Run: python benchmarks/training_step.py [--preset quick|reference] [--steps 12]
 """
@@ -15,6 +18,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 import ris_verified.covariance.blend as blend_stage
 import ris_verified.covariance.predicted as predicted_stage
@@ -79,6 +83,23 @@ def _step(pipeline: Pipeline, state: TrainState, batch: Batch, seconds: Seconds)
         state.update_averages(cfg.train)
 
 
+def _operations(pipeline: Pipeline, state: TrainState, batch: Batch) -> int:
+    with FlopCounterMode(display=False) as counter:
+        pipeline.train_step(state, batch, pipeline)
+    return counter.get_total_flops()
+
+
+def _peak(dtype: torch.dtype, size: int = 2048) -> float:
+    """Return operations a second of square matrix products."""
+    a, b = (torch.randn(size, size, generator=torch.Generator().manual_seed(n)).to(dtype) for n in (0, 1))
+    taken = []
+    for _ in range(8):
+        began = time.perf_counter()
+        a @ b
+        taken.append(time.perf_counter() - began)
+    return 2 * size**3 / min(taken)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -95,6 +116,7 @@ def main() -> None:
         began = time.perf_counter()
         pipeline.train_step(state, batch, pipeline)
         whole.append(time.perf_counter() - began)
+    operations = _operations(pipeline, state, batch)
     _time_contracts(seconds)
     _step(pipeline, state, batch, seconds)
     seconds.clear()
@@ -105,7 +127,11 @@ def main() -> None:
     total = sum(seconds.values())
     write = sys.stdout.write
     write(f"preset {args.preset}, batch {size}, {torch.get_num_threads()} threads, medians of {args.steps} steps\n")
-    write(f"train_step: {size / sorted(whole)[len(whole) // 2]:.1f} scenes/s\n")
+    middle = sorted(whole)[len(whole) // 2]
+    write(f"train_step: {size / middle:.1f} scenes/s\n")
+    dtype = autocast_dtype(pipeline.config, batch.y.device) or torch.float32
+    rate, peak = operations / middle, _peak(dtype)
+    write(f"products: {rate / 1e9:.1f} of {peak / 1e9:.0f} Gflop/s in {dtype}: {rate / peak:.1%}\n")
     for name in ("model", "covariance", "loss", "optimiser and averages", "contracts"):
         write(f"  {name:24s} {seconds[name] / args.steps * 1e3:8.1f} ms  {seconds[name] / total:6.1%}\n")
 
