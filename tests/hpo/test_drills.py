@@ -22,6 +22,7 @@ import optuna
 import pytest
 
 from ris_verified.errors import StorageError
+from ris_verified.hpo import claims
 from ris_verified.hpo.storage import default_storage, open_storage
 from ris_verified.hpo.study import name_of, run_study
 
@@ -71,6 +72,18 @@ def test_twenty_kills_at_random_moments_lose_no_finished_trial(tmp_path, kind):
     _whole(study.trials, trials)
     assert kept.items() <= _ended(study.trials).items()
     assert len(kept) > 5
+
+
+def test_a_trial_without_a_name_is_replaced_and_its_worker_draws_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "NAMELESS", 0.0)
+    where = str(tmp_path / "study.log")
+    study = run_study(drill.config(1), drill.rate, where, drill.VERDICT)
+    # As a worker leaves it that is killed between two writes.
+    lost = study.ask()
+    trials = run_study(drill.config(3), drill.rate, where, drill.VERDICT).trials
+    assert [t.state for t in trials] == [State.COMPLETE, State.FAIL, State.COMPLETE, State.COMPLETE]
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        lost.set_user_attr("worker", "late")
 
 
 @pytest.mark.parametrize("kind", ["{}/study.log", "sqlite:///{}/study.db"])

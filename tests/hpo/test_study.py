@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from ris_verified.config import Config
-from ris_verified.hpo.claims import claimed, reap
+from ris_verified.hpo.claims import Reaper, claimed
 from ris_verified.hpo.space import SPACES
 from ris_verified.hpo.study import best_config, run_study
 from ris_verified.hpo.trial import trial_config
@@ -115,10 +115,10 @@ def test_a_live_worker_keeps_its_trial(tmp_path: Path) -> None:
     with presence(tmp_path) as name:
         trial.set_user_attr("worker", name)
         assert not is_gone(tmp_path, name)
-        assert reap(study, tmp_path) == 0
+        assert Reaper(study, tmp_path).reap() == 0
         assert claimed(study) == 1
     assert is_gone(tmp_path, name)
-    assert reap(study, tmp_path) == 1
+    assert Reaper(study, tmp_path).reap() == 1
     assert claimed(study) == 0
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
 import logging
+import time
 from pathlib import Path
 
 import optuna
@@ -13,8 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from ris_verified.hpo.workers import is_gone
 
 logger = logging.getLogger(__name__)
-# From the draw of a trial to its worker's name it takes one write.
-NAMELESS = datetime.timedelta(minutes=10)
+# From the draw of a trial to its worker's name it takes one write. One that is taken for lost too early is drawn again.
+NAMELESS = 5.0
 
 
 def claimed(study: optuna.Study, before: int | None = None) -> int:
@@ -33,29 +33,36 @@ def _counts(trial: FrozenTrial) -> bool:
 
 
 def under_way(study: optuna.Study) -> int:
-    """Return how many trials a worker has not ended."""
-    return sum("worker" in t.user_attrs for t in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+    """Return how many trials no worker has ended."""
+    return len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
 
-def reap(study: optuna.Study, folder: Path | None) -> int:
-    """Fail the running trials of workers that are gone, and return how many.
+class Reaper:
+    """Fails the running trials of workers that are gone.
 
     Args:
         study: of any storage.
         folder: where the workers hold their locks; None on a server, where heartbeats tell.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if folder is None:
-        fail_stale_trials(study)
-    gone = [t for t in running if _left(t, folder)]
-    for trial in gone:
-        logger.warning("trial %d was left by a worker that is gone; it will be replaced", trial.number)
-        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
-    return len(gone)
 
+    def __init__(self, study: optuna.Study, folder: Path | None) -> None:
+        self._study, self._folder = study, folder
+        # Clocks of machines differ: how long a trial has had no name is what this worker has seen.
+        self._nameless: dict[int, float] = {}
 
-def _left(trial: FrozenTrial, folder: Path | None) -> bool:
-    if (worker := trial.user_attrs.get("worker")) is not None:
-        return folder is not None and is_gone(folder, worker)
-    begun = trial.datetime_start
-    return begun is not None and datetime.datetime.now() - begun > NAMELESS
+    def reap(self) -> int:
+        """Fail them, and return how many."""
+        if self._folder is None:
+            fail_stale_trials(self._study)
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        gone = [trial for trial in running if self._left(trial)]
+        for trial in gone:
+            logger.warning("trial %d was left by a worker that is gone; it will be replaced", trial.number)
+            self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return len(gone)
+
+    def _left(self, trial: FrozenTrial) -> bool:
+        if (worker := trial.user_attrs.get("worker")) is not None:
+            return self._folder is not None and is_gone(self._folder, worker)
+        now = time.monotonic()
+        return now - self._nameless.setdefault(trial.number, now) > NAMELESS

@@ -135,6 +135,16 @@ def _opened(where: str, file: Path | None) -> BaseStorage:
         return ServerStorage(where)
     if not where.startswith(SQLITE):
         return JournalStorage(Journal(file))
+    # Of several first workers only one may make the tables.
+    guard = KernelLock(file.with_name(f"{file.name}.guard"))
+    guard.acquire()
+    try:
+        return _sqlite(where, file)
+    finally:
+        guard.release()
+
+
+def _sqlite(where: str, file: Path) -> BaseStorage:
     with sqlite3.connect(file, timeout=TIMEOUT) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
         damage = connection.execute("PRAGMA quick_check").fetchone()[0]

@@ -13,14 +13,14 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import optuna
-from optuna.exceptions import StorageInternalError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.config import Config
 from ris_verified.errors import StorageError
-from ris_verified.hpo.claims import claimed, reap, under_way
+from ris_verified.hpo.claims import Reaper, claimed, under_way
 from ris_verified.hpo.server import beating
 from ris_verified.hpo.space import SPACES, Space, suggest
 from ris_verified.hpo.storage import file_of, open_storage
@@ -67,9 +67,9 @@ def run_study(
     opened = open_storage(storage)
     study = _loaded(cfg, opened, storage, verdict)
     with _told(storage), _locks(file_of(storage)) as folder, presence(folder) as worker:
-        shared = None if file_of(storage) is None else folder
+        reaper = Reaper(study, None if file_of(storage) is None else folder)
         while True:
-            reap(study, shared)
+            reaper.reap()
             if claimed(study) < cfg.hpo.trials:
                 _run_trial(study, opened, objective, cfg, worker, spaces[cfg.hpo.space], judged)
                 if seen:
@@ -141,7 +141,11 @@ def _run_trial(
 ) -> None:
     trial = study.ask()
     with beating(storage, trial._trial_id):
-        trial.set_user_attr("worker", worker)
+        try:
+            trial.set_user_attr("worker", worker)
+        except UpdateFinishedTrialError:
+            # Another worker took the trial for lost before it had a name.
+            return
         if claimed(study, before=trial.number) >= cfg.hpo.trials:
             # Another worker drew at the same moment, and first.
             study.tell(trial, state=TrialState.FAIL)
@@ -195,7 +199,7 @@ def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]
 
 def _fail(study: optuna.Study, trial: optuna.Trial, error: str) -> None:
     logger.warning("trial %d failed: %s", trial.number, error)
-    with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+    with contextlib.suppress(UpdateFinishedTrialError):
         trial.set_user_attr("error", error)
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
