@@ -249,6 +249,7 @@ class HpoConfig:
     data_share: float = 0.1
     pruning: bool = True
     patience: int = 3
+    timed: bool = False
 
     def __post_init__(self) -> None:
         check_kinds(self, "hpo")

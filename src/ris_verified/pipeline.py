@@ -65,7 +65,7 @@ class Pipeline:
         score: pipeline, model, batches → number that studies minimise.
         spaces: search spaces by name.
         trial_config: cfg, sampled values → configuration of one HPO trial.
-        objective: pipeline, data folder, output folder, values, number, progress → score of one trial.
+        objective: pipeline, data folder, output folder, values, number, report → score of one trial.
         run_study: cfg, objective, storage, verdict, spaces → optuna.Study.
         best_config: study, cfg → configuration of the best trial.
     """

@@ -13,7 +13,7 @@ from ris_verified.config import Config
 from ris_verified.errors import StorageError
 from ris_verified.hpo.report import stored_study, write_report
 from ris_verified.hpo.storage import open_storage
-from ris_verified.hpo.study import run_study
+from ris_verified.hpo.study import best_config, run_study
 
 sys.path.insert(0, str(Path(__file__).parent))
 import workers_for_tests as drill
@@ -77,3 +77,28 @@ def test_nothing_to_report_is_told(tmp_path):
     assert [t.state for t in study.trials] == [optuna.trial.TrialState.FAIL] * 2
     with pytest.raises(StorageError, match="none of 2 trials is complete"):
         write_report(study, tmp_path)
+
+
+def test_error_and_time_are_both_minimised(tmp_path):
+    cfg = drill.config(8).replaced({"hpo.timed": True})
+
+    def objective(values, number, report):
+        report(1, 0.5)
+        return 0.5 if number < 4 else 0.6 + values["loss.order"], 0.01 * (8 - number)
+
+    study = run_study(cfg, objective, str(tmp_path / "study.log"), drill.VERDICT, judged=True)
+    assert {t.number for t in study.best_trials} >= {3, 7}
+    assert best_config(study, cfg).train.learning_rate == study.trials[3].params["train.learning_rate"]
+    text = write_report(study, tmp_path).read_text(encoding="utf-8")
+    assert "Trial 3 is best: 0.5000 m" in text
+    assert "ms a scene" in text
+    rows = list(csv.DictReader((tmp_path / "trials.csv").open(encoding="utf-8")))
+    assert [float(row["seconds_a_scene"]) for row in rows] == [t.values[1] for t in study.trials]
+
+
+def test_a_time_that_is_not_finite_fails_its_trial(tmp_path):
+    cfg = drill.config(2).replaced({"hpo.timed": True})
+    study = run_study(
+        cfg, lambda values, number: (0.5, [float("inf"), 0.1][number]), str(tmp_path / "s"), drill.VERDICT
+    )
+    assert [t.state.name for t in study.trials] == ["FAIL", "COMPLETE"]

@@ -82,7 +82,7 @@ def _shown(cfg: Config, bar: Update) -> Callable[[optuna.Study], None]:
         from ris_verified.hpo.claims import claimed
 
         states = [trial.state.name for trial in study.trials]
-        scored = [(t.value, t.number) for t in study.trials if t.state.name == "COMPLETE" and t.value is not None]
+        scored = [(t.values[0], t.number) for t in study.trials if t.state.name == "COMPLETE"]
         best = f"best {min(scored)[0]:.4f} m, trial {min(scored)[1]}; " if scored else ""
         note = f"{best}{states.count('PRUNED')} pruned, {states.count('FAIL')} failed"
         bar(claimed(study), cfg.hpo.trials, note)
@@ -93,15 +93,16 @@ def _shown(cfg: Config, bar: Update) -> Callable[[optuna.Study], None]:
 def _report(storage: str, out: Path) -> int:
     from ris_verified.hpo.report import stored_study, write_report
     from ris_verified.hpo.storage import open_storage
+    from ris_verified.hpo.study import best_trial
 
     study = stored_study(open_storage(storage), storage)
-    page = write_report(study, out)
+    page, best = write_report(study, out), best_trial(study)
     states = [trial.state.name for trial in study.trials]
     say(
         f"{states.count('COMPLETE')} of {len(states)} trials have a score, {states.count('PRUNED')} were pruned; "
-        f"the best {study.best_value:.4f} m:"
+        f"the best {best.values[0]:.4f} m:"
     )
-    for name, value in study.best_params.items():
+    for name, value in best.params.items():
         say(f"  {name} = {value}")
     say(f"read {page}; train with --config {out / 'best.toml'}")
     return 0

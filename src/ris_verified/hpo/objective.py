@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ Report = Callable[[int, float], None]
 
 def objective(
     pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any], number: int, report: Report | None = None
-) -> float:
+) -> Any:
     """Train with the sampled values and return the best epoch's localisation score on the validation split.
 
     The trial ends early after `hpo.patience` epochs without a better score, or with one that is not finite.
@@ -36,14 +37,16 @@ def objective(
         report: called after every epoch.
 
     Returns:
-        The pipeline's score; lower is better.
+        The pipeline's score, lower is better; with `hpo.timed` also the seconds that it took a scene.
     """
     cfg = pipeline.trial_config(pipeline.config, values)
     trial = dataclasses.replace(pipeline, config=cfg)
-    scores: list[float] = []
+    scores, seconds = list[float](), list[float]()
 
     def judge(model: nn.Module, epoch: int) -> bool:
+        began = time.perf_counter()
         scores.append(trial.score(trial, model, _validation(trial, data)))
+        seconds.append((time.perf_counter() - began) / cfg.data.validation_scenes)
         if not math.isfinite(scores[-1]):
             return True
         if report:
@@ -57,7 +60,8 @@ def objective(
         (folder / "weights.safetensors").unlink(missing_ok=True)
         gc.collect()
         torch.cuda.empty_cache()
-    return min(scores) if math.isfinite(scores[-1]) else scores[-1]
+    score = min(scores) if math.isfinite(scores[-1]) else scores[-1]
+    return (score, min(seconds)) if cfg.hpo.timed else score
 
 
 def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ris_verified.config import Config
 from ris_verified.errors import StorageError
 from ris_verified.files import atomic_write
-from ris_verified.hpo.study import best_config
+from ris_verified.hpo.study import best_config, best_trial
 from ris_verified.page import embedded, templates
 
 if TYPE_CHECKING:
@@ -84,10 +84,11 @@ def _csv(trials: list[FrozenTrial]) -> str:
     fields = sorted({name for trial in trials for name in trial.params})
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["number", "state", "score_m", "epochs", "seconds", "error", *fields])
+    rows.writerow(["number", "state", "score_m", "seconds_a_scene", "epochs", "seconds", "error", *fields])
     for trial in trials:
-        score = trial.value if trial.state == TrialState.COMPLETE else None
-        head = [trial.number, trial.state.name, score, len(trial.intermediate_values), f"{seconds(trial):.1f}"]
+        values = trial.values if trial.state == TrialState.COMPLETE else []
+        score, scene = [*values, None, None][:2]
+        head = [trial.number, trial.state.name, score, scene, len(trial.intermediate_values), f"{seconds(trial):.1f}"]
         rows.writerow([*head, trial.user_attrs.get("error", ""), *(trial.params.get(name) for name in fields)])
     return file.getvalue()
 
@@ -95,11 +96,12 @@ def _csv(trials: list[FrozenTrial]) -> str:
 def _pictures(study: optuna.Study, whole: int) -> dict[str, bytes]:
     from optuna.visualization import matplotlib as draw
 
-    drawn = {"history": _png(lambda: draw.plot_optimization_history(study, target_name="score, m"), 8)}
+    shown: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": "score, m"}
+    drawn = {"history": _png(lambda: draw.plot_optimization_history(study, **shown), 8)}
     if whole >= LEAST:
         evaluator = PedAnovaImportanceEvaluator()
-        drawn["importance"] = _png(lambda: draw.plot_param_importances(study, evaluator=evaluator), 8)
-    drawn["parallel"] = _png(lambda: draw.plot_parallel_coordinate(study, target_name="score, m"), 16)
+        drawn["importance"] = _png(lambda: draw.plot_param_importances(study, evaluator=evaluator, **shown), 8)
+    drawn["parallel"] = _png(lambda: draw.plot_parallel_coordinate(study, **shown), 16)
     return drawn
 
 
@@ -126,8 +128,8 @@ def _page(study: optuna.Study, whole: list[FrozenTrial], pictures: dict[str, byt
     counts: dict[str, Any] = {state.name.lower(): sum(t.state == state for t in trials) for state in TrialState}
     return environment.get_template("report.html.j2").render(
         study=study,
-        best=study.best_trial,
-        top=sorted(whole, key=lambda trial: trial.values[0])[:TOP],
+        best=best_trial(study),
+        top=sorted(whole, key=lambda trial: trial.values)[:TOP],
         counts={name: count for name, count in counts.items() if count},
         failed=[t for t in trials if "error" in t.user_attrs],
         seconds=sum(map(seconds, trials)),

@@ -15,7 +15,7 @@ import numpy as np
 import optuna
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.config import Config
@@ -28,7 +28,7 @@ from ris_verified.hpo.workers import presence
 
 logger = logging.getLogger(__name__)
 # Of values and trial number, and in a judged study of a report (1-based epoch, score).
-Objective = Callable[..., float]
+Objective = Callable[..., float | tuple[float, float]]
 POLL = 0.5
 UNWRITABLE = (OSError, StorageInternalError, SQLAlchemyError)
 
@@ -50,12 +50,12 @@ def run_study(
 
     Args:
         cfg: reads `hpo` and `seed`.
-        objective: sampled values and trial number → score, lower is better.
+        objective: sampled values and trial number → score, lower is better; with `hpo.timed` score and seconds.
         storage: see `open_storage`.
         verdict: of the audit, kept with the study.
         spaces: by name; `hpo.space` picks one.
         judged: whether the objective takes a third argument, a function (epoch, score) which raises where the trial
-            is pruned: successive halving over its epochs, off with `hpo.pruning`.
+            is pruned: successive halving over its epochs, off with `hpo.pruning` and for two objectives.
         seen: called with the study after every trial of this worker.
 
     Returns:
@@ -115,7 +115,13 @@ def _digest(cfg: Config) -> str:
 
 def _loaded(cfg: Config, opened: BaseStorage, storage: str, verdict: dict[str, str]) -> optuna.Study:
     with _told(storage):
-        study = optuna.create_study(storage=opened, study_name=name_of(cfg), load_if_exists=True, pruner=_pruner(cfg))
+        study = optuna.create_study(
+            storage=opened,
+            study_name=name_of(cfg),
+            load_if_exists=True,
+            pruner=_pruner(cfg),
+            directions=["minimize"] * (1 + cfg.hpo.timed),
+        )
         study.set_user_attr("config", cfg.to_toml())
         study.set_user_attr("config_hash", _digest(cfg))
         study.set_user_attr("audit", verdict)
@@ -154,7 +160,7 @@ def _run_trial(
         seed = int(np.random.SeedSequence([cfg.seed, trial.number]).generate_state(1)[0])
         study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         values = suggest(trial, space)
-        more = [_reporter(trial)] if judged else []
+        more = [_reporter(trial, len(study.directions))] if judged else []
         _scored(study, trial, lambda: objective(values, trial.number, *more))
 
 
@@ -162,8 +168,11 @@ class _Lost(BaseException):
     """The storage failed inside an objective: that is not the trial's error."""
 
 
-def _reporter(trial: optuna.Trial) -> Callable[[int, float], None]:
+def _reporter(trial: optuna.Trial, objectives: int) -> Callable[[int, float], None]:
     def report(epoch: int, score: float) -> None:
+        if objectives > 1:
+            # Optuna prunes by a single one.
+            return
         try:
             trial.report(score, epoch)
             pruned = trial.should_prune()
@@ -175,9 +184,9 @@ def _reporter(trial: optuna.Trial) -> Callable[[int, float], None]:
     return report
 
 
-def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]) -> None:
+def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float | tuple[float, float]]) -> None:
     try:
-        score = value()
+        values = np.atleast_1d(value()).tolist()
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         logger.info("trial %d: pruned", trial.number)
@@ -190,11 +199,11 @@ def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float]
     except BaseException:
         study.tell(trial, state=TrialState.FAIL)
         raise
-    if math.isfinite(score):
-        study.tell(trial, score, skip_if_finished=True)
-        logger.info("trial %d: %.4f m", trial.number, score)
+    if all(map(math.isfinite, values)):
+        study.tell(trial, values, skip_if_finished=True)
+        logger.info("trial %d: %.4f m", trial.number, values[0])
     else:
-        _fail(study, trial, f"score {score}")
+        _fail(study, trial, f"score {values[0]}")
 
 
 def _fail(study: optuna.Study, trial: optuna.Trial, error: str) -> None:
@@ -204,6 +213,15 @@ def _fail(study: optuna.Study, trial: optuna.Trial, error: str) -> None:
     study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
 
+def best_trial(study: optuna.Study) -> FrozenTrial:
+    """Return the trial of the lowest error; with two objectives the fastest of those that share it.
+
+    Args:
+        study: with at least one complete trial.
+    """
+    return min(study.best_trials, key=lambda trial: trial.values)
+
+
 def best_config(study: optuna.Study, cfg: Config) -> Config:
     """Return the configuration with the best trial's values, for a whole run.
 
@@ -211,4 +229,4 @@ def best_config(study: optuna.Study, cfg: Config) -> Config:
         study: with at least one complete trial.
         cfg: that the study tuned.
     """
-    return cfg.replaced(study.best_params)
+    return cfg.replaced(best_trial(study).params)
