@@ -13,7 +13,7 @@ from typing import Any
 
 from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, ProgrammingError
 
 logger = logging.getLogger(__name__)
 HEARTBEAT, RETRIES, FIRST_TRIES = 60, 2, 4
@@ -54,23 +54,22 @@ class ServerStorage(RDBStorage):
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(*given: Any, **options: Any) -> Any:
-        end, pause = time.monotonic() + AWAY, 0.1
-        for attempt in range(1_000_000):
+        end, pause, again = time.monotonic() + AWAY, 0.1, False
+        while True:
             try:
                 return method(*given, **options)
             except UpdateFinishedTrialError:
                 # The connection broke after the first attempt had been committed.
-                if attempt:
+                if again:
                     return True
                 raise
-            except (StorageInternalError, DBAPIError) as error:
+            except (StorageInternalError, OperationalError, InterfaceError) as error:
                 if time.monotonic() > end:
                     raise
-                if not attempt:
+                if not again:
                     logger.warning("the database is away (%s): waiting for it", str(error).splitlines()[0])
             time.sleep(pause)
-            pause = min(2 * pause, 5.0)
-        raise AssertionError
+            pause, again = min(2 * pause, 5.0), True
 
     return call
 
