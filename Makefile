@@ -24,7 +24,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/ablation.py
 	$(BIN)/python benchmarks/watching.py
 	$(BIN)/python benchmarks/small_model.py
+	$(BIN)/python benchmarks/literal_step.py
 	$(BIN)/python benchmarks/kills.py
+	$(BIN)/python benchmarks/study.py
 
 ci: test lint
 	$(BIN)/ris-verified audit --profile quick
