@@ -22,6 +22,8 @@ import torch
 from ris_verified.cli.common import say
 from ris_verified.config import Config
 from ris_verified.data.generate import generate
+from ris_verified.hpo.apart import apart
+from ris_verified.hpo.fleet import trial
 from ris_verified.pipeline import Pipeline
 
 VERDICT = {"verdict": "benchmark", "waiver": ""}
@@ -44,7 +46,7 @@ def _watched(memory: list[int]) -> Callable[[optuna.Study], None]:
 
 def _study(cfg: Config, data: Path, out: Path) -> tuple[optuna.Study, float, list[int]]:
     pipeline, memory = Pipeline.default(cfg), list[int]()
-    objective = partial(pipeline.objective, pipeline, data, out)
+    objective = apart(partial(trial, cfg, data, out))
     began = time.perf_counter()
     study = pipeline.run_study(
         cfg, objective, str(out / "journal.log"), VERDICT, pipeline.spaces, True, _watched(memory)

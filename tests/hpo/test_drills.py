@@ -59,7 +59,10 @@ def _whole(trials, wanted):
 def test_twenty_kills_at_random_moments_lose_no_finished_trial(tmp_path, kind):
     where, moments, kept = kind.format(tmp_path), random.Random(3), {}
     run_study(drill.config(1), drill.rate, where, drill.VERDICT)
-    for _ in range(20):
+    kills = 0
+    # A busy machine may need more than twenty before a few trials end.
+    while kills < 20 or (len(kept) <= 5 and kills < 100):
+        kills += 1
         worker = _start(drill.work, where, 400)
         worker.join(moments.uniform(0.05, 0.8))
         worker.kill()

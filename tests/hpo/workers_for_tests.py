@@ -63,3 +63,48 @@ def work_without_space(where: str, trials: int, file: str, room: int) -> None:
         run_study(config(trials), rate, where, VERDICT)
     except StorageError as error:
         os._exit(7 if where in str(error) else 1)
+
+
+HOARD: list[bytearray] = []
+
+
+def hoard(values: dict[str, Any], number: int, report: Any) -> float:
+    """Keep 64 MiB for ever."""
+    HOARD.append(bytearray(b"x") * 2**26)
+    return slow(values, number, report)
+
+
+def tidy(values: dict[str, Any], number: int, report: Any) -> float:
+    """Leave no file, however it ends."""
+    file = Path(values["file"])
+    file.touch()
+    try:
+        report(1, 0.5)
+        file.write_text("went on")
+        return 0.5
+    finally:
+        if not file.read_text():
+            file.unlink()
+
+
+def doomed(values: dict[str, Any], number: int, report: Any = None) -> float:
+    """Raise in the first trial, be killed in the second as by a system without memory, end well in the third."""
+    if number == 0:
+        raise MemoryError("no room")
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rate(values, number)
+
+
+def endless(values: dict[str, Any], number: int, report: Any = None) -> float:
+    """Write down the process and stay."""
+    Path(values["file"]).write_text(str(os.getpid()))
+    time.sleep(600)
+    return 0.0
+
+
+def work_on_one_endless(file: str) -> None:
+    """Be a worker with an endless trial."""
+    from ris_verified.hpo.apart import apart
+
+    apart(endless)({"file": file}, 0)

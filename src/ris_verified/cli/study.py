@@ -68,11 +68,12 @@ def _work(
 ) -> None:
     import torch
 
-    from ris_verified.hpo.fleet import helpers, work
+    from ris_verified.hpo.apart import apart
+    from ris_verified.hpo.fleet import helpers, trial, work
 
     cfg, threads = pipeline.config, max(1, torch.get_num_threads() // workers)
     torch.set_num_threads(threads)
-    objective = partial(pipeline.objective, pipeline, data, out)
+    objective = apart(partial(trial, cfg, data, out))
     with helpers(workers - 1, work, cfg, data, out, storage, verdict, threads):
         pipeline.run_study(cfg, objective, storage, verdict, pipeline.spaces, True, _shown(cfg, bar))
 

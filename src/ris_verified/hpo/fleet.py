@@ -7,11 +7,26 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ris_verified.config import Config
+from ris_verified.hpo.apart import apart
 from ris_verified.pipeline import Pipeline
+
+
+def trial(cfg: Config, data: Path, out: Path, *given: Any) -> Any:
+    """Return the objective of the default pipeline; a process that starts afresh is given no more than this.
+
+    Args:
+        cfg: of the study.
+        data: an existing folder.
+        out: receives the trial's folder.
+        given: values, number and report.
+    """
+    pipeline = Pipeline.default(cfg)
+    return pipeline.objective(pipeline, data, out, *given)
 
 
 @contextmanager
@@ -52,6 +67,5 @@ def work(cfg: Config, data: Path, out: Path, storage: str, verdict: dict[str, st
     torch.set_num_threads(threads)
     pipeline = Pipeline.default(cfg)
     with suppress(KeyboardInterrupt):
-        pipeline.run_study(
-            cfg, partial(pipeline.objective, pipeline, data, out), storage, verdict, pipeline.spaces, True
-        )
+        objective = apart(partial(trial, cfg, data, out))
+        pipeline.run_study(cfg, objective, storage, verdict, pipeline.spaces, True)

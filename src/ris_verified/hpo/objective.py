@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import dataclasses
 import gc
 import math
@@ -60,18 +58,10 @@ def objective(
         trial.train(trial, data, folder, curves=False, judge=judge)
     finally:
         (folder / "weights.safetensors").unlink(missing_ok=True)
-        release()
+        gc.collect()
+        torch.cuda.empty_cache()
     score = min(scores) if math.isfinite(scores[-1]) else scores[-1]
     return (score, min(seconds)) if cfg.hpo.timed else score
-
-
-def release() -> None:
-    """Give back what a trial has used: unreachable objects, the accelerator's cache, the allocator's free pages."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    # Trials of other sizes leave holes that glibc keeps; other systems have no such function.
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:
