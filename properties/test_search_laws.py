@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
-from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance
+from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance_of
 from ris_verified.estimate.candidates import _exchanges, _gains, strongest
 from ris_verified.estimate.field import first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import clamped
-from ris_verified.estimate.projection import fit
+from ris_verified.estimate.projection import fit, fit_gaussian
 
 few = settings(max_examples=25)
 FLOATS = {torch.float32: torch.complex64, torch.float64: torch.complex128}
@@ -132,7 +132,7 @@ def test_a_gain_with_free_symbols_is_the_fall_of_the_objective(case):
 @given(cases())
 def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
     _apart(case)
-    known = beside_gaussian(fit(case.sources, case.data), case.data)
+    known = beside_gaussian(fit_gaussian(case.sources, case.data), case.data)
     before = case.cost(case.sources, known.noise_variance, known.load)
     gains, exchanged = _gains(case.places, known, case.data), _exchanges(case.places, known, case.data)
     for t in range(case.places.shape[1]):
@@ -151,7 +151,7 @@ def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
 def test_the_map_on_the_grid_is_the_gain_of_its_places(case):
     _apart(case)
     now, field = fit(case.sources, case.data), see(case.data)
-    for known in (beside_free(now, case.data), beside_gaussian(now, case.data)):
+    for known in (beside_free(now, case.data), beside_gaussian(fit_gaussian(case.sources, case.data), case.data)):
         volume = gain(known, field).flatten(1)
         direct = _gains(field.grid.places.expand(2, -1, -1), known, case.data)
         assert torch.allclose(volume, direct, rtol=1e-6, atol=1e-6)
@@ -161,9 +161,10 @@ def test_the_map_on_the_grid_is_the_gain_of_its_places(case):
 @given(cases(antennas=(2, 2)))
 def test_where_every_direction_is_followed_the_first_map_is_exact(case):
     grid, volume = first_gain(case.data)
-    assert torch.allclose(
-        volume.flatten(1), _gains(grid.places.expand(2, -1, -1), None, case.data), rtol=1e8 * case.eps
-    )
+    n, left = case.data.rows, 1 - volume.flatten(1) / case.data.energy[:, None]
+    gains = _gains(grid.places.expand(2, -1, -1), None, case.data)
+    # Gains in nats; beside nothing noise is what one source leaves.
+    assert torch.allclose(left, torch.exp(-gains / n), rtol=1e8 * case.eps, atol=1e8 * case.eps)
 
 
 @few
@@ -189,7 +190,46 @@ def test_the_deviance_is_the_dense_likelihood_at_its_best_load(case, scale):
         R = B @ B.mH / (load * values)[:, None, None, None] + torch.eye(B.shape[2])
         q = (case.data.y.conj() * torch.linalg.solve(R, case.data.y[..., None])[..., 0]).real.sum((1, 2))
         least = torch.minimum(least, n * torch.log(q / n) + torch.linalg.slogdet(R)[1].sum(1))
-    assert torch.allclose(deviance(now, case.data), least, rtol=1e-6, atol=1e-6 * n)
+    assert torch.allclose(deviance_of(B, case.data), least, rtol=1e-6, atol=1e-6 * n)
     louder = Measurement(scale * case.data.y, case.data.Phi, case.cfg)
     shift = 2 * n * math.log(scale)
-    assert torch.allclose(deviance(fit(case.sources, louder), louder) - shift, least, rtol=1e-6, atol=1e-6 * n)
+    assert torch.allclose(deviance_of(B, louder) - shift, least, rtol=1e-6, atol=1e-6 * n)
+
+
+@few
+@given(cases())
+def test_the_cost_of_gaussian_symbols_is_the_dense_likelihood_and_the_slope_its_gradient(case):
+    _apart(case)
+    now = fit_gaussian(case.sources, case.data)
+    load, n = now.load, case.data.rows
+
+    def cost(parameters):
+        B = case.columns(parameters)
+        R = (B / load[:, None, None]) @ B.mH + torch.eye(B.shape[2])
+        q = (case.data.y.conj() * torch.linalg.solve(R, case.data.y[..., None])[..., 0]).real.sum((1, 2))
+        return n * torch.log(q / n) + torch.linalg.slogdet(R)[1].sum(1)
+
+    assert torch.allclose(now.cost, cost(case.sources), rtol=1e-8, atol=1e-8 * n)
+    slope = -2 * n * now.slope / now.rss[:, None]
+    step, size = 1e-5, slope.abs().amax(1) + n
+    for i in range(slope.shape[1]):
+        move = torch.zeros_like(case.sources).flatten(1)
+        move[:, i] = step
+        up, down = (cost(case.sources + sign * move.view_as(case.sources)) for sign in (1, -1))
+        # Central differences: the third derivative leaves about (k · panel · step)² of the size.
+        assert ((slope[:, i] - (up - down) / (2 * step)).abs() <= 1e-4 * size).all()
+
+
+@few
+@given(cases())
+def test_rounds_of_the_load_end_where_the_likelihood_is_highest(case):
+    _apart(case)
+    now = fit_gaussian(case.sources, case.data)
+    for _ in range(60):
+        now = fit(case.sources, case.data, now.likelier_load)
+    size = now.columns.abs().square().mean((1, 3)).sum(-1)
+    # At the limits of a prior the likelihood may go on beyond.
+    inside = (now.load[:, 0] > 1e-6 * size) & (now.load[:, 0] < 0.1 * size)
+    for factor in (0.8, 1.25):
+        other = fit(case.sources, case.data, factor * now.load)
+        assert (other.cost >= now.cost - 0.05)[inside].all()

@@ -225,6 +225,7 @@ class EstimateConfig:
     mle_iterations: int = 20
     mle_snr_threshold_db: float = -10.0
     mle_ridge: float = 0.0
+    prior: Literal["scene", "none"] = "scene"
     order_criterion: Literal["marginal", "bic", "aicc", "model"] = "marginal"
 
     def __post_init__(self) -> None:
@@ -236,6 +237,7 @@ class EstimateConfig:
         at_least(self, "estimate", 0.0, "mle_ridge")
         even(self, "estimate", "grid_azimuth", "grid_elevation", "search_azimuth", "search_elevation")
         between(self, "estimate", "newton_step", 0.01, 1.0)
+        one_of(self, "estimate", "prior", ("scene", "none"))
         one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model"))
 
 

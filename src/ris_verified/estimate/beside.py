@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.projection import Fit, solved
+from ris_verified.estimate.projection import Fit, fit
 
-# Ratios of noise to symbol power that `deviance` tries, over the mean eigenvalue of B_lᴴ B_l.
+# Ratios of noise to symbol power that `deviance_of` tries, over the mean eigenvalue of B_lᴴ B_l.
 LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
 # Ratios of a snapshot's energy to the load that are multiplied before their logarithm is taken; none exceeds 1e9.
 FACTORS = 4
-# Of the energy, the least that the known sources are taken to bring.
-LEAST_SHARE = 1e-3
+# SNR at which sources begin to be lost. Below it the place of a lost one is chance, and a far one costs more metres.
+THRESHOLD = 2.3
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Beside:
         noise_variance: `B` real.
         load: `B` real, σ²/p; zero where symbols are free.
         free: whether they are.
+        trust: `B` real, from 0 to 1, by how much the likelihood can be trusted to tell places apart.
     """
 
     residual: Tensor
@@ -43,6 +44,7 @@ class Beside:
     noise_variance: Tensor
     load: Tensor
     free: bool
+    trust: Tensor
 
     def gain(self, hits: Tensor, energy: Tensor) -> Tensor:
         """Return by how much the log-likelihood grows with one more source b, `B x P` real.
@@ -74,18 +76,26 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
+def _trust(now: Fit, data: Measurement) -> Tensor:
+    snr = (data.energy / (data.rows * now.noise_variance) - 1).clamp_min(0)
+    return 1 / (1 + (THRESHOLD / snr.clamp_min(torch.finfo(snr.dtype).tiny ** 0.1)) ** 4)
+
+
 def beside_nothing(data: Measurement) -> Beside:
     """Return the measurements themselves, where no source is known yet."""
     B, L, M = data.y.shape
     none, nothing = data.y.new_empty(B, L, 0, M), torch.zeros_like(data.energy)
     noise = data.energy / data.rows
-    return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True)
+    return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True, nothing)
 
 
 def beside_free(now: Fit, data: Measurement) -> Beside:
     """Return what is left where symbols are free."""
+    free = now if now.free else fit(now.parameters, data)
     nothing = torch.zeros_like(data.energy)
-    return Beside(now.residual, now.basis, now.symbols, now.whitener, now.noise_variance, nothing, True)
+    return Beside(
+        free.residual, free.basis, free.symbols, free.whitener, free.noise_variance, nothing, True, _trust(now, data)
+    )
 
 
 def beside_gaussian(now: Fit, data: Measurement) -> Beside:
@@ -94,15 +104,19 @@ def beside_gaussian(now: Fit, data: Measurement) -> Beside:
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), the unconditional model.
     """
-    B, noise = now.columns, now.noise_variance
-    size = power(B).sum((1, 2, 3))
-    symbol_power = torch.maximum(data.energy - data.rows * noise, LEAST_SHARE * data.energy) / size
-    load = noise / symbol_power
-    whitener, symbols, residual = solved(B, data.y, load[:, None, None])
-    return Beside(residual, whitener.conj() @ B.mT, symbols, whitener, noise, load, False)
+    return Beside(
+        now.residual,
+        now.basis,
+        now.symbols,
+        now.whitener,
+        now.noise_variance,
+        now.load.mean(1),
+        False,
+        _trust(now, data),
+    )
 
 
-def beside_powers(now: Fit, powers: Tensor, noise: Tensor) -> Beside:
+def beside_powers(now: Fit, powers: Tensor, noise: Tensor, data: Measurement) -> Beside:
     """Return what is left where each source has a power of its own and a further one is as strong as these.
 
     Args:
@@ -111,12 +125,7 @@ def beside_powers(now: Fit, powers: Tensor, noise: Tensor) -> Beside:
         noise: `B` real.
     """
     typical = powers.square().sum(1) / powers.sum(1)
-    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, noise / typical, False)
-
-
-def deviance(now: Fit, data: Measurement) -> Tensor:
-    """Return `deviance_of` the columns of a fit, `B` real."""
-    return deviance_of(now.columns, data)
+    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, noise / typical, False, _trust(now, data))
 
 
 def deviance_of(B: Tensor, data: Measurement) -> Tensor:

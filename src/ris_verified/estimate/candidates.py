@@ -9,7 +9,7 @@ from ris_verified.array.steering import steering
 from ris_verified.estimate.beside import Beside
 from ris_verified.estimate.field import HIDDEN, Field, first_gain, gain
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.parameters import clamped, with_slopes
+from ris_verified.estimate.parameters import clamped, remoteness, with_slopes
 
 DAMPING = 3e-2
 # The first source's gain on the grid is rough: so many times more summits are looked at exactly.
@@ -19,7 +19,7 @@ SURE = 6
 def summits(volume: Tensor, count: int) -> Tensor:
     """Return which points of `B x R x V x H` are the highest local maxima, `B x count` int64."""
     local = torch.nn.functional.max_pool3d(volume[:, None], 3, stride=1, padding=1)[:, 0]
-    heights = torch.where(volume == local, volume, 0.0).flatten(1)
+    heights = torch.where(volume == local, volume, -torch.inf).flatten(1)
     return heights.topk(min(count, heights.shape[1])).indices
 
 
@@ -42,7 +42,16 @@ def _seen_at(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
 def _gains(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     """Return the gain in log-likelihood by a source at each of `B x T x 3` places, `B x T` real."""
     hit, energy, _ = _seen_at(places, known, data)
-    return (power(hit) / energy).sum(1) if known is None else known.gain(power(hit), energy)
+    if known is not None:
+        return known.gain(power(hit), energy)
+    left = 1 - (power(hit) / energy).sum(1) / data.energy[:, None]
+    return -data.rows * left.clamp_min(torch.finfo(left.dtype).eps).log()
+
+
+def _far(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
+    """Return what a place is worth for being far, `B x ...` real."""
+    worth = remoteness(places, data.cfg)
+    return worth if known is None else known.trust.view(-1, *[1] * (worth.ndim - 1)) * worth
 
 
 def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
@@ -92,10 +101,11 @@ def _promising(known: Beside | None, data: Measurement, field: Field | None) -> 
     if known is None or field is None:
         grid, volume = first_gain(data)
         places = grid.places[summits(volume, SURE * count)]
-        best = _gains(places, known, data).topk(min(count, places.shape[1])).indices
+        best = (_gains(places, known, data) + _far(places, known, data)).topk(min(count, places.shape[1])).indices
         places = places.gather(1, best[..., None].expand(-1, -1, 3))
     else:
-        places = field.grid.places[summits(gain(known, field), count)]
+        scores = gain(known, field) + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
+        places = field.grid.places[summits(scores, count)]
     return refined(places, known, data)
 
 
@@ -127,7 +137,8 @@ def strongest(known: Beside | None, data: Measurement, field: Field | None) -> T
         `B x 3` real.
     """
     places, gains = _promising(known, data, field)
-    return places[torch.arange(len(places), device=places.device), gains.argmax(-1)]
+    best = (gains + _far(places, known, data)).argmax(-1)
+    return places[torch.arange(len(places), device=places.device), best]
 
 
 def best_exchange(now: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
@@ -144,6 +155,7 @@ def best_exchange(now: Tensor, known: Beside, data: Measurement, field: Field) -
     """
     places, _ = _promising(known, data, field)
     gains = _exchanges(places, known, data)
+    gains = gains + _far(places, known, data)[:, None] - _far(now, known, data)[..., None]
     best, at = gains.flatten(1).max(-1)
     rows = torch.arange(len(at), device=at.device)
     changed = now.clone()

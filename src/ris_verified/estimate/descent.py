@@ -28,12 +28,12 @@ def _step(now: Fit, secant: Tensor, damping: Tensor, data: Measurement) -> tuple
     return step.unflatten(-1, (-1, 3)), (step * now.slope).sum(-1)
 
 
-def improved(now: Fit, data: Measurement, load: Tensor | None = None) -> Fit:
-    """Take one damped step where that lowers the objective; nothing here waits for the device."""
+def improved(now: Fit, data: Measurement) -> Fit:
+    """Take one damped step where that raises the likelihood; nothing here waits for the device."""
     damping = torch.full_like(now.rss, DAMPING)
     step, _ = _step(now, torch.zeros_like(now.curvature), damping, data)
-    trial = fit(clamped(now.parameters + step, data.cfg), data, load)
-    return trial.where(trial.rss < now.rss, now)
+    trial = fit(clamped(now.parameters + step, data.cfg), data, None if now.free else now.load)
+    return trial.where(trial.cost < now.cost, now)
 
 
 def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
@@ -48,14 +48,16 @@ def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
 
 
 def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit:
-    """Run Levenberg–Marquardt on all sources jointly; the objective never increases.
+    """Run Levenberg–Marquardt on all sources jointly; the cost never increases.
+
+    Where symbols are Gaussian their power goes along, one round of its fixed point a step.
 
     Args:
         start: where to begin, from `fit`.
         data: the measurements.
         iterations: most steps.
         close: a scene rests where a full step is shorter than this share of one sigma of the estimate, or
-            has changed `rss` by rounding only.
+            has changed the cost by rounding only.
 
     Returns:
         A `Fit`.
@@ -77,9 +79,9 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
                 return best
             moving, part, now, step = moving[goes], part.only(goes), now.only(goes), step[goes]
             damping, secant, rests = damping[goes], secant[goes], rests[goes]
-        trial = fit(clamped(now.parameters + step, part.cfg), part)
-        better = (trial.rss < now.rss) & ~rests
-        rests = rests | ((now.rss - trial.rss).abs() <= 100 * torch.finfo(damping.dtype).eps * now.rss)
+        trial = fit(clamped(now.parameters + step, part.cfg), part, None if now.free else now.likelier_load)
+        better = (trial.cost < now.cost) & ~rests
+        rests = rests | ((now.cost - trial.cost).abs() <= 100 * torch.finfo(damping.dtype).eps * part.rows)
         secant = _learned(secant, now, trial)
         now = trial.where(better, now)
         damping = torch.where(better, damping / 10, damping * 10).clamp(LOWEST_DAMPING, HIGHEST_DAMPING)

@@ -11,7 +11,7 @@ from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks
-from ris_verified.estimate.projection import Fit, fit, put
+from ris_verified.estimate.projection import Fit, fit, fit_gaussian, put
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
 
@@ -66,7 +66,8 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
 
 
 def _refined(start: Tensor, data: Measurement) -> Fit:
-    before, e = fit(start, data), data.cfg.estimate
+    e = data.cfg.estimate
+    before = fit_gaussian(start, data) if e.prior == "scene" else fit(start, data)
     if not e.mle:
         return before
     after = descend(before, data, e.mle_iterations, CLOSE)
@@ -89,7 +90,7 @@ def _separated(done: Fit, scenes: Tensor, data: Measurement) -> Fit:
         return done
     part, before = data.only(scenes), done.only(scenes)
     after = descend(exchanged(before, part, see(part)), part, data.cfg.estimate.mle_iterations, CLOSE)
-    return put(done, scenes, after.where(after.rss < before.rss, before))
+    return put(done, scenes, after.where(after.cost < before.cost, before))
 
 
 def _covariance(done: Fit, data: Measurement) -> Tensor:

@@ -13,26 +13,28 @@ from ris_verified.config import Config
 def order_criterion(residual: Tensor, deviance: Tensor, cfg: Config) -> Tensor:
     """Return the criterion of `estimate.order_criterion` for nested fits; the smallest wins.
 
-    `marginal`: Akaike's, 2 deviance + 2p, with the symbols integrated out: p = 3k positions. A single set, of
-    constant symbols, is too few to integrate over and counts as unknown: p = 5k.
+    `marginal`: 2 deviance + 2k log G, with the symbols integrated out. A source costs the logarithm of the number of
+    places that noise alone could choose from, those of the search grid. A single set, of constant symbols, is too
+    few to integrate over, and its two numbers count by Akaike: 2k more each.
     `bic`, `aicc`: n log(RSS_k/n) + penalty with the symbols as unknowns: n = 2LM real data, p = 3k + 2k ·
     (snapshots with symbols of their own); the penalty is p log n (BIC) or 2p + 2p(p+1)/(n−p−1) (AICc).
 
     Args:
         residual: `K_MAX x B` real, RSS of fits with 1 … K_MAX sources.
         deviance: `K_MAX x B` real, minus the log-likelihood of each with Gaussian symbols.
-        cfg: reads `estimate.order_criterion` and `scene`.
+        cfg: reads `estimate.order_criterion`, `estimate.search_*` and `scene`.
 
     Returns:
         `K_MAX x B` float64.
 
-    Source: Akaike, IEEE Trans. Autom. Control 19 (1974); Schwarz, Ann. Stat. 6 (1978); Hurvich and Tsai,
-    Biometrika 76 (1989).
+    Source: Rissanen, Automatica 14 (1978), the cost of a choice; Akaike, IEEE Trans. Autom. Control 19 (1974);
+    Schwarz, Ann. Stat. 6 (1978); Hurvich and Tsai, Biometrika 76 (1989).
     """
-    s = cfg.scene
+    s, e = cfg.scene, cfg.estimate
     k = torch.arange(1, len(residual) + 1, dtype=torch.float64, device=residual.device)[:, None]
     if cfg.estimate.order_criterion == "marginal":
-        return 2 * (deviance.double() + (5 if s.symbols == "constant" else 3) * k)
+        places = e.search_azimuth * e.search_elevation * e.search_range
+        return 2 * (deviance.double() + k * (math.log(places) + (2 if s.symbols == "constant" else 0)))
     n = 2 * s.snapshots * s.antennas
     p = (3 + 2 * (1 if s.symbols == "constant" else s.snapshots)) * k
     if cfg.estimate.order_criterion == "aicc":

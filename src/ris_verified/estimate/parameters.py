@@ -36,6 +36,19 @@ def clamped(parameters: Tensor, cfg: Config) -> Tensor:
     return parameters.clamp(*limits(cfg, parameters))
 
 
+def remoteness(parameters: Tensor, cfg: Config) -> Tensor:
+    """Return the logarithm of the density of places over that uniform in 1/range, up to a constant, `...` real.
+
+    Sources are uniform in azimuth, elevation and range: the density in 1/range grows with range². Zero where
+    `estimate.prior = "none"`.
+
+    Args:
+        parameters: `... x 3` real.
+        cfg: reads `estimate.prior`.
+    """
+    return (0.0 if cfg.estimate.prior == "none" else -2.0) * parameters[..., 2].log()
+
+
 def with_slopes(parameters: Tensor, array: ArrayConfig) -> Tensor:
     """Return each steering vector and its derivatives in azimuth, elevation and 1/range.
 

@@ -11,6 +11,9 @@ from ris_verified.array.steering import steering
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, with_slopes
 
+# A prior weaker or stronger than this, over the mean of ‖b_lk‖², says no more than one at the limit.
+WEAKEST, STRONGEST = 1e-9, 1e3
+
 
 @dataclass(frozen=True)
 class Fit:
@@ -18,16 +21,21 @@ class Fit:
 
     Args:
         parameters: `B x K x 3` real, azimuth, elevation, 1/range.
-        rss: `B` real, Σ_l ‖P⊥(Φ_l A) y_l‖², with the Tikhonov term where there is one.
+        cost: `B` real, minus the log-likelihood in nats up to a constant: n log(rss/n), and where symbols are Gaussian
+            Σ_l log det(I + B_lᴴ B_l/load).
+        rss: `B` real, Σ_l min_s ‖y_l − B_l s‖² + Σ_k load_k |s_k|².
         curvature: `B x 3K x 3K` real, Re Σ_l D_lᴴ P⊥ D_l.
-        slope: `B x 3K` real, minus half the gradient of `rss`.
+        slope: `B x 3K` real, minus the gradient of `cost`, times rss/2n.
         columns: `B x L x M x K` complex, B_l = Φ_l A.
-        whitener: `B x L x K x K` complex, the inverse of the Cholesky factor of B_lᴴ B_l.
+        whitener: `B x L x K x K` complex, the inverse of the Cholesky factor of B_lᴴ B_l + load.
         symbols: `B x L x K` complex.
         residual: `B x L x M` complex.
+        load: `B x K` real, noise over symbol power, σ²/p_k; zero where symbols are free.
+        free: whether they are.
     """
 
     parameters: Tensor
+    cost: Tensor
     rss: Tensor
     curvature: Tensor
     slope: Tensor
@@ -35,6 +43,8 @@ class Fit:
     whitener: Tensor
     symbols: Tensor
     residual: Tensor
+    load: Tensor
+    free: bool
 
     def where(self, chosen: Tensor, other: Fit) -> Fit:
         """Return this fit for the chosen scenes and the other one for the rest."""
@@ -42,28 +52,48 @@ class Fit:
         def pick(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(chosen.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
-        return Fit(**{name: pick(mine, vars(other)[name]) for name, mine in vars(self).items()})
+        return Fit(**{name: pick(mine, other.tensors[name]) for name, mine in self.tensors.items()}, free=self.free)
 
     def only(self, chosen: Tensor) -> Fit:
         """Return some of the scenes."""
-        return Fit(**{name: value[chosen] for name, value in vars(self).items()})
+        return Fit(**{name: value[chosen] for name, value in self.tensors.items()}, free=self.free)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All fields that have an entry for each scene."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     @property
     def basis(self) -> Tensor:
-        """Orthonormal rows that span the columns of each snapshot, `B x L x K x M` complex: their transposes."""
+        """Rows q with R_l⁻¹ = (I − Σ q̄ qᵀ)/σ², `B x L x K x M` complex: orthonormal where symbols are free."""
         rows: Tensor = self.whitener.conj() @ self.columns.mT
         return rows
 
     @property
     def noise_variance(self) -> Tensor:
-        """Unbiased estimate, `B` real: RSS/(rows − unknowns), complex unknowns: K a set of symbols, 3K/2 positions."""
+        """Unbiased estimate, `B` real: rss over rows less unknowns, 3K/2 positions and K free symbols a snapshot."""
         _, L, M, K = self.columns.shape
-        return self.rss / max(1.0, L * M - K * (L + 1.5))
+        return self.rss / max(1.0, L * M - K * (1.5 + (L if self.free else 0)))
 
     @property
     def inverse_diagonal(self) -> Tensor:
-        """Diagonal of each (B_lᴴ B_l)⁻¹, `B x L x K` real."""
+        """Diagonal of each (B_lᴴ B_l + load)⁻¹, `B x L x K` real."""
         return power(self.whitener).sum(-2)
+
+    @property
+    def likelier_load(self) -> Tensor:
+        """The load, one for all sources, that one round of MacKay's fixed point makes of this one, `B x 1` real.
+
+        p ← Σ_lk |s_lk|²/Σ_lk γ_lk, with γ_lk = 1 − load V_l,kk the part of a symbol that the measurements determine.
+
+        Source: MacKay, "Bayesian interpolation", Neural Computation 4 (1992), eq. 4.8.
+        """
+        size = power(self.columns).mean((1, 3)).sum(-1)
+        eps = torch.finfo(size.dtype).eps
+        determined = (1 - self.load[:, None] * self.inverse_diagonal).clamp_min(eps).sum((1, 2))
+        symbol_power = power(self.symbols).sum((1, 2)) / determined
+        load = self.noise_variance / symbol_power.clamp_min(torch.finfo(size.dtype).tiny)
+        return torch.minimum(torch.maximum(load, WEAKEST * size), STRONGEST * size)[:, None]
 
 
 def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,34 +125,65 @@ def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fi
     Args:
         parameters: `B x K x 3` real, all finite.
         data: the measurements.
+        load: `B x K` or `B x 1` real, σ²/p_k of Gaussian symbols, which are integrated out; None leaves them free.
 
     Returns:
         A `Fit`.
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
     """
+    columns, tangents = _seen(parameters, data)
+    return _linearised(parameters, columns, tangents, data, load)
+
+
+def fit_gaussian(parameters: Tensor, data: Measurement) -> Fit:
+    """Return `fit` with Gaussian symbols of about the power that free ones have there."""
+    columns, tangents = _seen(parameters, data)
+    free = _linearised(parameters, columns, tangents, data, None)
+    return _linearised(parameters, columns, tangents, data, free.likelier_load)
+
+
+def _seen(parameters: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
     K = parameters.shape[1]
     seen = data.seen(with_slopes(parameters, data.cfg.array).flatten(1, 2).mT).unflatten(-1, (K, 4))
     # Strided columns make batched products of this size several times slower.
-    columns, tangents = seen[..., 0].contiguous(), seen[..., 1:]
-    cost, whitener, symbols, residual = _projected(columns, data, load)
+    return seen[..., 0].contiguous(), seen[..., 1:]
+
+
+def _linearised(parameters: Tensor, columns: Tensor, tangents: Tensor, data: Measurement, load: Tensor | None) -> Fit:
+    n, K = data.rows, parameters.shape[1]
+    weight, rss, whitener, symbols, residual = _projected(columns, data, load)
     D = (tangents * symbols[:, :, None, :, None]).flatten(-2)
     inside = (whitener @ (columns.mH @ D)).flatten(1, 2)
     D = D.flatten(1, 2)
     curvature = (D.mH @ D - inside.mH @ inside).real
     # The symbols are the best ones, so the slope is that at fixed symbols.
     slope = (D.mH @ residual.flatten(1)[..., None]).real[..., 0]
-    return Fit(parameters, cost, curvature, slope, columns, whitener, symbols, residual)
+    cost = n * torch.log(rss.clamp_min(torch.finfo(rss.dtype).tiny) / n)
+    if load is not None:
+        # −½ ∂ log det (B_lᴴ B_l + load) = −Re tr((B_lᴴ B_l + load)⁻¹ B_lᴴ ∂B_l).
+        pull = columns @ (whitener.mH @ whitener)
+        spread = (tangents.real * pull.real[..., None] + tangents.imag * pull.imag[..., None]).sum((1, 2))
+        slope = slope - (rss / n)[:, None] * spread.flatten(1)
+        pivots = torch.diagonal(whitener, dim1=-2, dim2=-1).real
+        cost = cost - (2 * pivots.log() + weight.log()[:, None]).sum((1, 2))
+    return Fit(
+        parameters, cost, rss, curvature, slope, columns, whitener, symbols, residual,
+        weight.expand(len(rss), K), load is None,
+    )  # fmt: skip
 
 
-def _projected(columns: Tensor, data: Measurement, load: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _projected(
+    columns: Tensor, data: Measurement, load: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return load, weighted RSS, whitener, symbols and residual."""
     _, _, M, K = columns.shape
     size = power(columns).sum((2, 3)) / K
-    weight = data.cfg.estimate.mle_ridge + (size.new_zeros(1, K) if load is None else load)
+    weight = data.cfg.estimate.mle_ridge + (size.new_zeros(1, K) if load is None else load.expand(-1, K))
     rounding = 8 * torch.finfo(size.dtype).eps * M * size
     whitener, symbols, residual = solved(columns, data.y, rounding[..., None] + weight[:, None])
-    cost = power(residual).sum((1, 2)) + (weight[:, None] * power(symbols)).sum((1, 2))
-    return cost, whitener, symbols, residual
+    rss = power(residual).sum((1, 2)) + (weight[:, None] * power(symbols)).sum((1, 2))
+    return weight, rss, whitener, symbols, residual
 
 
 def objective(parameters: Tensor, data: Measurement) -> Tensor:
@@ -140,7 +201,7 @@ def objective(parameters: Tensor, data: Measurement) -> Tensor:
         azimuth, elevation, inverse = parameters[scenes[:, None], rows].unbind(-1)
         part = data.only(scenes)
         columns = part.seen(steering(part.cfg.array, azimuth, elevation, 1 / inverse).mT)
-        value = value.index_put((scenes,), _projected(columns, part)[0])
+        value = value.index_put((scenes,), _projected(columns, part)[1])
     return value
 
 
@@ -148,4 +209,5 @@ def put(into: Fit, places: Tensor, part: Fit) -> Fit:
     """Return `into` with some of its scenes, in order, replaced."""
     if len(places) == len(into.rss):
         return part
-    return Fit(**{name: value.index_copy(0, places, vars(part)[name]) for name, value in vars(into).items()})
+    changed = {name: value.index_copy(0, places, part.tensors[name]) for name, value in into.tensors.items()}
+    return Fit(**changed, free=into.free)

@@ -9,19 +9,23 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.beside import Beside, beside_free, beside_gaussian, deviance
+from ris_verified.estimate.beside import Beside, beside_free, beside_gaussian
 from ris_verified.estimate.candidates import best_exchange, strongest
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.measurement import Measurement
-from ris_verified.estimate.order import chosen_order
-from ris_verified.estimate.parameters import to_peaks
-from ris_verified.estimate.projection import Fit, fit, put
+from ris_verified.estimate.order import chosen_order, order_criterion
+from ris_verified.estimate.parameters import remoteness, to_peaks
+from ris_verified.estimate.projection import Fit, fit, fit_gaussian, put
 from ris_verified.estimate.result import Peaks
 
 CHUNK = 32
 # Levenberg–Marquardt steps while sources are still missing, and once all are there.
-INNER, OUTER = 2, 4
+INNER, OUTER = 2, 10
+# An exchange takes so many.
+MOVED = 6
+# Fits whose criterion is so many nats from the best are worth exchanges.
+REACH = 30.0
 # The search rests at this share of one sigma; NF-MLE goes on from there.
 CLOSE = 0.1
 # An exchange is tried unless it costs more log-likelihood than refining mends, and kept where it then brings some.
@@ -46,8 +50,9 @@ class Nested:
 def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) -> Fit:
     known = None if now is None else beside_gaussian(now, data)
     place = strongest(known, data, field)[:, None]
-    start = fit(place if now is None else torch.cat([now.parameters, place], 1), data)
-    return descend(start, data, steps, CLOSE)
+    if now is None:
+        return descend(fit_gaussian(place, data), data, steps, CLOSE)
+    return descend(fit(torch.cat([now.parameters, place], 1), data, now.likelier_load), data, steps, CLOSE)
 
 
 def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
@@ -61,42 +66,73 @@ def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
 
 def exchanged_by(beside: Callable[[Fit, Measurement], Beside], now: Fit, data: Measurement, field: Field) -> Fit:
     """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood."""
-    scenes, part, cost = torch.arange(len(now.rss), device=now.rss.device), now, deviance(now, data)
-    for _ in range(data.cfg.estimate.search_exchanges):
-        changed, gain = best_exchange(part.parameters, beside(part, data), data, field)
+    scenes, part = torch.arange(len(now.rss), device=now.rss.device), now
+    for _ in range(data.cfg.estimate.search_exchanges if len(scenes) else 0):
+        known = beside(part, data)
+        changed, gain = best_exchange(part.parameters, known, data, field)
         tried = torch.nonzero(gain > -HOPE)[:, 0]
-        data, field = data.only(tried), field.only(tried)
-        trial = descend(fit(changed[tried], data), data, INNER + OUTER, CLOSE)
-        after = deviance(trial, data)
-        kept = torch.nonzero(after < cost[tried] - BETTER)[:, 0]
+        data, field, part, trust = data.only(tried), field.only(tried), part.only(tried), known.trust[tried]
+        trial = descend(fit(changed[tried], data, part.likelier_load), data, MOVED, CLOSE)
+        closer = remoteness(part.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
+        kept = torch.nonzero(trial.cost + trust * closer < part.cost - BETTER)[:, 0]
         if not len(kept):
             break
-        scenes, part, cost = scenes[tried[kept]], trial.only(kept), after[kept]
+        scenes, part = scenes[tried[kept]], trial.only(kept)
         data, field = data.only(kept), field.only(kept)
         now = put(now, scenes, part)
     return now
 
 
+def _chain(data: Measurement, most: int, last: int) -> tuple[list[Fit], Field | None]:
+    """Return fits with 1 … `most` sources, each with one more than the one before, and the field that showed them.
+
+    `last` is the number of steps after an addition that is not the last one.
+    """
+    fits = [_added(None, data, None, last if most > 1 else OUTER)]
+    field = see(data) if most > 1 else None
+    while field is not None and len(fits) < most:
+        fits.append(_added(fits[-1], data, field, last if len(fits) + 1 < most else OUTER))
+    return fits, field
+
+
 def _greedy(data: Measurement, K: int) -> Fit:
-    now = _added(None, data, None, INNER if K > 1 else OUTER)
-    if K == 1:
-        return now
-    field = see(data)
-    for k in range(1, K):
-        now = _added(now, data, field, INNER if k + 1 < K else OUTER)
-    return exchanged(now, data, field)
+    fits, field = _chain(data, K, INNER)
+    return fits[-1] if field is None else exchanged(fits[-1], data, field)
 
 
 def _nested(data: Measurement, most: int) -> Nested:
-    fits = [_added(None, data, None, OUTER)]
-    field = see(data) if most > 1 else None
-    while field is not None and len(fits) < most:
-        fits.append(exchanged(_added(fits[-1], data, field, OUTER), data, field))
+    fits, field = _chain(data, most, OUTER)
+    if field is not None:
+        costs = order_criterion(*_figures(fits, data), data.cfg) / 2
+        near = costs < costs.amin(0) + REACH
+        for k in range(most - 1, 0, -1):
+            scenes = torch.nonzero(near[k])[:, 0]
+            part = exchanged(fits[k].only(scenes), data.only(scenes), field.only(scenes))
+            fits[k] = put(fits[k], scenes, part)
+            fits[k - 1] = _with_one_less(fits[k - 1], fits[k], data)
     parameters = data.y.real.new_full((most, len(data.y), most, 3), torch.nan)
     for k, each in enumerate(fits):
         parameters[k, :, : k + 1] = each.parameters
-    residual, deviances = torch.stack([f.rss for f in fits]), torch.stack([deviance(f, data) for f in fits])
-    return Nested(parameters, residual, deviances)
+    return Nested(parameters, *_figures(fits, data))
+
+
+def _with_one_less(now: Fit, more: Fit, data: Measurement) -> Fit:
+    """Return a fit, or that with one more source less its least, where that is likelier."""
+    loss, least = beside_gaussian(more, data).loss(more.symbols, more.inverse_diagonal).sum(1).min(-1)
+    scenes = torch.nonzero(more.cost + loss < now.cost + HOPE)[:, 0]
+    if not len(scenes):
+        return now
+    K, part = more.parameters.shape[1], data.only(scenes)
+    kept = torch.arange(K, device=least.device) != least[scenes, None]
+    start = more.parameters[scenes][kept].unflatten(0, (len(scenes), K - 1))
+    trial = descend(fit(start, part, more.likelier_load[scenes]), part, OUTER, CLOSE)
+    wins = torch.nonzero(trial.cost < now.cost[scenes])[:, 0]
+    return put(now, scenes[wins], trial.only(wins))
+
+
+def _figures(fits: list[Fit], data: Measurement) -> tuple[Tensor, Tensor]:
+    residual = torch.stack([fit(f.parameters, data).rss for f in fits])
+    return residual, torch.stack([f.cost for f in fits])
 
 
 def _single(y: Tensor, H_full: Tensor, C: Tensor, chosen: Tensor | slice, cfg: Config) -> Measurement:

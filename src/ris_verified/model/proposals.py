@@ -15,7 +15,7 @@ from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, gain, see
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.powers import source_powers
-from ris_verified.estimate.projection import Fit, fit
+from ris_verified.estimate.projection import Fit, fit, fit_gaussian
 from ris_verified.estimate.search import exchanged_by
 
 # Scenes whose fields are held at once.
@@ -127,7 +127,7 @@ def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: i
     for _ in range(count):
         new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
         now, fitted = _stepped(torch.cat([now.place, new], 1), data, now.powers, now.noise)
-        known, taken = beside_powers(fitted, now.powers, now.noise), taken | lobe[index]
+        known, taken = beside_powers(fitted, now.powers, now.noise, data), taken | lobe[index]
         cells.append(index % (heat.shape[2] * heat.shape[3]))
         weights.append(weight)
     return now, torch.stack(cells, 1), torch.stack(weights, 1)
@@ -146,7 +146,7 @@ def _exchanged(now: _State, data: Measurement, field: Field) -> Tensor:
     for k in order.unique().tolist():
         scenes = torch.nonzero(order == k)[:, 0]
         part = data.only(scenes)
-        start = fit(place[scenes, :k], part)
+        start = fit_gaussian(place[scenes, :k], part)
         place[scenes, :k] = exchanged_by(beside_gaussian, start, part, field.only(scenes)).parameters
     return place
 
@@ -168,7 +168,7 @@ def _stepped(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) ->
     powers = torch.cat([powers, every[:, powers.shape[1] :]], 1)
     powers, noise = source_powers(columns, data, powers, noise, ROUNDS)
     load = noise[:, None] / powers
-    now = improved(fit(place, data, load), data, load)
+    now = improved(fit(place, data, load), data)
     return _State(now.parameters, now.columns, now.curvature, powers, noise), now
 
 

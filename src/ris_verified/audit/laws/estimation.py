@@ -44,12 +44,12 @@ def separate_sources(context: Context, most: int) -> Any:
 
 
 def refining(config: Config) -> Config:
-    """Return the configuration with Newton and NF-MLE on and steps enough to converge."""
+    """Return the configuration with Newton and plain NF-MLE on and steps enough to converge."""
     e = config.estimate
     default = type(e)()
     # Levenberg–Marquardt settles by itself; ill-conditioned scenes need a hundred steps and more.
     changed = dataclasses.replace(
-        e, newton_nearfield=True, newton_step=1.0, mle=True,
+        e, newton_nearfield=True, newton_step=1.0, mle=True, prior="none",
         newton_iterations=max(e.newton_iterations, default.newton_iterations),
         mle_iterations=max(e.mle_iterations, 150),
         mle_snr_threshold_db=min(e.mle_snr_threshold_db, default.mle_snr_threshold_db),

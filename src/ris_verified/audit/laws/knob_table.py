@@ -119,6 +119,8 @@ KNOBS = (
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_ridge", by("estimate.mle_ridge", 1.0, 1.0), ("mle",), ("order",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}, quick=False),
+    Knob("estimate.prior", to("estimate.prior", "none", "scene"), ("mle",), ("order",),
+         given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_snr_threshold_db", to("estimate.mle_snr_threshold_db", 200.0), ("mle",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.order_criterion", to("estimate.order_criterion", "bic", "marginal"), (), ("order",), quick=False),
