@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
-from ris_verified.estimate.beside import LOADS, beside_free, beside_gaussian, deviance_of
+from ris_verified.estimate.beside import LOADS, beside, deviance_of
 from ris_verified.estimate.candidates import _exchanges, _gains, strongest
 from ris_verified.estimate.field import first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
-from ris_verified.estimate.parameters import clamped
+from ris_verified.estimate.parameters import clamped, remoteness
 from ris_verified.estimate.projection import fit, fit_gaussian
 
 few = settings(max_examples=25)
@@ -100,13 +100,18 @@ def test_folded_products_are_the_plain_ones(case):
 
 @few
 @given(cases())
-def test_the_field_is_the_grid_as_the_measurement_sees_it(case):
+def test_the_energy_of_the_field_is_that_of_the_measurement_but_for_weak_directions(case):
     field = see(case.data)
     azimuth, elevation, inverse = field.grid.places.unbind(-1)
     seen = case.data.seen(steering(case.cfg.array, azimuth, elevation, 1 / inverse).T)
     energy = torch.stack([field.grid.volume(e.unflatten(1, (4, -1))).flatten(1) for e in field.energy.unbind(1)], 1)
-    assert torch.allclose(energy, seen.abs().square().sum(2), rtol=1e6 * case.eps)
-    assert torch.equal(field.only(torch.tensor([1])).scenes, torch.tensor([1]))
+    exact = seen.abs().square().sum(2)
+    # What is not followed is at most the third singular value of the channel, at every place as for its mean.
+    H = case.data.Phi[:, : case.cfg.scene.antennas]
+    third = torch.linalg.svdvals(H)[:, 2].square() * (case.cfg.array.elements * case.cfg.scene.snapshots)
+    if case.cfg.array.amplitude == "unit":
+        assert ((energy - exact).abs() <= third[:, None, None] * (1 + 1e6 * case.eps)).all()
+    assert torch.equal(field.only(torch.tensor([1])).energy, field.energy[1:])
 
 
 @few
@@ -114,7 +119,7 @@ def test_the_field_is_the_grid_as_the_measurement_sees_it(case):
 def test_a_gain_with_free_symbols_is_the_fall_of_the_objective(case):
     _apart(case)
     now = fit(case.sources, case.data)
-    known = beside_free(now, case.data)
+    known = beside(now, case.data)
     gains = _gains(case.places, known, case.data)
     for t in range(case.places.shape[1]):
         more = fit(torch.cat([case.sources, case.places[:, t : t + 1]], 1), case.data)
@@ -132,7 +137,7 @@ def test_a_gain_with_free_symbols_is_the_fall_of_the_objective(case):
 @given(cases())
 def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
     _apart(case)
-    known = beside_gaussian(fit_gaussian(case.sources, case.data), case.data)
+    known = beside(fit_gaussian(case.sources, case.data), case.data)
     before = case.cost(case.sources, known.noise_variance, known.load)
     gains, exchanged = _gains(case.places, known, case.data), _exchanges(case.places, known, case.data)
     for t in range(case.places.shape[1]):
@@ -147,12 +152,12 @@ def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
 
 
 @few
-@given(cases())
-def test_the_map_on_the_grid_is_the_gain_of_its_places(case):
+@given(cases(antennas=(2, 2)))
+def test_where_every_direction_is_followed_the_map_is_the_gain_of_its_places(case):
     _apart(case)
     now, field = fit(case.sources, case.data), see(case.data)
-    for known in (beside_free(now, case.data), beside_gaussian(fit_gaussian(case.sources, case.data), case.data)):
-        volume = gain(known, field).flatten(1)
+    for known in (beside(now, case.data), beside(fit_gaussian(case.sources, case.data), case.data)):
+        volume = gain(known, case.data, field).flatten(1)
         direct = _gains(field.grid.places.expand(2, -1, -1), known, case.data)
         assert torch.allclose(volume, direct, rtol=1e-6, atol=1e-6)
 
@@ -168,13 +173,17 @@ def test_where_every_direction_is_followed_the_first_map_is_exact(case):
 
 
 @few
-@given(cases())
+@given(cases(antennas=(2, 2)))
 def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     _apart(case)
-    known, field = beside_free(fit(case.sources, case.data), case.data), see(case.data)
-    best = _gains(field.grid.places.expand(2, -1, -1), known, case.data).amax(1)
+    known, field = beside(fit(case.sources, case.data), case.data), see(case.data)
+
+    def worth(places):
+        return _gains(places, known, case.data) + known.trust[:, None] * remoteness(places, case.cfg)
+
+    best = worth(field.grid.places.expand(2, -1, -1)).amax(1)
     place = strongest(known, case.data, field)
-    assert (_gains(place[:, None], known, case.data)[:, 0] >= best * (1 - 1e-6)).all()
+    assert (worth(place[:, None])[:, 0] >= best - 1e-6 * best.abs()).all()
     for each in (place, strongest(None, case.data, None)):
         assert torch.equal(each, clamped(each, case.cfg))
 

@@ -29,6 +29,7 @@ class FoldedGrid:
         places: `G x 3` real, azimuth, elevation, 1/range; azimuth is fastest, range slowest.
         squares: `G` real, ‖a_g‖².
         shape: range planes, elevations and azimuths.
+        folding: `N x 4P` real, `fold` as a matrix.
         atoms: `4 x 2P x 2G/4` real, parts of a_g: what turns Re and Im of a row into Re and Im of its product.
     """
 
@@ -36,11 +37,14 @@ class FoldedGrid:
     places: Tensor
     squares: Tensor
     shape: tuple[int, int, int]
+    folding: Tensor
     atoms: Tensor
 
     def products(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the parts of rows·a_g for `R x N` complex rows, `4 x R x 2 x G/4` real, for `unfolded`."""
-        split = torch.view_as_real(fold(rows, self.array)).flatten(2)
+        # One product: sums and differences of mirrored elements take eight passes over memory.
+        halves = torch.cat([rows.real, rows.imag]) @ self.folding
+        split = halves.view(2, len(rows), 4, -1).permute(2, 1, 0, 3).flatten(2)
         flat = None if out is None else out.view(4, len(rows), -1)
         parts: Tensor = torch.bmm(split, self.atoms, out=flat).unflatten(2, (2, -1))
         return parts
@@ -111,9 +115,11 @@ def folded(
         vectors = steering(array, azimuth, elevation, 1 / inverse)
         parts = fold(vectors, array)
         a = (parts * torch.outer(_shares(array.vertical), _shares(array.horizontal)).flatten()).mT
-        to_real, to_imaginary = torch.stack([a.real, -a.imag], 2), torch.stack([a.imag, a.real], 2)
-        atoms = torch.cat([to_real, to_imaginary], 3).flatten(1, 2)
-        grid = FoldedGrid(array, places, vectors.abs().square().sum(-1), shape, atoms.to(device, dtype).contiguous())
+        to_real, to_imaginary = torch.cat([a.real, -a.imag], 1), torch.cat([a.imag, a.real], 1)
+        atoms = torch.cat([to_real, to_imaginary], 2).to(device, dtype).contiguous()
+        folding = fold(torch.eye(array.elements, dtype=torch.float64), array).transpose(0, 1).flatten(1)
+        squares = vectors.abs().square().sum(-1)
+        grid = FoldedGrid(array, places, squares, shape, folding.to(device, dtype).contiguous(), atoms)
         squares = grid.volume(grid.squares.expand(1, 4, -1)).flatten()
         return replace(grid, places=places.to(device, dtype), squares=squares.to(device, dtype))
 

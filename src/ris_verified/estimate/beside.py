@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.projection import Fit, fit
+from ris_verified.estimate.projection import Fit
 
 # Ratios of noise to symbol power that `deviance_of` tries, over the mean eigenvalue of B_lᴴ B_l.
 LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
@@ -76,11 +76,6 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
 
 
-def _trust(now: Fit, data: Measurement) -> Tensor:
-    snr = (data.energy / (data.rows * now.noise_variance) - 1).clamp_min(0)
-    return 1 / (1 + (THRESHOLD / snr.clamp_min(torch.finfo(snr.dtype).tiny ** 0.1)) ** 4)
-
-
 def beside_nothing(data: Measurement) -> Beside:
     """Return the measurements themselves, where no source is known yet."""
     B, L, M = data.y.shape
@@ -89,31 +84,13 @@ def beside_nothing(data: Measurement) -> Beside:
     return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True, nothing)
 
 
-def beside_free(now: Fit, data: Measurement) -> Beside:
-    """Return what is left where symbols are free."""
-    free = now if now.free else fit(now.parameters, data)
-    nothing = torch.zeros_like(data.energy)
-    return Beside(
-        free.residual, free.basis, free.symbols, free.whitener, free.noise_variance, nothing, True, _trust(now, data)
-    )
-
-
-def beside_gaussian(now: Fit, data: Measurement) -> Beside:
-    """Return what is left where symbols are Gaussian, all of the power that the fit's energy speaks for.
+def beside(now: Fit, data: Measurement) -> Beside:
+    """Return what a fit leaves, its symbols free or Gaussian as there.
 
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
-    estimation", IEEE Trans. ASSP 38 (1990), the unconditional model.
+    estimation", IEEE Trans. ASSP 38 (1990), the two models.
     """
-    return Beside(
-        now.residual,
-        now.basis,
-        now.symbols,
-        now.whitener,
-        now.noise_variance,
-        now.load.mean(1),
-        False,
-        _trust(now, data),
-    )
+    return _beside(now, now.noise_variance, now.load.mean(1), data)
 
 
 def beside_powers(now: Fit, powers: Tensor, noise: Tensor, data: Measurement) -> Beside:
@@ -123,9 +100,15 @@ def beside_powers(now: Fit, powers: Tensor, noise: Tensor, data: Measurement) ->
         now: a fit loaded by noise/powers.
         powers: `B x K` real.
         noise: `B` real.
+        data: the measurements.
     """
-    typical = powers.square().sum(1) / powers.sum(1)
-    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, noise / typical, False, _trust(now, data))
+    return _beside(now, noise, noise * powers.sum(1) / powers.square().sum(1), data)
+
+
+def _beside(now: Fit, noise: Tensor, load: Tensor, data: Measurement) -> Beside:
+    snr = (data.energy / (data.rows * now.noise_variance) - 1).clamp_min(torch.finfo(noise.dtype).eps)
+    trust = 1 / (1 + (THRESHOLD / snr) ** 4)
+    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, load, now.free, trust)
 
 
 def deviance_of(B: Tensor, data: Measurement) -> Tensor:

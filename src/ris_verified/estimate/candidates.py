@@ -42,9 +42,14 @@ def _seen_at(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
 def _gains(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     """Return the gain in log-likelihood by a source at each of `B x T x 3` places, `B x T` real."""
     hit, energy, _ = _seen_at(places, known, data)
+    return _gain(power(hit), energy, known, data)
+
+
+def _gain(hits: Tensor, energy: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     if known is not None:
-        return known.gain(power(hit), energy)
-    left = 1 - (power(hit) / energy).sum(1) / data.energy[:, None]
+        return known.gain(hits, energy)
+    # Beside nothing noise is what one source leaves.
+    left = 1 - (hits / energy).sum(1) / data.energy[:, None]
     return -data.rows * left.clamp_min(torch.finfo(left.dtype).eps).log()
 
 
@@ -73,8 +78,8 @@ def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
     return known.gain(power(hit), energy)[:, None] - known.loss(symbols, spread).sum(1)
 
 
-def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
-    """Return each place after one Gauss–Newton step of its own, `B x T x 3` real."""
+def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
+    """Return each place after one Gauss–Newton step of its own, `B x T x 3` real, and the gains before, `B x T`."""
     T = places.shape[1]
     v = data.seen(with_slopes(places, data.cfg.array).flatten(1, 2).mT)
     gram, residual = v.mH @ v, data.y if known is None else known.residual
@@ -92,7 +97,8 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     slope = (symbols.conj()[:, :, None] * (hit[:, :, 1:] - along * symbols[:, :, None])).real.sum(1).mT
     diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
     lift = DAMPING * diagonal + torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
-    return clamped(places + torch.linalg.solve(curvature + torch.diag_embed(lift), slope), data.cfg)
+    stepped = clamped(places + torch.linalg.solve(curvature + torch.diag_embed(lift), slope), data.cfg)
+    return stepped, _gain(power(hit[:, :, 0]), energy, known, data)
 
 
 def _promising(known: Beside | None, data: Measurement, field: Field | None) -> tuple[Tensor, Tensor]:
@@ -104,7 +110,7 @@ def _promising(known: Beside | None, data: Measurement, field: Field | None) -> 
         best = (_gains(places, known, data) + _far(places, known, data)).topk(min(count, places.shape[1])).indices
         places = places.gather(1, best[..., None].expand(-1, -1, 3))
     else:
-        scores = gain(known, field) + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
+        scores = gain(known, data, field) + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
         places = field.grid.places[summits(scores, count)]
     return refined(places, known, data)
 
@@ -120,8 +126,8 @@ def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Te
     Returns:
         Places and their gains, `B x T x 3` and `B x T` real.
     """
-    stepped = _stepped(places, known, data)
-    before, after = _gains(torch.cat([places, stepped], 1), known, data).split(places.shape[1], 1)
+    stepped, before = _stepped(places, known, data)
+    after = _gains(stepped, known, data)
     return torch.where((after > before)[..., None], stepped, places), torch.maximum(before, after)
 
 

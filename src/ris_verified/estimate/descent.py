@@ -79,7 +79,7 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
                 return best
             moving, part, now, step = moving[goes], part.only(goes), now.only(goes), step[goes]
             damping, secant, rests = damping[goes], secant[goes], rests[goes]
-        trial = fit(clamped(now.parameters + step, part.cfg), part, None if now.free else now.likelier_load)
+        trial = fit(clamped(now.parameters + step, part.cfg), part, now.next_load)
         better = (trial.cost < now.cost) & ~rests
         rests = rests | ((now.cost - trial.cost).abs() <= 100 * torch.finfo(damping.dtype).eps * part.rows)
         secant = _learned(secant, now, trial)

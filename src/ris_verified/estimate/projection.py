@@ -81,6 +81,11 @@ class Fit:
         return power(self.whitener).sum(-2)
 
     @property
+    def next_load(self) -> Tensor | None:
+        """`likelier_load`; None where symbols are free."""
+        return None if self.free else self.likelier_load
+
+    @property
     def likelier_load(self) -> Tensor:
         """The load, one for all sources, that one round of MacKay's fixed point makes of this one, `B x 1` real.
 
@@ -92,7 +97,10 @@ class Fit:
         eps = torch.finfo(size.dtype).eps
         determined = (1 - self.load[:, None] * self.inverse_diagonal).clamp_min(eps).sum((1, 2))
         symbol_power = power(self.symbols).sum((1, 2)) / determined
-        load = self.noise_variance / symbol_power.clamp_min(torch.finfo(size.dtype).tiny)
+        # The fixed point is where `cost` is least in the load, and so is its noise.
+        _, L, M, _ = self.columns.shape
+        noise = self.noise_variance if self.free else self.rss / (L * M)
+        load = noise / symbol_power.clamp_min(torch.finfo(size.dtype).tiny)
         return torch.minimum(torch.maximum(load, WEAKEST * size), STRONGEST * size)[:, None]
 
 
@@ -159,18 +167,33 @@ def _linearised(parameters: Tensor, columns: Tensor, tangents: Tensor, data: Mea
     curvature = (D.mH @ D - inside.mH @ inside).real
     # The symbols are the best ones, so the slope is that at fixed symbols.
     slope = (D.mH @ residual.flatten(1)[..., None]).real[..., 0]
-    cost = n * torch.log(rss.clamp_min(torch.finfo(rss.dtype).tiny) / n)
     if load is not None:
         # −½ ∂ log det (B_lᴴ B_l + load) = −Re tr((B_lᴴ B_l + load)⁻¹ B_lᴴ ∂B_l).
         pull = columns @ (whitener.mH @ whitener)
         spread = (tangents.real * pull.real[..., None] + tangents.imag * pull.imag[..., None]).sum((1, 2))
         slope = slope - (rss / n)[:, None] * spread.flatten(1)
-        pivots = torch.diagonal(whitener, dim1=-2, dim2=-1).real
-        cost = cost - (2 * pivots.log() + weight.log()[:, None]).sum((1, 2))
     return Fit(
-        parameters, cost, rss, curvature, slope, columns, whitener, symbols, residual,
-        weight.expand(len(rss), K), load is None,
+        parameters, _cost(rss, whitener, None if load is None else weight, n), rss, curvature, slope, columns,
+        whitener, symbols, residual, weight.expand(len(rss), K), load is None,
     )  # fmt: skip
+
+
+def _cost(rss: Tensor, whitener: Tensor, load: Tensor | None, n: int) -> Tensor:
+    cost = n * torch.log(rss.clamp_min(torch.finfo(rss.dtype).tiny) / n)
+    if load is None:
+        return cost
+    pivots = torch.diagonal(whitener, dim1=-2, dim2=-1).real
+    return cost - (2 * pivots.log() + load.log()[:, None]).sum((1, 2))
+
+
+def cost_at(parameters: Tensor, data: Measurement, like: Fit) -> Tensor:
+    """Return the cost of other positions of the sources, `B x K x 3` real, with the load of a fit, `B` real."""
+    azimuth, elevation, inverse = parameters.unbind(-1)
+    columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+    # The ridge is in the load already.
+    load = None if like.free else like.load - data.cfg.estimate.mle_ridge
+    weight, rss, whitener, _, _ = _projected(columns, data, load)
+    return _cost(rss, whitener, None if like.free else weight, data.rows)
 
 
 def _projected(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.beside import Beside, beside_free, beside_gaussian
+from ris_verified.estimate.beside import beside
 from ris_verified.estimate.candidates import best_exchange, strongest
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import Field, see
@@ -19,11 +18,9 @@ from ris_verified.estimate.parameters import remoteness, to_peaks
 from ris_verified.estimate.projection import Fit, fit, fit_gaussian, put
 from ris_verified.estimate.result import Peaks
 
-CHUNK = 32
-# Levenberg–Marquardt steps while sources are still missing, and once all are there.
-INNER, OUTER = 2, 10
-# An exchange takes so many.
-MOVED = 6
+CHUNK = 64
+# Levenberg–Marquardt steps after an addition, after the last one, in an exchange, and of a fit that stays as it is.
+INNER, LAST, MOVED, OUTER = 2, 4, 6, 10
 # Fits whose criterion is so many nats from the best are worth exchanges.
 REACH = 30.0
 # The search rests at this share of one sigma; NF-MLE goes on from there.
@@ -48,23 +45,14 @@ class Nested:
 
 
 def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) -> Fit:
-    known = None if now is None else beside_gaussian(now, data)
+    known = None if now is None else beside(now, data)
     place = strongest(known, data, field)[:, None]
     if now is None:
         return descend(fit_gaussian(place, data), data, steps, CLOSE)
-    return descend(fit(torch.cat([now.parameters, place], 1), data, now.likelier_load), data, steps, CLOSE)
+    return descend(fit(torch.cat([now.parameters, place], 1), data, now.next_load), data, steps, CLOSE)
 
 
 def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
-    """Move single sources elsewhere, as long as that raises the likelihood with Gaussian symbols; a new `Fit`.
-
-    Free symbols propose first: where a source is missing, what it leaves is no noise, and the noise that a
-    prior on the symbols is weighed against would be taken for too much.
-    """
-    return exchanged_by(beside_gaussian, exchanged_by(beside_free, now, data, field), data, field)
-
-
-def exchanged_by(beside: Callable[[Fit, Measurement], Beside], now: Fit, data: Measurement, field: Field) -> Fit:
     """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood."""
     scenes, part = torch.arange(len(now.rss), device=now.rss.device), now
     for _ in range(data.cfg.estimate.search_exchanges if len(scenes) else 0):
@@ -72,7 +60,7 @@ def exchanged_by(beside: Callable[[Fit, Measurement], Beside], now: Fit, data: M
         changed, gain = best_exchange(part.parameters, known, data, field)
         tried = torch.nonzero(gain > -HOPE)[:, 0]
         data, field, part, trust = data.only(tried), field.only(tried), part.only(tried), known.trust[tried]
-        trial = descend(fit(changed[tried], data, part.likelier_load), data, MOVED, CLOSE)
+        trial = descend(fit(changed[tried], data, part.next_load), data, MOVED, CLOSE)
         closer = remoteness(part.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
         kept = torch.nonzero(trial.cost + trust * closer < part.cost - BETTER)[:, 0]
         if not len(kept):
@@ -83,15 +71,15 @@ def exchanged_by(beside: Callable[[Fit, Measurement], Beside], now: Fit, data: M
     return now
 
 
-def _chain(data: Measurement, most: int, last: int) -> tuple[list[Fit], Field | None]:
+def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field | None]:
     """Return fits with 1 … `most` sources, each with one more than the one before, and the field that showed them.
 
-    `last` is the number of steps after an addition that is not the last one.
+    `steps` is how many an addition takes that is not the last one.
     """
-    fits = [_added(None, data, None, last if most > 1 else OUTER)]
+    fits = [_added(None, data, None, steps if most > 1 else OUTER)]
     field = see(data) if most > 1 else None
     while field is not None and len(fits) < most:
-        fits.append(_added(fits[-1], data, field, last if len(fits) + 1 < most else OUTER))
+        fits.append(_added(fits[-1], data, field, steps if len(fits) + 1 < most else LAST))
     return fits, field
 
 
@@ -118,7 +106,7 @@ def _nested(data: Measurement, most: int) -> Nested:
 
 def _with_one_less(now: Fit, more: Fit, data: Measurement) -> Fit:
     """Return a fit, or that with one more source less its least, where that is likelier."""
-    loss, least = beside_gaussian(more, data).loss(more.symbols, more.inverse_diagonal).sum(1).min(-1)
+    loss, least = beside(more, data).loss(more.symbols, more.inverse_diagonal).sum(1).min(-1)
     scenes = torch.nonzero(more.cost + loss < now.cost + HOPE)[:, 0]
     if not len(scenes):
         return now

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from ris_verified.array.folded import FoldedGrid
 from ris_verified.array.steering import steering
-from ris_verified.estimate.beside import Beside, beside_gaussian, beside_nothing, beside_powers, deviance_of
+from ris_verified.estimate.beside import Beside, beside_nothing, beside_powers, deviance_of
 from ris_verified.estimate.candidates import refined, summits
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, gain, see
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.powers import source_powers
 from ris_verified.estimate.projection import Fit, fit, fit_gaussian
-from ris_verified.estimate.search import exchanged_by
+from ris_verified.estimate.search import exchanged
 
 # Scenes whose fields are held at once.
 TOGETHER = 128
@@ -147,7 +147,7 @@ def _exchanged(now: _State, data: Measurement, field: Field) -> Tensor:
         scenes = torch.nonzero(order == k)[:, 0]
         part = data.only(scenes)
         start = fit_gaussian(place[scenes, :k], part)
-        place[scenes, :k] = exchanged_by(beside_gaussian, start, part, field.only(scenes)).parameters
+        place[scenes, :k] = exchanged(start, part, field.only(scenes)).parameters
     return place
 
 
@@ -174,7 +174,7 @@ def _stepped(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) ->
 
 def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Tensor]:
     """Return the place `B x 1 x 3`, its grid point `B` and the log weight `B` among the summits."""
-    volume = gain(known, field)
+    volume = gain(known, data, field)
     rivals = summits(volume + heat.view_as(volume), data.cfg.estimate.search_summits)
     places, gains = refined(field.grid.places[rivals], known, data)
     score = gains + heat.gather(1, rivals)
