@@ -135,7 +135,7 @@ def test_the_criteria_by_hand(symbols, own):
 def test_a_source_costs_the_choice_of_its_place(symbols, more):
     estimate = EstimateConfig(search_azimuth=6, search_elevation=4, search_range=5)
     cfg = Config(scene=SceneConfig(symbols=symbols), estimate=estimate)
-    price = math.log(120) + more
+    price = math.log(5 * 3 * 4) + more
     for gain, right in ((price - 0.1, 1), (price + 0.1, 2)):
         deviance = torch.tensor([[-10.0], [-10.0 - gain], [-10.0 - gain]])
         value = order_criterion(torch.ones(3, 1), deviance, cfg)[:, 0]

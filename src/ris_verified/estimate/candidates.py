@@ -147,23 +147,24 @@ def strongest(known: Beside | None, data: Measurement, field: Field | None) -> T
     return places[torch.arange(len(places), device=places.device), best]
 
 
-def best_exchange(now: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
-    """Return the sources with the one exchange that promises most, and the gain in log-likelihood before refining.
+def best_exchanges(now: Tensor, known: Beside, data: Measurement, field: Field, count: int) -> tuple[Tensor, Tensor]:
+    """Return the sources with the exchanges that promise most, and the gains in log-likelihood before refining.
 
     Args:
         now: `B x K x 3` real, the sources that are there.
         known: what they leave.
         data: the measurements.
         field: from `see`.
+        count: how many exchanges.
 
     Returns:
-        `B x K x 3` real and `B` real.
+        `J x B x K x 3` real and `J x B` real, the best first.
     """
     places, _ = _promising(known, data, field)
     gains = _exchanges(places, known, data)
     gains = gains + _far(places, known, data)[:, None] - _far(now, known, data)[..., None]
-    best, at = gains.flatten(1).max(-1)
-    rows = torch.arange(len(at), device=at.device)
-    changed = now.clone()
-    changed[rows, at // gains.shape[2]] = places[rows, at % gains.shape[2]]
-    return changed, best
+    best, at = gains.flatten(1).topk(min(count, places.shape[1]))
+    rows, each = torch.arange(len(at), device=at.device)[:, None], torch.arange(at.shape[1], device=at.device)
+    changed = now[:, None].repeat(1, at.shape[1], 1, 1)
+    changed[rows, each, at // gains.shape[2]] = places[rows, at % gains.shape[2]]
+    return changed.transpose(0, 1), best.T

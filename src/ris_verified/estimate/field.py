@@ -13,10 +13,13 @@ from ris_verified.estimate.beside import Beside
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
 
-# Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid; the others count with their mean.
-FOLLOWED = 2
+# Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid, for the first source and for others; the
+# rest counts with its mean.
+FIRST, FOLLOWED = 2, 4
 # For the first source the grid is finer by so many angles: nothing later makes up for one on a side lobe.
 FINER = 4
+# Rows of scenes that are multiplied with the grid at once.
+TOGETHER = 256
 # A place whose field lies within the span of the sources already there has no gain worth a number.
 HIDDEN = 1e-3
 
@@ -42,10 +45,10 @@ class Field:
 def see(data: Measurement, grid: FoldedGrid | None = None) -> Field:
     """Return a grid, that of `estimate.search_*` where none is given, as the measurements see it."""
     grid = search_grid(data.cfg, data.y.real.dtype, data.y.device) if grid is None else grid
-    strong, rest = _directions(data)
+    strong, rest = _directions(data, FOLLOWED)
     energy = grid.places.new_empty(len(strong), data.y.shape[1], len(grid.places))
-    for powers, mean, out in zip(_powers(strong, grid), rest, energy, strict=True):
-        torch.add(_energy(powers, data), mean, out=_quarters(out))
+    for scenes, powers in _powers(strong, grid):
+        torch.add(_energy(powers, data), rest[scenes, None, None], out=_quarters(energy[scenes]))
     return Field(grid, energy)
 
 
@@ -54,12 +57,11 @@ def gain(known: Beside, data: Measurement, field: Field) -> Tensor:
     w = torch.cat([known.residual[:, :, None], known.basis], 2)
     back = w.conj() @ data.Phi.unflatten(1, data.y.shape[1:])
     hits, left = torch.empty_like(field.energy), torch.empty_like(field.energy)
-    rows = _powers(back.flatten(1, 2), field.grid)
-    for powers, energy, hit, rest in zip(rows, field.energy, hits, left, strict=True):
-        each = powers.unflatten(1, w.shape[1:3])
-        _quarters(hit).copy_(each[:, :, 0])
-        torch.sub(_quarters(energy), each[:, :, 1:].sum(2), out=_quarters(rest))
-        rest.clamp_min_(HIDDEN * energy.mean())
+    for scenes, powers in _powers(back.flatten(1, 2), field.grid):
+        each = powers.unflatten(2, w.shape[1:3])
+        _quarters(hits[scenes]).copy_(each[:, :, :, 0])
+        torch.sub(_quarters(field.energy[scenes]), each[:, :, :, 1:].sum(3), out=_quarters(left[scenes]))
+    left = torch.maximum(left, HIDDEN * field.energy.mean((1, 2), keepdim=True))
     return field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
 
 
@@ -70,41 +72,49 @@ def first_gain(data: Measurement, grid: FoldedGrid | None = None) -> tuple[Folde
     """
     grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER) if grid is None else grid
     back = (data.y.conj()[:, :, None] @ data.Phi.unflatten(1, data.y.shape[1:]))[:, :, 0]
-    strong, rest = _directions(data)
+    strong, rest = _directions(data, FIRST)
     L, gains = back.shape[1], grid.places.new_empty(len(back), 4, len(grid.places) // 4)
-    for powers, mean, out in zip(_powers(torch.cat([back, strong], 1), grid), rest, gains, strict=True):
-        torch.sum(powers[:, :L] / (_energy(powers[:, L:], data) + mean), 1, out=out)
+    for scenes, powers in _powers(torch.cat([back, strong], 1), grid):
+        energy = _energy(powers[:, :, L:], data) + rest[scenes, None, None]
+        torch.sum(powers[:, :, :L] / energy, 2, out=gains[scenes].transpose(0, 1))
     return grid, grid.volume(gains)
 
 
-def _directions(data: Measurement) -> tuple[Tensor, Tensor]:
-    """Return Φ_l in the strongest directions, `B x (L·F) x N` complex, and the mean of ‖Φ_l a‖² in the others, `B`.
+def _directions(data: Measurement, followed: int) -> tuple[Tensor, Tensor]:
+    """Return Φ_l in the F strongest directions, `B x (L·F) x N` complex, and the mean of ‖Φ_l a‖² in the others, `B`.
 
     Where symbols are constant, the mean is that of all snapshots together.
     """
     s = data.cfg.scene
-    Phi, count = data.Phi.unflatten(1, (s.snapshots, s.antennas)), min(FOLLOWED, s.antennas)
+    Phi, count = data.Phi.unflatten(1, (s.snapshots, s.antennas)), min(followed, s.antennas)
     # Codes have unit modulus, so all Φ_l share the left singular vectors of H.
     values, left = torch.linalg.eigh(Phi[:, 0] @ Phi[:, 0].mH)
     rest = values[:, :-count].sum(1).clamp_min(0) * (s.snapshots // data.y.shape[1])
     return (left[:, None, :, -count:].mH @ Phi).flatten(1, 2), rest
 
 
-def _powers(rows: Tensor, grid: FoldedGrid) -> Iterator[Tensor]:
-    """Yield |row·a_g|² of each scene, `B x R x N` complex → B times `4 x R x G/4` real, the same memory each time."""
-    # Fresh memory costs as much as the product, and one scene stays in the cache.
-    room, flat = grid.room(rows.shape[1]), grid.room(rows.shape[1])
-    for each in rows:
-        yield unfolded(grid.products(each, room), flat).square_().sum(2)
+def _powers(rows: Tensor, grid: FoldedGrid) -> Iterator[tuple[slice, Tensor]]:
+    """Yield |row·a_g|² of some scenes after the other, `B x R x N` complex → `4 x b x R x G/4` real.
+
+    Products are few and large, and what they make stays in the cache; fresh memory would cost as much as they do, so
+    it is the same each time.
+    """
+    together = max(1, TOGETHER // rows.shape[1])
+    room, flat = (grid.room(together * rows.shape[1]) for _ in range(2))
+    for first in range(0, len(rows), together):
+        part = rows[first : first + together]
+        count = part.shape[0] * part.shape[1]
+        parts = unfolded(grid.products(part.flatten(0, 1), room[:, :count]), flat[:, :count])
+        yield slice(first, first + together), parts.square_().sum(2).unflatten(1, part.shape[:2])
 
 
 def _energy(powers: Tensor, data: Measurement) -> Tensor:
-    """Add up the directions of each of the snapshots that symbols tell apart."""
-    energy: Tensor = powers.unflatten(1, (data.y.shape[1], -1)).sum(2)
+    """Add up the directions of each of the snapshots that symbols tell apart, `4 x b x R x P` → `4 x b x L x P`."""
+    energy: Tensor = powers.unflatten(2, (data.y.shape[1], -1)).sum(3)
     return energy
 
 
 def _quarters(values: Tensor) -> Tensor:
-    """Return a view `4 x L x G/4` of `L x G`."""
-    quarters: Tensor = values.unflatten(1, (4, -1)).transpose(0, 1)
+    """Return a view `4 x b x L x G/4` of `b x L x G`."""
+    quarters: Tensor = values.unflatten(2, (4, -1)).permute(2, 0, 1, 3)
     return quarters

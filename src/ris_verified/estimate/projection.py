@@ -11,8 +11,8 @@ from ris_verified.array.steering import steering
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, with_slopes
 
-# A prior weaker or stronger than this, over the mean of ‖b_lk‖², says no more than one at the limit.
-WEAKEST, STRONGEST = 1e-9, 1e3
+# A prior stronger than this over the mean of ‖b_lk‖² says no more than one at the limit, nor one weaker than rounding.
+STRONGEST = 1e3
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Fit:
         _, L, M, _ = self.columns.shape
         noise = self.noise_variance if self.free else self.rss / (L * M)
         load = noise / symbol_power.clamp_min(torch.finfo(size.dtype).tiny)
-        return torch.minimum(torch.maximum(load, WEAKEST * size), STRONGEST * size)[:, None]
+        return torch.minimum(torch.maximum(load, eps * size), STRONGEST * size)[:, None]
 
 
 def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Tensor]:

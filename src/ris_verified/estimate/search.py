@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.estimate.beside import beside
-from ris_verified.estimate.candidates import best_exchange, strongest
+from ris_verified.estimate.candidates import best_exchanges, strongest
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.measurement import Measurement
@@ -25,8 +25,11 @@ INNER, LAST, MOVED, OUTER = 2, 4, 6, 10
 REACH = 30.0
 # The search rests at this share of one sigma; NF-MLE goes on from there.
 CLOSE = 0.1
-# An exchange is tried unless it costs more log-likelihood than refining mends, and kept where it then brings some.
-HOPE, BETTER = 3.0, 0.1
+# Exchanges tried before a scene is left as it is, and how much log-likelihood each may cost before it is refined; more
+# where another number of sources is a close call, so many nats away.
+QUICK, THOROUGH, CLOSE_CALL = (1, 3.0), (4, 10.0), 14.0
+# An exchange is kept where it then brings so much.
+BETTER = 0.1
 
 
 @dataclass(frozen=True)
@@ -52,23 +55,31 @@ def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) 
     return descend(fit(torch.cat([now.parameters, place], 1), data, now.next_load), data, steps, CLOSE)
 
 
-def exchanged(now: Fit, data: Measurement, field: Field) -> Fit:
+def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, float] = QUICK) -> Fit:
     """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood."""
-    scenes, part = torch.arange(len(now.rss), device=now.rss.device), now
+    tries, hope = effort
+    scenes = torch.arange(len(now.rss), device=now.rss.device)
     for _ in range(data.cfg.estimate.search_exchanges if len(scenes) else 0):
-        known = beside(part, data)
-        changed, gain = best_exchange(part.parameters, known, data, field)
-        tried = torch.nonzero(gain > -HOPE)[:, 0]
-        data, field, part, trust = data.only(tried), field.only(tried), part.only(tried), known.trust[tried]
-        trial = descend(fit(changed[tried], data, part.next_load), data, MOVED, CLOSE)
-        closer = remoteness(part.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
-        kept = torch.nonzero(trial.cost + trust * closer < part.cost - BETTER)[:, 0]
+        part, known = now.only(scenes), beside(now.only(scenes), data)
+        better, moved = part, torch.zeros_like(scenes, dtype=torch.bool)
+        for changed, gain in zip(*best_exchanges(part.parameters, known, data, field, tries), strict=True):
+            tried = torch.nonzero((gain > -hope) & ~moved)[:, 0]
+            wins, trial = _tried(changed[tried], part.only(tried), known.trust[tried], data.only(tried))
+            better, moved[tried[wins]] = put(better, tried[wins], trial), True
+        kept = torch.nonzero(moved)[:, 0]
         if not len(kept):
             break
-        scenes, part = scenes[tried[kept]], trial.only(kept)
-        data, field = data.only(kept), field.only(kept)
-        now = put(now, scenes, part)
+        now = put(now, scenes[kept], better.only(kept))
+        scenes, data, field = scenes[kept], data.only(kept), field.only(kept)
     return now
+
+
+def _tried(changed: Tensor, before: Fit, trust: Tensor, data: Measurement) -> tuple[Tensor, Fit]:
+    """Refine changed sources; return which scenes are likelier with them, and the fits of these."""
+    trial = descend(fit(changed, data, before.next_load), data, MOVED, CLOSE)
+    closer = remoteness(before.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
+    wins = torch.nonzero(trial.cost + trust * closer < before.cost - BETTER)[:, 0]
+    return wins, trial.only(wins)
 
 
 def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field | None]:
@@ -91,23 +102,38 @@ def _greedy(data: Measurement, K: int) -> Fit:
 def _nested(data: Measurement, most: int) -> Nested:
     fits, field = _chain(data, most, OUTER)
     if field is not None:
-        costs = order_criterion(*_figures(fits, data), data.cfg) / 2
+        costs = _criterion(fits, data)
         near = costs < costs.amin(0) + REACH
         for k in range(most - 1, 0, -1):
-            scenes = torch.nonzero(near[k])[:, 0]
-            part = exchanged(fits[k].only(scenes), data.only(scenes), field.only(scenes))
-            fits[k] = put(fits[k], scenes, part)
+            fits[k] = _exchanged_some(fits[k], near[k], data, field, QUICK)
             fits[k - 1] = _with_one_less(fits[k - 1], fits[k], data)
+        costs = _criterion(fits, data)
+        for k in range(1, most):
+            # A source more than the best: what is missing is seldom seen, what is too much is soon told.
+            close = (costs.argmin(0) == k - 1) & (costs[k] < costs[k - 1] + CLOSE_CALL)
+            fits[k] = _exchanged_some(fits[k], close, data, field, THOROUGH)
     parameters = data.y.real.new_full((most, len(data.y), most, 3), torch.nan)
     for k, each in enumerate(fits):
         parameters[k, :, : k + 1] = each.parameters
     return Nested(parameters, *_figures(fits, data))
 
 
+def _exchanged_some(now: Fit, chosen: Tensor, data: Measurement, field: Field, effort: tuple[int, float]) -> Fit:
+    scenes = torch.nonzero(chosen)[:, 0]
+    if not len(scenes):
+        return now
+    return put(now, scenes, exchanged(now.only(scenes), data.only(scenes), field.only(scenes), effort))
+
+
+def _criterion(fits: list[Fit], data: Measurement) -> Tensor:
+    """Return half of what `chosen_order` compares, in nats, `K_MAX x B` real."""
+    return order_criterion(*_figures(fits, data), data.cfg) / 2
+
+
 def _with_one_less(now: Fit, more: Fit, data: Measurement) -> Fit:
     """Return a fit, or that with one more source less its least, where that is likelier."""
     loss, least = beside(more, data).loss(more.symbols, more.inverse_diagonal).sum(1).min(-1)
-    scenes = torch.nonzero(more.cost + loss < now.cost + HOPE)[:, 0]
+    scenes = torch.nonzero(more.cost + loss < now.cost + QUICK[1])[:, 0]
     if not len(scenes):
         return now
     K, part = more.parameters.shape[1], data.only(scenes)
