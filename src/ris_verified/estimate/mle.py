@@ -17,7 +17,7 @@ from ris_verified.estimate.search import exchanged
 
 CHUNK = 64
 # Where the last step is this share of one sigma, what is left of the way is less.
-CLOSE = 5e-2
+CLOSE = 1e-2
 # Up to here single precision does.
 NEAR, APPROACH = 0.1, 8
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
