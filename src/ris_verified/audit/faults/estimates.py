@@ -66,6 +66,14 @@ def _wrong_codes(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, mle=mle)
 
 
+def _prior_forgotten(pipeline: Pipeline) -> Pipeline:
+    def mle(peaks: Peaks, y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Any:
+        found, plain = pipeline.mle(peaks, y, H, C, cfg), cfg.replaced({"estimate.prior": "none"})
+        return found if cfg == plain else pipeline.mle(peaks, y, H, C, plain)
+
+    return dataclasses.replace(pipeline, mle=mle)
+
+
 def _last_lost(pipeline: Pipeline) -> Pipeline:
     def mle(peaks: Peaks, y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Any:
         found = pipeline.mle(peaks, y, H, C, cfg)
@@ -91,6 +99,7 @@ FAULTS = (
     Fault("newton_uphill", "RV1602", "the sign of Newton's step", _newton_away),
     Fault("mle_returns_its_start", "RV1204", "a step that is never accepted", _unrefined),
     Fault("mle_with_conjugate_codes", "RV1204", "Φ is formed with c*", _wrong_codes),
+    Fault("prior_forgotten_in_mle", "RV1204", "the free symbols of an older estimator", _prior_forgotten),
     Fault("source_lost_in_mle", "RV1202", "a loop to K − 1", _last_lost),
     Fault("matched_by_index", "RV1603", "estimate i is compared with source i",
           lambda p: dataclasses.replace(p, match=_by_index)),

@@ -138,3 +138,47 @@ def _scene_figures(context: Context, scene: Scene, found: Estimates, start: Peak
     size = float(np.trace(product) / len(product))
     apart = float(np.abs(product / size - np.eye(len(product))).max()) if size > 0 else float("inf")
     return way, rise, apart / np.linalg.cond(unit), size * rest.size / value, size * free / value / 1.1
+
+
+def _marginal(context: Context, scene: Scene, place: Any) -> float:
+    """Return n log(q/n) + Σ_l log det(I + B_l B_lᴴ/load), least over the load: −log-likelihood of Gaussian symbols."""
+    import numpy as np
+    from scipy.optimize import minimize_scalar
+
+    seen, y = _seen(context, scene, place)
+    gram = np.conj(seen).swapaxes(1, 2) @ seen
+    hit, energy, eye = np.conj(seen).swapaxes(1, 2) @ y[..., None], float(np.sum(np.abs(y) ** 2)), np.eye(len(place))
+
+    def cost(log_load: float) -> float:
+        load = np.exp(log_load)
+        explained = float(np.sum(np.conj(hit) * np.linalg.solve(gram + load * eye, hit)).real)
+        spread = np.linalg.slogdet(eye + gram / load)[1].sum()
+        return float(y.size * np.log((energy - explained) / y.size) + spread)
+
+    middle = np.log(np.trace(gram, axis1=1, axis2=2).mean() / len(place))
+    least = minimize_scalar(cost, bounds=(middle - 14, middle + 5), method="bounded", options={"xatol": 1e-9})
+    return float(least.fun)
+
+
+def at_marginal_optimum(context: Context, scenes: list[Scene], found: Estimates, label: str) -> Measurement:
+    """Return the longest way, in standard deviations, from an estimate to where Gaussian symbols are likeliest."""
+    import numpy as np
+
+    ways = [0.0]
+    for i, scene in enumerate(scenes):
+        K = len(scene.azimuth)
+        columns = (vars(found)[name][i, :K].double().numpy() for name in ("azimuth", "elevation", "range"))
+        place = np.stack(list(columns), 1)
+        if not _interior(context, place):
+            continue
+        value, rest, _ = fit(context, scene, place)
+        fisher = information(context, scene, place) * max(rest.size - K * (len(rest) + 3), 1) / value
+        steps, slopes = 1e-2 / np.sqrt(np.diag(fisher)), np.zeros(3 * K)
+        for j, step in enumerate(steps):
+            move = np.zeros(3 * K)
+            move[j] = step
+            up, down = (_marginal(context, scene, place + sign * move.reshape(K, 3)) for sign in (1, -1))
+            slopes[j] = (up - down) / (2 * step)
+        ways.append(float(np.sqrt(slopes @ np.linalg.solve(fisher, slopes))))
+    text = f"{label}: way to the optimum with Gaussian symbols, in standard deviations"
+    return at_most(max(ways), SETTLED, text, where="mle with estimate.prior = scene")

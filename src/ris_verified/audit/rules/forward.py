@@ -10,7 +10,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.laws.counting import inputs, measured_scenes, order_found
 from ris_verified.audit.laws.estimation import refining, require_surface, separate_sources
 from ris_verified.audit.laws.judging import bound_obeys
-from ris_verified.audit.laws.likelihood import at_optimum
+from ris_verified.audit.laws.likelihood import at_marginal_optimum, at_optimum
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
 
 if TYPE_CHECKING:
@@ -189,9 +189,12 @@ def _crowded(context: Context) -> list[Measurement]:
     low = torch.tensor([-s.azimuth_max, -s.elevation_max, s.range_min], dtype=torch.float64)
     off = (batch.ptr.double() + 1.5 * torch.tensor([1.0, -1.0, 1.0]) * sigma).clamp(low, high)
     start = Peaks(*(off[..., i].contiguous() for i in range(3)))
+    label, prior = f"{len(place)} separate sources", dataclasses.replace(cfg.estimate, prior="scene")
     with torch.no_grad():
         found = context.pipeline.mle(start, *inputs(batch), cfg)
-    return at_optimum(context, scenes, found, start, f"{len(place)} separate sources")
+        likeliest = context.pipeline.mle(start, *inputs(batch), dataclasses.replace(cfg, estimate=prior))
+    settled = at_marginal_optimum(context, scenes, likeliest, label)
+    return [*at_optimum(context, scenes, found, start, label), settled]
 
 
 def scene_bounds(context: Context, scenes: list[Any]) -> Tensor:
