@@ -51,6 +51,7 @@ FREE: dict[str, st.SearchStrategy[Any]] = {
     "estimate.mle_snr_threshold_db": unit(-100.0, 100.0),
     "estimate.newton_step": unit(0.01, 1.0),
     "estimate.order_criterion": st.sampled_from(["marginal", "bic", "aicc", "model"]),
+    "estimate.prior": st.sampled_from(["scene", "none"]),
     "hpo.data_share": unit(1e-3, 1.0),
 }
 

@@ -32,10 +32,13 @@ def snr_db(done: Fit, data: Measurement) -> Tensor:
 
 
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
-    """Minimise Σ_l ‖P⊥(Φ_l A(p)) y_l‖² jointly over all sources, beginning at `peaks`.
+    """Find the likeliest positions of all sources jointly, beginning at `peaks`; the cost never rises.
 
-    With `estimate.mle_ridge` = λ it is Σ_l min_s ‖y_l − Φ_l A(p) s‖² + λ‖s‖². Where two
-    sources begin or end within one lobe, one is moved to where another is missing, if that lowers the objective.
+    By variable projection: q = Σ_l min_s ‖y_l − B_l s‖² + λ‖s‖² with B_l = Φ_l A(p). With `estimate.prior = "scene"`
+    symbols are Gaussian, λ = σ²/power + `estimate.mle_ridge` is fitted along, and the cost is n log q + Σ_l log
+    det(I + B_lᴴ B_l/λ). With `"none"` symbols are free, λ = `estimate.mle_ridge`, and the cost is q, without a ridge
+    Σ_l ‖P⊥(B_l) y_l‖². Where two sources begin or end within one lobe, one is moved to where another is missing, if
+    that lowers the cost.
 
     Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks, and all do where
     `estimate.mle` is off.
@@ -51,8 +54,8 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
         `Estimates`; the covariance is the Cramér–Rao bound at the estimate with estimated symbols and
         noise variance.
 
-    Source: Stoica and Sharman, "Maximum likelihood methods for direction-of-arrival estimation", IEEE
-    Trans. ASSP 38 (1990), with Φ_l per snapshot.
+    Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
+    estimation", IEEE Trans. ASSP 38 (1990), with Φ_l per snapshot.
     """
     start = to_parameters(peaks).to(y.real.dtype)
     B, most = start.shape[:2]

@@ -56,7 +56,10 @@ def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) 
 
 
 def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, float] = QUICK) -> Fit:
-    """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood."""
+    """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood.
+
+    A place that is farther counts for more, by the density of sources there and by how far the likelihood is trusted.
+    """
     tries, hope = effort
     scenes = torch.arange(len(now.rss), device=now.rss.device)
     for _ in range(data.cfg.estimate.search_exchanges if len(scenes) else 0):
