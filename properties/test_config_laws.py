@@ -131,7 +131,7 @@ def test_no_field_is_left_out_of_the_digest(name: str) -> None:
     cfg = Config()
     value = value_of(cfg, name)
     others: tuple[Any, ...] = (
-        ("spherical", "dft2d", "constant", "sum", "float32", "aicc", "bic", "narrow")
+        ("spherical", "dft2d", "constant", "sum", "float32", "aicc", "bic", "narrow", "none")
         if isinstance(value, str)
         else (not value,)
         if isinstance(value, bool)
