@@ -47,7 +47,7 @@ def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
     return secant + share[:, None, None] * missed[:, :, None] * missed[:, None]
 
 
-def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit:
+def descend(start: Fit, data: Measurement, iterations: int, close: float, *, learn: bool = True) -> Fit:
     """Run Levenberg–Marquardt on all sources jointly; the cost never increases.
 
     Where symbols are Gaussian their power goes along, one round of its fixed point a step.
@@ -58,6 +58,7 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
         iterations: most steps.
         close: a scene rests where a full step is shorter than this share of one sigma of the estimate, or
             has changed the cost by rounding only.
+        learn: whether slopes teach the missed curvature. Far from an end that turns rounding into other ways there.
 
     Returns:
         A `Fit`.
@@ -82,7 +83,7 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float) -> Fit
         trial = fit(clamped(now.parameters + step, part.cfg), part, now.next_load)
         better = (trial.cost < now.cost) & ~rests
         rests = rests | ((now.cost - trial.cost).abs() <= 100 * torch.finfo(damping.dtype).eps * part.rows)
-        secant = _learned(secant, now, trial)
+        secant = _learned(secant, now, trial) if learn else secant
         now = trial.where(better, now)
         damping = torch.where(better, damping / 10, damping * 10).clamp(LOWEST_DAMPING, HIGHEST_DAMPING)
         rests = rests | (damping >= HIGHEST_DAMPING)

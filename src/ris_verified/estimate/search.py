@@ -79,7 +79,7 @@ def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, floa
 
 def _tried(changed: Tensor, before: Fit, trust: Tensor, data: Measurement) -> tuple[Tensor, Fit]:
     """Refine changed sources; return which scenes are likelier with them, and the fits of these."""
-    trial = descend(fit(changed, data, before.next_load), data, MOVED, CLOSE)
+    trial = descend(fit(changed, data, before.next_load), data, MOVED, CLOSE, learn=False)
     closer = remoteness(before.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
     wins = torch.nonzero(trial.cost + trust * closer < before.cost - BETTER)[:, 0]
     return wins, trial.only(wins)
