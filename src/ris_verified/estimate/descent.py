@@ -32,7 +32,9 @@ def improved(now: Fit, data: Measurement) -> Fit:
     """Take one damped step where that raises the likelihood; nothing here waits for the device."""
     damping = torch.full_like(now.rss, DAMPING)
     step, _ = _step(now, torch.zeros_like(now.curvature), damping, data)
-    trial = fit(clamped(now.parameters + step, data.cfg), data, None if now.free else now.load)
+    # The ridge is in the load already.
+    load = None if now.free else now.load - data.cfg.estimate.mle_ridge
+    trial = fit(clamped(now.parameters + step, data.cfg), data, load)
     return trial.where(trial.cost < now.cost, now)
 
 

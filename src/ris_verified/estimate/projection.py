@@ -80,6 +80,10 @@ class Fit:
         """Diagonal of each (B_lᴴ B_l + load)⁻¹, `B x L x K` real."""
         return power(self.whitener).sum(-2)
 
+    def free_rss(self, data: Measurement) -> Tensor:
+        """Return Σ_l ‖P⊥(B_l) y_l‖² at these positions, with the Tikhonov term where there is one, `B` real."""
+        return self.rss if self.free else _projected(self.columns, data)[1]
+
     @property
     def next_load(self) -> Tensor | None:
         """`likelier_load`; None where symbols are free."""

@@ -148,7 +148,7 @@ def _with_one_less(now: Fit, more: Fit, data: Measurement) -> Fit:
 
 
 def _figures(fits: list[Fit], data: Measurement) -> tuple[Tensor, Tensor]:
-    residual = torch.stack([fit(f.parameters, data).rss for f in fits])
+    residual = torch.stack([f.free_rss(data) for f in fits])
     return residual, torch.stack([f.cost for f in fits])
 
 
