@@ -105,9 +105,14 @@ def beside_powers(now: Fit, powers: Tensor, noise: Tensor, data: Measurement) ->
     return _beside(now, noise, noise * powers.sum(1) / powers.square().sum(1), data)
 
 
+def snr(now: Fit, data: Measurement) -> Tensor:
+    """Return the ratio of signal to noise that a fit implies, `B` real, more than zero."""
+    ratio = data.energy / (data.rows * now.noise_variance.clamp_min(torch.finfo(now.rss.dtype).tiny)) - 1
+    return ratio.clamp_min(torch.finfo(ratio.dtype).eps)
+
+
 def _beside(now: Fit, noise: Tensor, load: Tensor, data: Measurement) -> Beside:
-    snr = (data.energy / (data.rows * now.noise_variance) - 1).clamp_min(torch.finfo(noise.dtype).eps)
-    trust = 1 / (1 + (THRESHOLD / snr) ** 4)
+    trust = 1 / (1 + (THRESHOLD / snr(now, data)) ** 4)
     return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, load, now.free, trust)
 
 

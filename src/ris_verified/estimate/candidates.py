@@ -81,7 +81,8 @@ def _exchanges(places: Tensor, known: Beside, data: Measurement) -> Tensor:
 def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
     """Return each place after one Gauss–Newton step of its own, `B x T x 3` real, and the gains before, `B x T`."""
     T = places.shape[1]
-    v = data.seen(with_slopes(places, data.cfg.array).flatten(1, 2).mT)
+    a, slopes = with_slopes(places, data.cfg.array)
+    v = data.seen(torch.cat([a[:, :, None], slopes], 2).flatten(1, 2).mT)
     gram, residual = v.mH @ v, data.y if known is None else known.residual
     if known is not None:
         inside = known.basis.conj() @ v

@@ -15,7 +15,7 @@ from ris_verified.estimate.measurement import Measurement
 
 # Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid, for the first source and for others; the
 # rest counts with its mean.
-FIRST, FOLLOWED = 2, 4
+FIRST, FOLLOWED = 1, 4
 # For the first source the grid is finer by so many angles: nothing later makes up for one on a side lobe.
 FINER = 4
 # Rows of scenes that are multiplied with the grid at once.

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
+from ris_verified.estimate.beside import snr
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
 from ris_verified.estimate.measurement import Measurement, power
@@ -15,7 +16,8 @@ from ris_verified.estimate.projection import Fit, cost_at, fit, fit_gaussian, pu
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
 
-CHUNK = 64
+# Scenes at a time, and where the precision is that of the data: Φ of more is fresh memory each time.
+CHUNK, WIDE = 64, 32
 # Where the last step is this share of one sigma, what is left of the way is less.
 CLOSE = 1e-2
 # Up to here single precision does.
@@ -26,9 +28,7 @@ ONE_LOBE = 0.9
 
 def snr_db(done: Fit, data: Measurement) -> Tensor:
     """Return the SNR in decibels that a fit implies, `B` real."""
-    tiny = torch.finfo(done.rss.dtype).tiny
-    signal = (data.energy / data.rows - done.noise_variance).clamp_min(tiny)
-    return 10 * torch.log10(signal / done.noise_variance.clamp_min(tiny))
+    return 10 * torch.log10(snr(done, data))
 
 
 def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
@@ -61,20 +61,28 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
     B, most = start.shape[:2]
     fitted, covariance = torch.full_like(start, torch.nan), start.new_full((B, 3 * most, 3 * most), torch.nan)
     for scenes, rows in by_order(start, CHUNK):
-        data = Measurement.of(y[scenes], H_full[scenes], C[scenes], cfg)
-        done = _refined(start[scenes[:, None], rows], data)
-        fitted[scenes[:, None], rows] = done.parameters
+        first = start[scenes[:, None], rows]
+        near = _approached(first, Measurement.of(*_some(scenes, y, H_full, C, torch.complex64), cfg))
         entries = (3 * rows[..., None] + torch.arange(3, device=rows.device)).flatten(1)
-        covariance[scenes[:, None, None], entries[:, :, None], entries[:, None]] = _covariance(done, data)
+        for i in torch.arange(len(scenes), device=rows.device).split(WIDE):
+            data = Measurement.of(*_some(scenes[i], y, H_full, C, y.dtype), cfg)
+            done = _refined(first[i], near.only(i), data)
+            fitted[scenes[i, None], rows[i]] = done.parameters
+            covariance[scenes[i, None, None], entries[i][:, :, None], entries[i][:, None]] = _covariance(done, data)
     found, order = to_peaks(fitted), torch.isfinite(start).all(-1).sum(-1)
     return Estimates(found.azimuth, found.elevation, found.range, order, covariance)
 
 
-def _refined(start: Tensor, data: Measurement) -> Fit:
+def _some(scenes: Tensor, y: Tensor, H_full: Tensor, C: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    return y[scenes].to(dtype), H_full[scenes].to(dtype), C[scenes].to(dtype)
+
+
+def _refined(start: Tensor, near: Fit, data: Measurement) -> Fit:
     e = data.cfg.estimate
     if not e.mle:
         return _fitted(start, data)
-    after = descend(_approached(start, data), data, e.mle_iterations, CLOSE)
+    load = None if near.free else near.likelier_load.to(start.dtype)
+    after = descend(fit(near.parameters.to(start.dtype), data, load), data, e.mle_iterations, CLOSE)
     crowded = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data)
     after = _separated(after, torch.nonzero(crowded)[:, 0], data)
     kept = (cost_at(start, data, after) < after.cost) | (snr_db(after, data) < e.mle_snr_threshold_db)
@@ -87,12 +95,10 @@ def _fitted(start: Tensor, data: Measurement) -> Fit:
 
 
 def _approached(start: Tensor, data: Measurement) -> Fit:
-    """Go most of the way in single precision, which takes half the time."""
-    if data.y.dtype == torch.complex64:
-        return _fitted(start, data)
-    narrow, most = data.to(torch.complex64), min(APPROACH, data.cfg.estimate.mle_iterations)
-    near = descend(_fitted(start.float(), narrow), narrow, most, NEAR)
-    return fit(near.parameters.to(start.dtype), data, None if near.free else near.likelier_load.to(start.dtype))
+    """Go most of the way, in single precision: it takes half the time."""
+    e = data.cfg.estimate
+    near = _fitted(start.to(data.y.real.dtype), data)
+    return descend(near, data, min(APPROACH, e.mle_iterations), NEAR) if e.mle else near
 
 
 def _share_a_lobe(parameters: Tensor, data: Measurement) -> Tensor:

@@ -31,7 +31,8 @@ def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
 
 
 def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor:
-    both = with_slopes(parameters, cfg.array).mT
+    a, slopes = with_slopes(parameters, cfg.array)
+    both = torch.cat([a[:, :, None], slopes], 2).mT
     # What the noise subspace sees of a and of its derivatives, for every source at once.
     outside = both - torch.einsum("bnp,bkpq->bknq", U, torch.einsum("bnp,bknq->bkpq", U.conj(), both))
     r, J = outside[..., :1], outside[..., 1:]

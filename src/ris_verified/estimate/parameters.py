@@ -49,21 +49,21 @@ def remoteness(parameters: Tensor, cfg: Config) -> Tensor:
     return (0.0 if cfg.estimate.prior == "none" else -2.0) * parameters[..., 2].log()
 
 
-def with_slopes(parameters: Tensor, array: ArrayConfig) -> Tensor:
-    """Return each steering vector and its derivatives in azimuth, elevation and 1/range.
+def with_slopes(parameters: Tensor, array: ArrayConfig) -> tuple[Tensor, Tensor]:
+    """Return the steering vectors, and the derivatives of each in azimuth, elevation and 1/range.
 
     Args:
         parameters: `B x K x 3` real.
         array: the panel.
 
     Returns:
-        `B x K x 4 x N` complex.
+        `B x K x N` and `B x K x 3 x N` complex.
     """
     azimuth, elevation, inverse = parameters.unbind(-1)
     a, slopes = steering_and_derivatives(array, azimuth, elevation, 1 / inverse)
-    both = torch.cat([a[:, :, None], slopes.mT], 2)
-    both[:, :, 3] *= -inverse.square().reciprocal()[..., None]
-    return both
+    slopes = slopes.mT
+    slopes[:, :, 2] *= -inverse.square().reciprocal()[..., None]
+    return a, slopes
 
 
 def by_order(parameters: Tensor, most: int) -> Iterator[tuple[Tensor, Tensor]]:

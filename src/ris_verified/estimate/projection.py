@@ -119,7 +119,7 @@ def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Te
     Returns:
         The inverse Cholesky factor of B_lᴴ B_l + load, `B x L x K x K`; symbols `B x L x K`; residual `B x L x M`.
     """
-    adjoint = columns.mH
+    adjoint = columns.conj().resolve_conj().mT
     gram = adjoint @ columns
     identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     factor = torch.linalg.cholesky_ex(gram + load[..., None] * identity)[0]
@@ -157,29 +157,36 @@ def fit_gaussian(parameters: Tensor, data: Measurement) -> Fit:
 
 def _seen(parameters: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
     K = parameters.shape[1]
-    seen = data.seen(with_slopes(parameters, data.cfg.array).flatten(1, 2).mT).unflatten(-1, (K, 4))
+    a, slopes = with_slopes(parameters, data.cfg.array)
+    seen = data.seen(torch.cat([a, slopes.flatten(1, 2)], 1).mT)
     # Strided columns make batched products of this size several times slower.
-    return seen[..., 0].contiguous(), seen[..., 1:]
+    return seen[..., :K].contiguous(), seen[..., K:]
 
 
 def _linearised(parameters: Tensor, columns: Tensor, tangents: Tensor, data: Measurement, load: Tensor | None) -> Fit:
     n, K = data.rows, parameters.shape[1]
     weight, rss, whitener, symbols, residual = _projected(columns, data, load)
-    D = (tangents * symbols[:, :, None, :, None]).flatten(-2)
-    inside = (whitener @ (columns.mH @ D)).flatten(1, 2)
-    D = D.flatten(1, 2)
-    curvature = (D.mH @ D - inside.mH @ inside).real
+    D = (tangents * symbols.repeat_interleave(3, -1)[:, :, None]).flatten(1, 2)
+    across = whitener @ (columns.mH @ tangents)
+    inside = (across * symbols.repeat_interleave(3, -1)[:, :, None]).flatten(1, 2)
+    curvature = _real_inner(D, D) - _real_inner(inside, inside)
     # The symbols are the best ones, so the slope is that at fixed symbols.
-    slope = (D.mH @ residual.flatten(1)[..., None]).real[..., 0]
+    slope = _real_inner(D, residual.flatten(1)[..., None])[..., 0]
     if load is not None:
         # −½ ∂ log det (B_lᴴ B_l + load) = −Re tr((B_lᴴ B_l + load)⁻¹ B_lᴴ ∂B_l).
-        pull = columns @ (whitener.mH @ whitener)
-        spread = (tangents.real * pull.real[..., None] + tangents.imag * pull.imag[..., None]).sum((1, 2))
+        spread = (whitener.conj()[..., None] * across.unflatten(-1, (K, 3))).real.sum((1, 2))
         slope = slope - (rss / n)[:, None] * spread.flatten(1)
     return Fit(
         parameters, _cost(rss, whitener, None if load is None else weight, n), rss, curvature, slope, columns,
         whitener, symbols, residual, weight.expand(len(rss), K), load is None,
     )  # fmt: skip
+
+
+def _real_inner(a: Tensor, b: Tensor) -> Tensor:
+    """Return Re aᴴb without a conjugate in memory, which costs as much as the product."""
+    a, b = (torch.view_as_real(z).flatten(-2) for z in (a, b))
+    both = a.mT @ b
+    return both[..., ::2, ::2] + both[..., 1::2, 1::2]
 
 
 def _cost(rss: Tensor, whitener: Tensor, load: Tensor | None, n: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.estimate.beside import beside
+from ris_verified.estimate.beside import beside, snr
 from ris_verified.estimate.candidates import best_exchanges, strongest
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import Field, see
@@ -20,7 +20,7 @@ from ris_verified.estimate.result import Peaks
 
 CHUNK = 64
 # Levenberg–Marquardt steps after an addition, after the last one, in an exchange, and of a fit that stays as it is.
-INNER, LAST, MOVED, OUTER = 2, 4, 6, 10
+INNER, LAST, MOVED, OUTER = 1, 3, 4, 10
 # Fits whose criterion is so many nats from the best are worth exchanges.
 REACH = 30.0
 # The search rests at this share of one sigma; NF-MLE goes on from there.
@@ -28,6 +28,8 @@ CLOSE = 0.1
 # Exchanges tried before a scene is left as it is, and how much log-likelihood each may cost before it is refined; more
 # where another number of sources is a close call, so many nats away.
 QUICK, THOROUGH, CLOSE_CALL = (1, 3.0), (4, 10.0), 14.0
+# Below this SNR sources begin to be lost, and all scenes get more exchanges.
+FAINT = 5.0
 # An exchange is kept where it then brings so much.
 BETTER = 0.1
 
@@ -99,7 +101,10 @@ def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field |
 
 def _greedy(data: Measurement, K: int) -> Fit:
     fits, field = _chain(data, K, INNER)
-    return fits[-1] if field is None else exchanged(fits[-1], data, field)
+    if field is None:
+        return fits[-1]
+    now = exchanged(fits[-1], data, field)
+    return _exchanged_some(now, snr(now, data) < FAINT, data, field, THOROUGH)
 
 
 def _nested(data: Measurement, most: int) -> Nested:
