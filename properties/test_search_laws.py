@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import torch
 from hypothesis import assume, given, settings
@@ -12,7 +13,7 @@ from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside, deviance_of
-from ris_verified.estimate.candidates import _exchanges, _gains, strongest
+from ris_verified.estimate.candidates import _exchanges, _gains, first_source, strongest
 from ris_verified.estimate.field import HIDDEN, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
@@ -160,7 +161,7 @@ def test_where_every_direction_is_followed_the_map_is_the_gain_of_its_places(cas
     _apart(case)
     now, field = fit(case.sources, case.data), see(case.data)
     for known in (beside(now, case.data), beside(fit_gaussian(case.sources, case.data), case.data)):
-        volume = gain(known, case.data, field).flatten(1)
+        volume = gain(known, case.data, field)[0].flatten(1)
         direct = _gains(field.grid.places.expand(2, -1, -1), known, case.data)
         assert torch.allclose(volume, direct, rtol=1e-6, atol=1e-6)
 
@@ -168,11 +169,29 @@ def test_where_every_direction_is_followed_the_map_is_the_gain_of_its_places(cas
 @few
 @given(cases(antennas=(2, 2)))
 def test_where_every_direction_is_followed_the_first_map_is_exact(case):
-    grid, volume = first_gain(case.data)
+    with mock.patch("ris_verified.estimate.field.FIRST", 2):
+        grid, volume = first_gain(case.data)
     n, left = case.data.rows, 1 - volume.flatten(1) / case.data.energy[:, None]
     gains = _gains(grid.places.expand(2, -1, -1), None, case.data)
     # Gains in nats; beside nothing noise is what one source leaves.
     assert torch.allclose(left, torch.exp(-gains / n), rtol=1e8 * case.eps, atol=1e8 * case.eps)
+
+
+@few
+@given(cases())
+def test_a_field_without_sources_that_stay_gives_the_same_gain(case):
+    _apart(case)
+    K, field = case.sources.shape[1], see(case.data)
+    left = field
+    for k in range(1, K + 1):
+        known = beside(fit(case.sources[:, :k], case.data), case.data)
+        _, whole = gain(known, case.data, field)
+        _, left = gain(known, case.data, left)
+        assert left.without == k
+        mean = field.energy.mean((1, 2), keepdim=True)
+        high = whole.energy > 4 * HIDDEN * mean
+        # What is left only falls, so what is above the floor now has always been.
+        assert ((left.energy - whole.energy).abs() <= 1e-9 * mean)[high].all()
 
 
 @few
@@ -185,9 +204,9 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
         return _gains(places, known, case.data) + known.trust[:, None] * remoteness(places, case.cfg)
 
     best = worth(field.grid.places.expand(2, -1, -1)).amax(1)
-    place = strongest(known, case.data, field)
+    place, _ = strongest(known, case.data, field)
     assert (worth(place[:, None])[:, 0] >= best - 1e-6 * best.abs()).all()
-    for each in (place, strongest(None, case.data, None)):
+    for each in (place, first_source(case.data)):
         assert torch.equal(each, clamped(each, case.cfg))
 
 

@@ -102,18 +102,12 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
     return stepped, _gain(power(hit[:, :, 0]), energy, known, data)
 
 
-def _promising(known: Beside | None, data: Measurement, field: Field | None) -> tuple[Tensor, Tensor]:
-    """Return the most promising places, off the grid, and their gains, `B x T x 3` and `B x T` real."""
-    count = data.cfg.estimate.search_summits
-    if known is None or field is None:
-        grid, volume = first_gain(data)
-        places = grid.places[summits(volume, SURE * count)]
-        best = (_gains(places, known, data) + _far(places, known, data)).topk(min(count, places.shape[1])).indices
-        places = places.gather(1, best[..., None].expand(-1, -1, 3))
-    else:
-        scores = gain(known, data, field) + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
-        places = field.grid.places[summits(scores, count)]
-    return refined(places, known, data)
+def _promising(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Field]:
+    """Return the most promising places, off the grid, their gains, `B x T x 3` and `B x T` real, and what is left."""
+    volume, left = gain(known, data, field)
+    scores = volume + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
+    places = field.grid.places[summits(scores, data.cfg.estimate.search_summits)]
+    return *refined(places, known, data), left
 
 
 def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
@@ -132,18 +126,31 @@ def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Te
     return torch.where((after > before)[..., None], stepped, places), torch.maximum(before, after)
 
 
-def strongest(known: Beside | None, data: Measurement, field: Field | None) -> Tensor:
-    """Return the place where one more source raises the likelihood most.
+def first_source(data: Measurement) -> Tensor:
+    """Return the place where one source explains most, `B x 3` real."""
+    count = data.cfg.estimate.search_summits
+    grid, volume = first_gain(data)
+    places = grid.places[summits(volume, SURE * count)]
+    best = (_gains(places, None, data) + _far(places, None, data)).topk(min(count, places.shape[1])).indices
+    return _best(*refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data), None, data)
+
+
+def strongest(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]:
+    """Return the place where one more source raises the likelihood most, and what the known ones leave of the field.
 
     Args:
-        known: what the sources that are there leave; None is none.
+        known: what the sources that are there leave.
         data: the measurements.
-        field: from `see`; the first source needs none.
+        field: from `see` or from here.
 
     Returns:
-        `B x 3` real.
+        `B x 3` real, and a `Field`.
     """
-    places, gains = _promising(known, data, field)
+    places, gains, left = _promising(known, data, field)
+    return _best(places, gains, known, data), left
+
+
+def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> Tensor:
     best = (gains + _far(places, known, data)).argmax(-1)
     return places[torch.arange(len(places), device=places.device), best]
 
@@ -161,7 +168,7 @@ def best_exchanges(now: Tensor, known: Beside, data: Measurement, field: Field, 
     Returns:
         `J x B x K x 3` real and `J x B` real, the best first.
     """
-    places, _ = _promising(known, data, field)
+    places, _, _ = _promising(known, data, field)
     gains = _exchanges(places, known, data)
     gains = gains + _far(places, known, data)[:, None] - _far(now, known, data)[..., None]
     best, at = gains.flatten(1).topk(min(count, places.shape[1]))

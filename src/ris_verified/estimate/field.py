@@ -32,14 +32,16 @@ class Field:
         grid: the grid.
         energy: `B x L x G` real, about ‖Φ_l a_g‖², in the order of `unfolded`: the strongest directions of the channel
             are followed, the rest is its mean.
+        without: how many sources have been projected out of it.
     """
 
     grid: FoldedGrid
     energy: Tensor
+    without: int = 0
 
     def only(self, chosen: Tensor) -> Field:
         """Return some of the scenes."""
-        return Field(self.grid, self.energy[chosen])
+        return Field(self.grid, self.energy[chosen], self.without)
 
 
 def see(data: Measurement, grid: FoldedGrid | None = None) -> Field:
@@ -52,9 +54,18 @@ def see(data: Measurement, grid: FoldedGrid | None = None) -> Field:
     return Field(grid, energy)
 
 
-def gain(known: Beside, data: Measurement, field: Field) -> Tensor:
-    """Return about the gain in log-likelihood by one more source on the grid, `B x R x V x H` real."""
-    w = torch.cat([known.residual[:, :, None], known.basis], 2)
+def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]:
+    """Return about the gain in log-likelihood by one more source on the grid, and what the known ones leave of a field.
+
+    Args:
+        known: what the sources that are there leave.
+        data: the measurements.
+        field: from `see`; or from here, where the first of the sources still are about where they were.
+
+    Returns:
+        `B x R x V x H` real, and a `Field`.
+    """
+    w = torch.cat([known.residual[:, :, None], known.basis[:, :, field.without :]], 2)
     back = w.conj() @ data.Phi.unflatten(1, data.y.shape[1:])
     hits, left = torch.empty_like(field.energy), torch.empty_like(field.energy)
     for scenes, powers in _powers(back.flatten(1, 2), field.grid):
@@ -62,7 +73,8 @@ def gain(known: Beside, data: Measurement, field: Field) -> Tensor:
         _quarters(hits[scenes]).copy_(each[:, :, :, 0])
         torch.sub(_quarters(field.energy[scenes]), each[:, :, :, 1:].sum(3), out=_quarters(left[scenes]))
     left = torch.maximum(left, HIDDEN * field.energy.mean((1, 2), keepdim=True))
-    return field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
+    volume = field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
+    return volume, Field(field.grid, left, known.basis.shape[2])
 
 
 def first_gain(data: Measurement, grid: FoldedGrid | None = None) -> tuple[FoldedGrid, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.estimate.beside import beside, snr
-from ris_verified.estimate.candidates import best_exchanges, strongest
+from ris_verified.estimate.candidates import best_exchanges, first_source, strongest
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.measurement import Measurement
@@ -49,12 +49,10 @@ class Nested:
     deviance: Tensor
 
 
-def _added(now: Fit | None, data: Measurement, field: Field | None, steps: int) -> Fit:
-    known = None if now is None else beside(now, data)
-    place = strongest(known, data, field)[:, None]
-    if now is None:
-        return descend(fit_gaussian(place, data), data, steps, CLOSE)
-    return descend(fit(torch.cat([now.parameters, place], 1), data, now.next_load), data, steps, CLOSE)
+def _added(now: Fit, data: Measurement, field: Field, steps: int) -> tuple[Fit, Field]:
+    place, left = strongest(beside(now, data), data, field)
+    start = torch.cat([now.parameters, place[:, None]], 1)
+    return descend(fit(start, data, now.next_load), data, steps, CLOSE), left
 
 
 def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, float] = QUICK) -> Fit:
@@ -92,10 +90,15 @@ def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field |
 
     `steps` is how many an addition takes that is not the last one.
     """
-    fits = [_added(None, data, None, steps if most > 1 else OUTER)]
-    field = see(data) if most > 1 else None
-    while field is not None and len(fits) < most:
-        fits.append(_added(fits[-1], data, field, steps if len(fits) + 1 < most else LAST))
+    first = fit_gaussian(first_source(data)[:, None], data)
+    if most == 1:
+        return [descend(first, data, OUTER, CLOSE)], None
+    fits, field = [descend(first, data, steps, CLOSE)], see(data)
+    left = field
+    while len(fits) < most:
+        # Sources move little when one is added: only the last is projected out of what is left.
+        more, left = _added(fits[-1], data, left, steps if len(fits) + 1 < most else LAST)
+        fits.append(more)
     return fits, field
 
 

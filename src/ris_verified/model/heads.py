@@ -66,7 +66,7 @@ class Head(nn.Module):
             d, m.heads, 4 * d, m.dropout, nn.functional.gelu, batch_first=True, norm_first=True
         )
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
-        self.refine = _mlp(d, d, 4)
+        self.refine = _mlp(d, d, 3)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
         self.count = _mlp(2 * d + 2 * self.sources + 1, d, self.sources)
 
@@ -91,14 +91,13 @@ class Head(nn.Module):
         local = feature_map.float().flatten(2).gather(2, cell).mT
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
-        shift, power = self.refine(slots).float().split((3, 1), -1)
         trusted = 0.0 if self.trust is None else self.trust * found.log_chosen
-        strength = found.log_power + trusted + power[..., 0]
+        strength = found.log_power + trusted
         evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, None]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.
-            found.parameters + torch.minimum(found.sigma, dictionary.cell) * shift,
+            found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
             strength.log_softmax(-1),
             self._residual(slots),
             self.count(pooled).float(),

@@ -14,9 +14,9 @@ from ris_verified.estimate.candidates import refined, summits
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, gain, see
 from ris_verified.estimate.measurement import Measurement, power
+from ris_verified.estimate.parameters import remoteness
 from ris_verified.estimate.powers import source_powers
-from ris_verified.estimate.projection import Fit, fit, fit_gaussian
-from ris_verified.estimate.search import exchanged
+from ris_verified.estimate.projection import Fit, fit
 
 # Scenes whose fields are held at once.
 TOGETHER = 128
@@ -52,8 +52,9 @@ class Proposals:
 def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
     """Add one source after the other, each beside those before it, and refine all after every addition.
 
-    A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, plus the learned
-    heat, both in nats. The choice is an index and carries no gradient; its weight among the other summits does.
+    A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, the density of
+    sources there and the learned heat, all in nats. The choice is an index and carries no gradient; its weight
+    among the other summits does.
 
     Args:
         heat: `B x R x V x H` real.
@@ -77,8 +78,7 @@ def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, c
     added, cell, chosen = _added(heat, data, field, lobe, count + MORE)
     rank = added.powers.argsort(-1, descending=True)[:, :count]
     now = added.ranked(rank)
-    now = _settled(_exchanged(now, data, field), data, now.powers, now.noise)
-    for _ in range(FINAL - 1):
+    for _ in range(FINAL):
         now = _settled(now.place, data, now.powers, now.noise)
     last = now.powers.argsort(-1, descending=True)
     now, rank = now.ranked(last), rank.gather(1, last)
@@ -140,17 +140,6 @@ def _nothing(data: Measurement) -> _State:
     return _State(noise.new_zeros(B, 0, 3), data.y.new_zeros(B, L, M, 0), none[..., None], none, noise)
 
 
-def _exchanged(now: _State, data: Measurement, field: Field) -> Tensor:
-    """Let the strongest sources, as many as the likelihood speaks for, change places with better ones."""
-    order, place = _costs(now, data)[1:].argmin(0) + 1, now.place.clone()
-    for k in order.unique().tolist():
-        scenes = torch.nonzero(order == k)[:, 0]
-        part = data.only(scenes)
-        start = fit_gaussian(place[scenes, :k], part)
-        place[scenes, :k] = exchanged(start, part, field.only(scenes)).parameters
-    return place
-
-
 def _costs(now: _State, data: Measurement) -> Tensor:
     """Return minus the log-likelihood of the first 0, 1, … sources, symbols of one power, `K + 1 x B` real."""
     return torch.stack([deviance_of(now.columns[..., :k], data) for k in range(now.columns.shape[-1] + 1)])
@@ -174,10 +163,12 @@ def _stepped(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) ->
 
 def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Tensor]:
     """Return the place `B x 1 x 3`, its grid point `B` and the log weight `B` among the summits."""
-    volume = gain(known, data, field)
-    rivals = summits(volume + heat.view_as(volume), data.cfg.estimate.search_summits)
+    volume, _ = gain(known, data, field)
+    # How many scenes have a source there, apart from what is learned.
+    worth = heat + remoteness(field.grid.places, data.cfg)
+    rivals = summits(volume + worth.view_as(volume), data.cfg.estimate.search_summits)
     places, gains = refined(field.grid.places[rivals], known, data)
-    score = gains + heat.gather(1, rivals)
+    score = gains + worth.gather(1, rivals)
     best = score.argmax(-1, keepdim=True)
     place = places.gather(1, best[..., None].expand(-1, -1, 3))
     return place, rivals.gather(1, best)[:, 0], score.log_softmax(-1).gather(1, best)[:, 0]
