@@ -89,6 +89,14 @@ def test_a_trial_without_a_name_is_replaced_and_its_worker_draws_again(tmp_path,
         lost.set_user_attr("worker", "late")
 
 
+def test_a_trial_that_has_no_name_yet_counts_for_who_draws_next(tmp_path):
+    study = run_study(drill.config(2), drill.rate, str(tmp_path / "study.log"), drill.VERDICT)
+    first, second = study.ask(), study.ask()
+    # Both were drawn while one was missing: the first goes on, the second sees that it was not the first.
+    assert claims.claimed(study, before=first.number) == 2
+    assert claims.claimed(study, before=second.number) == 3
+
+
 @pytest.mark.parametrize("kind", ["{}/study.log", "sqlite:///{}/study.db"])
 def test_workers_share_a_study_without_loss_or_double(tmp_path, kind):
     where = kind.format(tmp_path)

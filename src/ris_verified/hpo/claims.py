@@ -29,7 +29,8 @@ def claimed(study: optuna.Study, before: int | None = None) -> int:
 def _counts(trial: FrozenTrial) -> bool:
     if trial.state == TrialState.FAIL:
         return "error" in trial.user_attrs
-    return trial.state.is_finished() or (trial.state == TrialState.RUNNING and "worker" in trial.user_attrs)
+    # One that was drawn and has no name yet as well: who draws next would not see it and go on beside it.
+    return trial.state != TrialState.WAITING
 
 
 def under_way(study: optuna.Study) -> int:
