@@ -26,7 +26,7 @@ class LocalisationModel(nn.Module):
     """CNN and transformer over back-projected snapshots, with factor heads on the steering manifold.
 
     Features: the likelihood gain of whitened measurements on a dictionary of steering vectors. Each of
-    K_MAX slots is a proposal, which a decoder moves by what it is uncertain and whose power it judges.
+    K_MAX slots is a proposal, which a decoder moves by what it is uncertain; its power is that of the likelihood.
     Its factors are the plane wave of its direction (times the root of the slot's power) and the
     curvature at that direction and range, so that their product is the exact steering vector, plus a
     small learned residual.
