@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.estimate import mle
 from ris_verified.estimate.bound import cramer_rao_bound
 from ris_verified.estimate.match import match
 from ris_verified.estimate.measurement import Measurement
@@ -111,6 +112,22 @@ class EstimatorContract:
 
 class TestNfMle(EstimatorContract):
     estimate = staticmethod(nf_mle)
+
+
+def test_how_many_scenes_are_held_at_once_changes_nothing(drawn, monkeypatch):
+    truth = drawn(LOUD, 7)
+    start = _near(truth)
+    whole = nf_mle(start, *truth.measurement, LOUD)
+    monkeypatch.setattr(mle, "WIDE", 2)
+    parts = nf_mle(start, *truth.measurement, LOUD)
+    for name in ("azimuth", "elevation", "range"):
+        one, other = vars(whole)[name], vars(parts)[name]
+        sigma = _deviation(whole)[..., ("azimuth", "elevation", "range").index(name)]
+        # Both end within `CLOSE` of a sigma of the optimum.
+        assert torch.nan_to_num((one - other) / sigma).abs().max() <= 2 * mle.CLOSE
+    assert torch.allclose(_deviation(whole), _deviation(parts), rtol=10 * mle.CLOSE, equal_nan=True)
+    kept = nf_mle(start, *truth.measurement, LOUD.replaced({"estimate.mle_snr_threshold_db": 60.0}))
+    assert torch.equal(torch.nan_to_num(kept.azimuth), torch.nan_to_num(start.azimuth))
 
 
 @pytest.mark.parametrize("index", range(4))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.estimate import search
 from ris_verified.estimate.match import match
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.order import chosen_order, order_criterion
@@ -61,6 +62,21 @@ class SearchContract:
 
 class TestGreedySearch(SearchContract):
     search = staticmethod(greedy_search)
+
+
+@pytest.mark.parametrize(("snr_db", "more"), [(0.0, 6), (20.0, 0)])
+def test_faint_scenes_and_no_others_get_more_exchanges(drawn, monkeypatch, snr_db, more):
+    cfg = Config(scene=SceneConfig(snr_db_min=snr_db, snr_db_max=snr_db, sources_min=3, sources_max=3))
+    truth, thorough = drawn(cfg, 6), []
+
+    def counted(now, data, field, effort=search.QUICK):
+        thorough.append(len(now.rss) if effort == search.THOROUGH else 0)
+        return exchanged(now, data, field, effort)
+
+    exchanged = search.exchanged
+    monkeypatch.setattr(search, "exchanged", counted)
+    greedy_search(*truth.measurement, truth.K, cfg)
+    assert sum(thorough) == more
 
 
 class OrderContract:

@@ -11,7 +11,7 @@ from ris_verified.array.folded import folded
 from ris_verified.config import Config, SceneConfig
 from ris_verified.data.dataset import draw_batch
 from ris_verified.estimate.measurement import Measurement
-from ris_verified.estimate.parameters import limits
+from ris_verified.estimate.parameters import limits, remoteness
 from ris_verified.model import proposals as module
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.proposals import propose
@@ -20,12 +20,12 @@ from ris_verified.shapes import from_ri
 COUNT = 3
 
 
-def _proposed(cfg, count=4, heat=None, key=3):
+def _proposed(cfg, count=4, heat=None, key=3, sources=COUNT):
     batch, dictionary = draw_batch(cfg, count, key), Dictionary(cfg)
     data = Measurement.of(from_ri(batch.y), from_ri(batch.H_full), from_ri(batch.C), cfg)
     grid = folded(cfg.array, cfg.scene, dictionary.shape, torch.float32, torch.device("cpu"))
     heat = torch.zeros(count, *dictionary.shape) if heat is None else heat
-    return batch, data, propose(heat, data, grid, dictionary.lobe, COUNT)
+    return batch, data, propose(heat, data, grid, dictionary.lobe, sources)
 
 
 def _scenes(K, snr, **more):
@@ -91,6 +91,21 @@ def test_heat_moves_the_choice_and_receives_a_gradient(monkeypatch):
     # Weights of a softmax: what the chosen gains, its rivals lose.
     assert (slope.flatten(1).amax(1) > 0).all()
     assert (slope.flatten(1).amin(1) < 0).all()
+
+
+def test_the_density_of_sources_counts_as_heat_does(monkeypatch):
+    # One addition: a lobe's heat counts once, its density always.
+    monkeypatch.setattr(module, "MORE", 0)
+    cfg = _scenes(1, -5.0)
+    plain, grid = cfg.replaced({"estimate.prior": "none"}), Dictionary(cfg)
+    density = remoteness(grid.coordinates, cfg).unflatten(0, grid.shape).expand(16, -1, -1, -1)
+    known, told, untold = (
+        _proposed(c, 16, heat, sources=1)[2].log_chosen for c, heat in ((cfg, None), (plain, density), (plain, None))
+    )
+    # Logarithms of weights that add to one, of gains of some hundred nats.
+    bound = 1e3 * torch.finfo(torch.float32).eps
+    assert (known - told).abs().max() <= bound
+    assert ((known - untold).abs() > bound).any()
 
 
 def test_a_source_without_power_leaves_the_sigmas_of_the_others():

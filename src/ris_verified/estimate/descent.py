@@ -32,9 +32,7 @@ def improved(now: Fit, data: Measurement) -> Fit:
     """Take one damped step where that raises the likelihood; nothing here waits for the device."""
     damping = torch.full_like(now.rss, DAMPING)
     step, _ = _step(now, torch.zeros_like(now.curvature), damping, data)
-    # The ridge is in the load already.
-    load = None if now.free else now.load - data.cfg.estimate.mle_ridge
-    trial = fit(clamped(now.parameters + step, data.cfg), data, load)
+    trial = fit(clamped(now.parameters + step, data.cfg), data, now.given_load(data))
     return trial.where(trial.cost < now.cost, now)
 
 

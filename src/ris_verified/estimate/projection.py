@@ -84,6 +84,10 @@ class Fit:
         """Return Σ_l ‖P⊥(B_l) y_l‖² at these positions, with the Tikhonov term where there is one, `B` real."""
         return self.rss if self.free else _projected(self.columns, data)[1]
 
+    def given_load(self, data: Measurement) -> Tensor | None:
+        """Return the `load` that makes this fit in `fit`, without the Tikhonov weight; None where symbols are free."""
+        return None if self.free else self.load - data.cfg.estimate.mle_ridge
+
     @property
     def next_load(self) -> Tensor | None:
         """`likelier_load`; None where symbols are free."""
@@ -201,9 +205,7 @@ def cost_at(parameters: Tensor, data: Measurement, like: Fit) -> Tensor:
     """Return the cost of other positions of the sources, `B x K x 3` real, with the load of a fit, `B` real."""
     azimuth, elevation, inverse = parameters.unbind(-1)
     columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
-    # The ridge is in the load already.
-    load = None if like.free else like.load - data.cfg.estimate.mle_ridge
-    weight, rss, whitener, _, _ = _projected(columns, data, load)
+    weight, rss, whitener, _, _ = _projected(columns, data, like.given_load(data))
     return _cost(rss, whitener, None if like.free else weight, data.rows)
 
 

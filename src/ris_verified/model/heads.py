@@ -42,7 +42,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Heat over the dictionary, and a decoder that judges and refines the proposals together.
+    """Heat over the dictionary, and a decoder that counts and moves the proposals together.
 
     Args:
         cfg: reads `model`, `array.elements` and `scene.sources_max`.
@@ -92,13 +92,12 @@ class Head(nn.Module):
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
         trusted = 0.0 if self.trust is None else self.trust * found.log_chosen
-        strength = found.log_power + trusted
         evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, None]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.
             found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
-            strength.log_softmax(-1),
+            (found.log_power + trusted).log_softmax(-1),
             self._residual(slots),
             self.count(pooled).float(),
         )
