@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,15 @@ def test_status_of_every_outcome(check: object, statuses: list[str]) -> None:
     results = run_rule(made(check), CONTEXT)
     assert [r.status for r in results] == statuses
     assert all(r.remedy == ("r" if r.status in ("fail", "error") else "") for r in results)
+
+
+def test_the_first_failure_is_enough_where_no_more_is_asked_for() -> None:
+    def check(_: Context) -> Iterator[Measurement]:
+        yield from (GOOD, BAD)
+        raise ZeroDivisionError
+
+    assert [r.status for r in run_rule(made(check), CONTEXT)] == ["error"]
+    assert [r.status for r in run_rule(made(check), CONTEXT, first=True)] == ["fail"]
 
 
 def result(status: str, severity: str = "blocker", measured: float | str = 1.0) -> Result:

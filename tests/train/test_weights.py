@@ -33,8 +33,8 @@ def test_shipped_weights_are_small_and_documented(name):
 
 
 def test_the_small_model_counts_sources():
-    cfg = stored_config(Path("small"), ["scene.snr_db_min=10"])
-    model = load_model(Path("small"), Pipeline.default(cfg))
+    cfg = stored_config("small", ["scene.snr_db_min=10"])
+    model = load_model("small", Pipeline.default(cfg))
     # 64 scenes that no training has seen; chance is a fifth, 0.95 was measured at 10 dB and above.
     batch = draw_batch(cfg, 64, 71_405)
     with torch.no_grad():
@@ -43,9 +43,9 @@ def test_the_small_model_counts_sources():
 
 
 def test_weights_of_another_array_are_refused():
-    cfg = stored_config(Path("small"), ["array.horizontal=8"])
+    cfg = stored_config("small", ["array.horizontal=8"])
     with pytest.raises(DataError, match=r"small\.safetensors"):
-        load_model(Path("small"), Pipeline.default(cfg))
+        load_model("small", Pipeline.default(cfg))
 
 
 def test_an_unknown_name_lists_the_known_ones():

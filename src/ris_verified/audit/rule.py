@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +48,7 @@ class Measurement:
             object.__setattr__(self, "margin", apart if self.passed else -apart)
 
 
-Check = Callable[["Context"], "Measurement | Sequence[Measurement]"]
+Check = Callable[["Context"], "Measurement | Iterable[Measurement]"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Rule:
         severity: only a blocker forbids a launch.
         profile: the smallest profile that runs it.
         needs: `pipeline`, or `source` for rules that read syntax trees only.
-        check: returns measurements, or raises NotApplicable.
+        check: returns measurements, all at once or as they are asked for, or raises NotApplicable.
         apart: whether it looks at files or mostly at the small pipeline, so that it may run in a copy of the process.
     """
 

@@ -9,7 +9,7 @@ import random
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -105,12 +105,22 @@ def environment() -> dict[str, str]:
     return found
 
 
-def run_rule(item: Rule, context: Context) -> list[Result]:
+def _measured(outcome: Measurement | Iterable[Measurement], first: bool) -> list[Measurement]:
+    found: list[Measurement] = []
+    for measurement in [outcome] if isinstance(outcome, Measurement) else outcome:
+        found.append(measurement)
+        if first and not measurement.passed:
+            break
+    return found
+
+
+def run_rule(item: Rule, context: Context, *, first: bool = False) -> list[Result]:
     """Run one check; whatever it does, there is a result.
 
     Args:
         item: the rule.
         context: the evidence.
+        first: whether the first measurement that fails is enough.
 
     Returns:
         One result, or one for each place where the rule fails.
@@ -121,7 +131,7 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
             # Drills provoke what libraries warn and log of, such as a trial that fails.
             warnings.simplefilter("ignore")
             logging.disable(logging.CRITICAL)
-            outcome = item.check(context)
+            found_all = _measured(item.check(context), first)
     except NotApplicable as reason:
         return [_result(item, "skip", Measurement("", "", True, str(reason)), began)]
     except RisVerifiedError as error:
@@ -131,7 +141,6 @@ def run_rule(item: Rule, context: Context) -> list[Result]:
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
         found = Measurement(type(error).__name__, "", False, f"the check could not finish: {error}")
         return [_result(item, "error", found, began)]
-    found_all = [outcome] if isinstance(outcome, Measurement) else list(outcome)
     if not found_all:
         return [_result(item, "error", Measurement("", "", False, "the check measured nothing"), began)]
     failed = [m for m in found_all if not m.passed]

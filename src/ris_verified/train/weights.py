@@ -54,7 +54,8 @@ def save_model(model: nn.Module, cfg: Config, path: Path, dtype: torch.dtype | N
     atomic_write(path, save(tensors, metadata))
 
 
-def _read(path: Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+def _read(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+    path = Path(path)
     shipped = Path(ris_verified.__file__).parent / "weights" / f"{path}.safetensors"
     file = path / "weights.safetensors" if path.is_dir() else shipped if str(path) in SHIPPED else path
     try:
@@ -69,7 +70,7 @@ def _read(path: Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
         ) from error
 
 
-def stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def stored_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Return the configuration that weights were trained with.
 
     Args:
@@ -88,7 +89,7 @@ def stored_config(path: Path, overrides: Sequence[str] = ()) -> Config:
     return Config.loads(metadata["config"], str(file), overrides)
 
 
-def load_model(path: Path, pipeline: Pipeline) -> nn.Module:
+def load_model(path: str | Path, pipeline: Pipeline) -> nn.Module:
     """Build the pipeline's model and load weights into it; runs no code from the file.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
@@ -111,7 +111,7 @@ class Probes:
         return [{n: v for n, v in g.items() if n != "params"} for g in groups]
 
 
-def knobs_turn(context: Context) -> list[Measurement]:
+def knobs_turn(context: Context) -> Iterator[Measurement]:
     """Turn each knob alone, and for each stage all knobs together that it must not feel.
 
     Bits are compared: the same numbers in the same operations give the same. The full profile turns alone also
@@ -120,8 +120,11 @@ def knobs_turn(context: Context) -> list[Measurement]:
     probes = Probes(context.small)
     base = context.small.config.replaced(SMALL_GRIDS)
     full = context.profile == "full"
-    alone = [m for knob in KNOBS if knob.must and (knob.quick or full) for m in _felt(probes, base, knob)]
-    return alone + [_unfelt(probes, base, stage) for stage in STAGES]
+    for knob in KNOBS:
+        if knob.must and (knob.quick or full):
+            yield from _felt(probes, base, knob)
+    for stage in STAGES:
+        yield _unfelt(probes, base, stage)
 
 
 def _turned(base: Config, knob: Knob) -> Config | None:

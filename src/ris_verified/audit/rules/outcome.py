@@ -133,7 +133,7 @@ def _rician(context: Context) -> Measurement:
     remedy="let the stage that the message names read what its documentation declares, and only that",
     apart=True,
 )
-def terms_and_causes(context: Context) -> Sequence[Measurement]:
+def terms_and_causes(context: Context) -> Iterator[Measurement]:
     """Equal inputs give equal bits, so any change counts."""
     import torch
 
@@ -157,12 +157,11 @@ def terms_and_causes(context: Context) -> Sequence[Measurement]:
         "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + small * ramp)), b.R, {"range"}),
         "R_blend": (out, b.R_samp, {"covariance", "alignment", "eigengap"}),
     }
-    found = []
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
-        found.append(equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss"))
-    found += [*unread_fields(context), *scenes_alone(context), *knobs_turn(context), *update_laws(context)]
-    return found + objective_declares(context)
+        yield equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss")
+    for law in (unread_fields, scenes_alone, knobs_turn, update_laws, objective_declares):
+        yield from law(context)
 
 
 def _apart(context: Context) -> Any:
