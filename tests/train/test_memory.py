@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -33,6 +34,14 @@ def test_a_large_network_whose_first_step_begins_the_average() -> None:
         peak = max(step_bytes(pipeline, state, 24))
     # Of what comes before the network only the peak is extended.
     assert peak_memory(pipeline, 24).step == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_an_average_of_the_tail_does_not_part_the_steps_that_are_compared(pipeline: Pipeline, share: float) -> None:
+    pipeline = dataclasses.replace(pipeline, config=pipeline.config.replaced({"train.swa_share": share}))
+    state = TrainState.create(pipeline, total_steps=100)
+    step_bytes(pipeline, state, 2)
+    assert peak_memory(pipeline, 16).step == max(step_bytes(pipeline, state, 16))
 
 
 def test_held_is_weights_average_and_two_moments(pipeline: Pipeline) -> None:

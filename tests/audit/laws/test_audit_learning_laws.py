@@ -49,10 +49,8 @@ def test_another_sound_loss_passes(sound: Pipeline) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"loss.order": 0.0},
-        {"scene.sources_max": 1},
-        {"train.accumulation": 3, "train.ema_decay": 0.0},
-        {"train.precision": "bfloat16", "train.swa_share": 0.5},
+        {"loss.order": 0.0, "train.accumulation": 3, "train.ema_decay": 0.0},
+        {"scene.sources_max": 1, "train.precision": "bfloat16", "train.swa_share": 0.5},
         {"covariance.factor_mode": "sum", "model.residual": False},
     ],
     ids=lambda change: " ".join(change),
