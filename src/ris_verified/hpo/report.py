@@ -96,7 +96,10 @@ def _csv(trials: list[FrozenTrial]) -> str:
 def _pictures(study: optuna.Study, whole: int) -> dict[str, bytes]:
     from optuna.visualization import matplotlib as draw
 
-    shown: dict[str, Any] = {"target": lambda trial: trial.values[0], "target_name": "score, m"}
+    shown: dict[str, Any] = {"target_name": "score, m"}
+    if len(study.directions) > 1:
+        # Of one objective the best so far is drawn along.
+        shown["target"] = lambda trial: trial.values[0]
     drawn = {"history": _png(lambda: draw.plot_optimization_history(study, **shown), 8)}
     if whole >= LEAST:
         evaluator = PedAnovaImportanceEvaluator()
