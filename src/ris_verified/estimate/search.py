@@ -85,10 +85,11 @@ def _tried(changed: Tensor, before: Fit, trust: Tensor, data: Measurement) -> tu
     return wins, trial.only(wins)
 
 
-def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field | None]:
+def _chain(data: Measurement, most: int, steps: int, *, anew: bool) -> tuple[list[Fit], Field | None]:
     """Return fits with 1 … `most` sources, each with one more than the one before, and the field that showed them.
 
-    `steps` is how many an addition takes that is not the last one.
+    `steps` is how many an addition takes that is not the last one. With `anew` all known sources are projected out of
+    the field each time; without, only the newest, which is faster, and the others have moved little.
     """
     first = fit_gaussian(first_source(data)[:, None], data)
     if most == 1:
@@ -96,14 +97,13 @@ def _chain(data: Measurement, most: int, steps: int) -> tuple[list[Fit], Field |
     fits, field = [descend(first, data, steps, CLOSE)], see(data)
     left = field
     while len(fits) < most:
-        # Sources move little when one is added: only the last is projected out of what is left.
-        more, left = _added(fits[-1], data, left, steps if len(fits) + 1 < most else LAST)
+        more, left = _added(fits[-1], data, field if anew else left, steps if len(fits) + 1 < most else LAST)
         fits.append(more)
     return fits, field
 
 
 def _greedy(data: Measurement, K: int) -> Fit:
-    fits, field = _chain(data, K, INNER)
+    fits, field = _chain(data, K, INNER, anew=False)
     if field is None:
         return fits[-1]
     now = exchanged(fits[-1], data, field)
@@ -111,7 +111,7 @@ def _greedy(data: Measurement, K: int) -> Fit:
 
 
 def _nested(data: Measurement, most: int) -> Nested:
-    fits, field = _chain(data, most, OUTER)
+    fits, field = _chain(data, most, OUTER, anew=True)
     if field is not None:
         costs = _criterion(fits, data)
         near = costs < costs.amin(0) + REACH
