@@ -66,7 +66,8 @@ def test_saved_weights_evaluate_to_the_same_figures(folder, tmp_path):
 
 
 def test_no_go_stops_the_launch_before_training(tmp_path, capsys):
-    assert _launch(tmp_path, "covariance.loading=1.0", "data.train_scenes=64") == 1
+    tiny = ("array.horizontal=6", "array.vertical=4", "scene.antennas=8", "model.width=16", "model.channels=8")
+    assert _launch(tmp_path, "covariance.loading=1.0", "data.train_scenes=64", *tiny) == 1
     assert not (tmp_path / "train").exists()
     report = json.loads((tmp_path / "audit.json").read_text())
     assert report["verdict"] == "NO-GO"

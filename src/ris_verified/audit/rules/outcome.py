@@ -187,7 +187,7 @@ def _apart(context: Context) -> Any:
     remedy="save `state.best`, with every buffer that the output depends on",
     apart=True,
 )
-def reloads(context: Context) -> Sequence[Measurement]:
+def reloads(context: Context) -> Iterator[Measurement]:
     """Equal weights and operations give equal bits."""
     import torch
 
@@ -203,10 +203,10 @@ def reloads(context: Context) -> Sequence[Measurement]:
         loaded = load_model(Path(folder) / "weights.safetensors", small.pipeline)
         was = state.best.eval()(b.y, b.H, b.C, b.H_full)
         now = loaded.eval()(b.y, b.H, b.C, b.H_full)
-    found = []
     for name, value in vars(was).items():
-        found.append(at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name))
-    return [*found, *repeats(context), *report_laws(context), *loop_obeys(context)]
+        yield at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name)
+    for law in (repeats, report_laws, loop_obeys):
+        yield from law(context)
 
 
 @rule(
@@ -222,9 +222,8 @@ def reloads(context: Context) -> Sequence[Measurement]:
     remedy="step optimiser and scheduler once a batch",
     apart=True,
 )
-def one_step(context: Context) -> Sequence[Measurement]:
+def one_step(context: Context) -> Iterator[Measurement]:
     """The same float64 products in the same order: equal."""
-    found = []
     for parts in (1, 2):
         small = context.small
         train = dataclasses.replace(small.config.train, accumulation=parts)
@@ -239,9 +238,9 @@ def one_step(context: Context) -> Sequence[Measurement]:
             planned.append(float(dry.optimizer.param_groups[0]["lr"]))
             dry.optimizer.step()
             dry.scheduler.step()
-        found.append(equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step"))
-        found.append(equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step"))
-    return found + batch_laws(context)
+        yield equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step")
+        yield equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step")
+    yield from batch_laws(context)
 
 
 @rule(
