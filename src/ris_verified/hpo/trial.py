@@ -8,7 +8,8 @@ from typing import Any
 from ris_verified.config import Config
 from ris_verified.errors import ConfigError
 
-PROTECTED = ("covariance.beta", "covariance.loading", "covariance.ridge")
+# NF_MLE_TIKHONOV_LAMBDA is the ridge of the samples by the design and the Tikhonov weight of NF-MLE by its name: both.
+PROTECTED = ("covariance.beta", "covariance.loading", "covariance.ridge", "estimate.mle_ridge")
 
 
 def field_value(cfg: Config, name: str) -> Any:

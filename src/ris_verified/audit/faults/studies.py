@@ -165,6 +165,8 @@ def _best(change: Callable[[Pipeline, Any, Any], Any]) -> Callable[[Pipeline], P
 FAULTS = (
     Fault("tuned_loading", "RV0103", "C_EPS is put into the space",
           _spaced(lambda s: {**s, "covariance.loading": FloatDistribution(1e-4, 1.0, log=True)})),
+    Fault("tuned_tikhonov", "RV0103", "a space that calls NF-MLE's weight its ridge",
+          _spaced(lambda s: {**s, "estimate.mle_ridge": FloatDistribution(0.0, 1.0)})),
     Fault("tuned_old_name", "RV0103", "the space keeps a name of last year",
           _spaced(lambda s: {**s, "train.lr": FloatDistribution(1e-4, 4e-4)})),
     Fault("mle_not_tuned", "RV0901", "the space was written before NF-MLE",

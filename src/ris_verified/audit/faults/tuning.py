@@ -42,13 +42,16 @@ def _lenient(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, trial_config=trial)
 
 
-def _accepts_beta(pipeline: Pipeline) -> Pipeline:
-    def trial(cfg: Any, values: dict[str, Any]) -> Any:
-        fixed = {n: v for n, v in values.items() if n.startswith("covariance.")}
-        made = pipeline.trial_config(cfg, {n: v for n, v in values.items() if n not in fixed})
-        return made.replaced(fixed)
+def _accepts(beginning: str) -> Callable[[Pipeline], Pipeline]:
+    def plant(pipeline: Pipeline) -> Pipeline:
+        def trial(cfg: Any, values: dict[str, Any]) -> Any:
+            fixed = {n: v for n, v in values.items() if n.startswith(beginning)}
+            made = pipeline.trial_config(cfg, {n: v for n, v in values.items() if n not in fixed})
+            return made.replaced(fixed)
 
-    return dataclasses.replace(pipeline, trial_config=trial)
+        return dataclasses.replace(pipeline, trial_config=trial)
+
+    return plant
 
 
 def _empties_values(pipeline: Pipeline) -> Pipeline:
@@ -76,7 +79,8 @@ FAULTS = (
     Fault("accumulation_in_trials", "RV0902", "a batch of 64 from two of 32",
           _trialling(lambda c, base: _section(c, "train", accumulation=2))),
     Fault("trial_drops_unknown_names", "RV0103", "a typing slip is never noticed", _lenient),
-    Fault("trial_accepts_beta", "RV0103", "a sampled β arrives", _accepts_beta),
+    Fault("trial_accepts_beta", "RV0103", "a sampled β arrives", _accepts("covariance.")),
+    Fault("trial_accepts_tikhonov", "RV0103", "a sampled ridge of NF-MLE arrives", _accepts("estimate.mle_ridge")),
     Fault("trial_with_default_ridge", "RV0103", "the default, not the base's value",
           _trialling(lambda c, base: _section(c, "covariance", ridge=0.01))),
     Fault("first_trial_for_all", "RV0901", "a cached configuration", _first_kept),

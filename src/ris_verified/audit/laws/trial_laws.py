@@ -23,7 +23,8 @@ UNUSUAL: dict[str, Any] = {
     "train.accumulation": 2, "train.epochs": 7, "train.clip_norm": 0.7, "train.weight_decay": 3e-4,
     "train.head_multiplier": 4.0, "train.precision": "float32", "estimate.newton_nearfield": False,
     "hpo.data_share": 0.2, "hpo.epochs_per_trial": 5, "covariance.beta": 0.2, "covariance.ridge": 0.03,
-    "covariance.loading": 2e-3, "data.train_scenes": 5_000, "data.validation_scenes": 700, "data.test_scenes": 300,
+    "covariance.loading": 2e-3, "estimate.mle_ridge": 0.01, "data.train_scenes": 5_000,
+    "data.validation_scenes": 700, "data.test_scenes": 300,
 }  # fmt: skip
 
 
@@ -114,7 +115,7 @@ def refused(context: Context, fixed: Sequence[str]) -> list[Measurement]:
         )
         present = read(context.config, name)
         try:
-            now = read(context.pipeline.trial_config(context.config, {name: 0.5 * present}), name)
+            now = read(context.pipeline.trial_config(context.config, {name: present / 2 or 1.0}), name)
         except RisVerifiedError:
             now = present
         found.append(close(now, present, 0.0, "in a trial that samples it", where=name))

@@ -9,7 +9,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.laws.trial_laws import kept, refused, restricted
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 
-FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading")
+FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading", "estimate.mle_ridge")
 
 
 def sample(space: Mapping[str, Any], end: str) -> dict[str, Any]:
@@ -50,10 +50,10 @@ def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
 @rule(
     "RV0103",
     "HPO overrides existing names only, and never β, the ridge or C_EPS",
-    law="{names of the space} ⊆ {configuration fields} ∖ {β, ridge, C_EPS}; a trial keeps those three",
+    law="{names of the space} ⊆ {configuration fields} ∖ {β, both ridges, C_EPS}; a trial keeps those four",
     why="A study that tunes β compares trials that solve different problems.",
-    how="Names of every space against the fields; the three values of the configuration of each extreme trial, and of "
-    "trials of a base with other values. A name that does not exist is refused; a sampled β, ridge or C_EPS never "
+    how="Names of every space against the fields; the four values of the configuration of each extreme trial, and of "
+    "trials of a base with other values. A name that does not exist is refused; a sampled one of the four never "
     "arrives. Bound: none unknown, none changed.",
     remedy="take the field out of the space, or use its present name",
 )
