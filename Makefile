@@ -9,7 +9,7 @@ launch: $(READY)
 	$(BIN)/ris-verified launch --preset quick --out runs/quick
 
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -151,8 +151,8 @@ def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
                 "a drawing process was killed",
                 where=str(folder),
                 expected=f"memory for {workers} processes",
-                remedy='run the same again, with fewer data.workers, in a script under `if __name__ == "__main__":`; '
-                "whole shards are kept",
+                remedy="run the same command again, with fewer data.workers, in a script under "
+                '`if __name__ == "__main__":`; whole shards are kept',
             ) from error
         except BaseException:
             # A full disk or Ctrl-C must not wait for the shards that are queued.
