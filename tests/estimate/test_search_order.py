@@ -79,6 +79,23 @@ def test_faint_scenes_and_no_others_get_more_exchanges(drawn, monkeypatch, snr_d
     assert sum(thorough) == more
 
 
+def test_nested_fits_project_all_sources_out_anew_and_a_known_order_only_the_newest(drawn, monkeypatch):
+    cfg = Config(scene=SceneConfig(sources_min=4, sources_max=4))
+    truth, given = drawn(cfg, 3), []
+
+    def seen(known, data, field):
+        given.append(field.without)
+        return strongest(known, data, field)
+
+    strongest = search.strongest
+    monkeypatch.setattr(search, "strongest", seen)
+    nested_search(*truth.measurement, cfg)
+    assert given == [0, 0, 0]
+    given.clear()
+    greedy_search(*truth.measurement, truth.K, cfg)
+    assert given == [0, 1, 2]
+
+
 class OrderContract:
     """What every order stage (y, H_full, C, cfg → K) must do."""
 

@@ -11,6 +11,7 @@ import pytest
 
 from ris_verified.config import Config
 from ris_verified.errors import StorageError
+from ris_verified.hpo import report
 from ris_verified.hpo.report import stored_study, write_report
 from ris_verified.hpo.storage import open_storage
 from ris_verified.hpo.study import best_config, run_study
@@ -57,6 +58,19 @@ def test_the_page_stands_alone_and_names_best_and_failed(found):
     assert "<script" not in text
     for name in ("history", "importance", "parallel"):
         assert (out / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.filterwarnings("ignore")  # the drawings are experimental in Optuna
+def test_the_history_shows_the_best_so_far(found, tmp_path, monkeypatch):
+    drawn = []
+
+    def png(draw, width):
+        drawn.append(draw())
+        return b""
+
+    monkeypatch.setattr(report, "_png", png)
+    write_report(found[0], tmp_path)
+    assert "Best Value" in [text.get_text() for text in drawn[0].get_legend().get_texts()]
 
 
 def test_a_study_is_found_in_its_storage(found):
