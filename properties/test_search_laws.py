@@ -13,7 +13,7 @@ from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside, deviance_of
-from ris_verified.estimate.candidates import _exchanges, _gains, first_source, strongest
+from ris_verified.estimate.candidates import _exchanges, _gains, _look, _refined, first_source, strongest, summits
 from ris_verified.estimate.field import HIDDEN, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.measurement import Measurement
@@ -55,6 +55,10 @@ class Case:
         R = R * noise[:, None, None, None]
         solved = torch.linalg.solve(R, self.data.y[..., None])[..., 0]
         return ((self.data.y.conj() * solved).real.sum(-1) + torch.linalg.slogdet(R)[1]).sum(1)
+
+
+def _gains_at(places, known, data):
+    return _gains(_look(places, known, data), known, data)
 
 
 @st.composite
@@ -124,11 +128,11 @@ def test_a_gain_with_free_symbols_is_the_fall_of_the_objective(case):
     _apart(case)
     now = fit(case.sources, case.data)
     known = beside(now, case.data)
-    gains = _gains(case.places, known, case.data)
+    gains = _gains_at(case.places, known, case.data)
     for t in range(case.places.shape[1]):
         more = fit(torch.cat([case.sources, case.places[:, t : t + 1]], 1), case.data)
         assert torch.allclose(gains[:, t], (now.rss - more.rss) / now.noise_variance, rtol=1e-6)
-    exchanged = _exchanges(case.places, known, case.data)
+    exchanged = _exchanges(_look(case.places, known, case.data), known)
     for k in range(case.sources.shape[1]):
         for t in range(case.places.shape[1]):
             other = case.sources.clone()
@@ -143,7 +147,7 @@ def test_a_gain_with_gaussian_symbols_is_the_fall_of_the_dense_likelihood(case):
     _apart(case)
     known = beside(fit_gaussian(case.sources, case.data), case.data)
     before = case.cost(case.sources, known.noise_variance, known.load)
-    gains, exchanged = _gains(case.places, known, case.data), _exchanges(case.places, known, case.data)
+    gains, exchanged = _gains_at(case.places, known, case.data), _exchanges(_look(case.places, known, case.data), known)
     for t in range(case.places.shape[1]):
         more = torch.cat([case.sources, case.places[:, t : t + 1]], 1)
         change = before - case.cost(more, known.noise_variance, known.load)
@@ -162,7 +166,7 @@ def test_where_every_direction_is_followed_the_map_is_the_gain_of_its_places(cas
     now, field = fit(case.sources, case.data), see(case.data)
     for known in (beside(now, case.data), beside(fit_gaussian(case.sources, case.data), case.data)):
         volume = gain(known, case.data, field)[0].flatten(1)
-        direct = _gains(field.grid.places.expand(2, -1, -1), known, case.data)
+        direct = _gains_at(field.grid.places.expand(2, -1, -1), known, case.data)
         assert torch.allclose(volume, direct, rtol=1e-6, atol=1e-6)
 
 
@@ -172,7 +176,7 @@ def test_where_every_direction_is_followed_the_first_map_is_exact(case):
     with mock.patch("ris_verified.estimate.field.FIRST", 2):
         grid, volume = first_gain(case.data)
     n, left = case.data.rows, 1 - volume.flatten(1) / case.data.energy[:, None]
-    gains = _gains(grid.places.expand(2, -1, -1), None, case.data)
+    gains = _gains_at(grid.places.expand(2, -1, -1), None, case.data)
     # Gains in nats; beside nothing noise is what one source leaves.
     assert torch.allclose(left, torch.exp(-gains / n), rtol=1e8 * case.eps, atol=1e8 * case.eps)
 
@@ -201,13 +205,32 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     known, field = beside(fit(case.sources, case.data), case.data), see(case.data)
 
     def worth(places):
-        return _gains(places, known, case.data) + known.trust[:, None] * remoteness(places, case.cfg)
+        return _gains_at(places, known, case.data) + known.trust[:, None] * remoteness(places, case.cfg)
 
     best = worth(field.grid.places.expand(2, -1, -1)).amax(1)
     place, _ = strongest(known, case.data, field)
     assert (worth(place[:, None])[:, 0] >= best - 1e-6 * best.abs()).all()
     for each in (place, first_source(case.data)):
         assert torch.equal(each, clamped(each, case.cfg))
+
+
+@few
+@given(cases())
+def test_what_a_refined_place_shows_is_what_a_look_at_it_shows(case):
+    _apart(case)
+    for known in (None, beside(fit_gaussian(case.sources, case.data), case.data)):
+        places, seen = _refined(case.places, known, case.data)
+        for kept, looked in zip(seen, _look(places, known, case.data), strict=True):
+            assert torch.allclose(kept, looked, rtol=1e-9, atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(*[st.integers(1, 5)] * 4), st.integers(1, 3), st.integers(1, 30))
+def test_summits_are_where_pooling_three_axes_at_once_changes_nothing(seed, shape, levels, count):
+    # Few levels make plateaus, negative ones show what lies beyond the edge.
+    volume = torch.randint(-levels, 1, shape, generator=torch.Generator().manual_seed(seed)).double()
+    pooled = torch.nn.functional.max_pool3d(volume[:, None], 3, stride=1, padding=1)[:, 0]
+    heights = torch.where(volume == pooled, volume, -torch.inf).flatten(1)
+    assert torch.equal(summits(volume, count), heights.topk(min(count, heights.shape[1])).indices)
 
 
 @few
