@@ -1,10 +1,10 @@
 """Run one study with and without pruning and early stopping: what is saved, and whether the best is as good.
 
 Both studies draw the same first trials from the same data. Also printed: the best against the median trial, the best
-trained again, resident memory after trials 2 and 10, and how far the two bests are apart on unseen scenes, beside the
-standard error of that difference.
+trained again, resident memory after trials 2 and 10, and how far the two bests are apart on unseen scenes when each is
+trained from several seeds, beside the standard error of that difference by seeds and by scenes.
 
-Run: python benchmarks/study.py [--trials 20] [--epochs 6] [--scenes 3000]
+Run: python benchmarks/study.py [--trials 20] [--epochs 12] [--seeds 3] [--set KEY=VALUE ...]
 """
 
 from __future__ import annotations
@@ -63,8 +63,9 @@ def _study(cfg: Config, data: Path, out: Path) -> tuple[optuna.Study, float, lis
     return study, time.perf_counter() - began, memory
 
 
-def _again(pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any]) -> tuple[float, list[float]]:
+def _again(cfg: Config, data: Path, out: Path, values: dict[str, Any]) -> tuple[float, list[float]]:
     """Train a trial again; return its score, and that of its best epoch on sets of unseen scenes."""
+    pipeline = Pipeline.default(cfg)
     kept: list[tuple[float, Pipeline, nn.Module]] = []
 
     def score(used: Pipeline, model: nn.Module, batches: Iterable[Batch]) -> float:
@@ -76,24 +77,43 @@ def _again(pipeline: Pipeline, data: Path, out: Path, values: dict[str, Any]) ->
     watched = dataclasses.replace(pipeline, score=score)
     value = watched.objective(watched, data, out, values, 0)
     _, used, model = kept[-1]
-    unseen = (pipeline.unpack(draw_batch(pipeline.config, UNSEEN, KEY, index), "cpu") for index in range(SETS))
+    unseen = (pipeline.unpack(draw_batch(cfg, UNSEEN, KEY, index), "cpu") for index in range(SETS))
     return value, [pipeline.score(used, model, [batch]) for batch in unseen]
+
+
+def _noise(rows: list[list[float]]) -> float:
+    """Return the variance of the mean of rows of figures, each of one seed."""
+    means = [statistics.mean(row) for row in rows]
+    return statistics.variance(means) / len(means) if len(means) > 1 else 0.0
+
+
+def _compared(saving: list[list[float]], none: list[list[float]]) -> str:
+    """Say how far scores are apart, `seeds x sets` each."""
+    by_set = zip(zip(*saving, strict=True), zip(*none, strict=True), strict=True)
+    worse = [statistics.mean(a) - statistics.mean(b) for a, b in by_set]
+    seeds = (_noise(saving) + _noise(none)) ** 0.5
+    scenes = statistics.stdev(worse) / SETS**0.5
+    return (
+        f"best with saving less best without, {len(none)} seeds, {SETS * UNSEEN} unseen scenes: "
+        f"{statistics.mean(worse):+.4f} m, standard error {seeds:.4f} by seeds, {scenes:.4f} by scenes"
+    )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--scenes", type=int, default=3000)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    sized = [f"hpo.trials={options.trials}", f"hpo.epochs_per_trial={options.epochs}", "hpo.space=narrow"]
-    cfg = Config.load("quick", [*sized, f"data.train_scenes={options.scenes}", "data.validation_scenes=1000"])
+    sized = [f"hpo.trials={options.trials}", f"hpo.epochs_per_trial={options.epochs}"]
+    cfg = Config.load("quick", [*sized, *options.set])
     say(f"{options.trials} trials of {options.epochs} epochs, {torch.get_num_threads()} thread(s)")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(Pipeline.default(cfg).trial_config(cfg, {}), folder / "data")
-        taken, unseen = {}, {}
+        taken, unseen = {}, dict[str, list[list[float]]]()
         for label, change in SAVING.items():
             used = cfg.replaced(change)
             study, taken[label], memory = _study(used, folder / "data", folder / label)
@@ -107,16 +127,15 @@ def main() -> int:
             say(f"  best {study.best_value:.4f} m, median {statistics.median(scores):.4f}, worst {max(scores):.4f}")
             if len(memory) >= 10:
                 say(f"  memory after trial 10 over that after trial 2: {memory[9] / memory[1]:.3f}")
-            again, unseen[label] = _again(Pipeline.default(used), folder / "data", folder / "again", study.best_params)
+            seeds = [used.replaced({"seed": cfg.seed + more}) for more in range(options.seeds)]
+            trained = [_again(each, folder / "data", folder / "again", study.best_params) for each in seeds]
+            again = trained[0][0]
             say(f"  the best trained again: {again:.4f} m, difference {abs(again - study.best_value):.1e}")
+            unseen[label] = [scores for _, scores in trained]
+            say(f"  on unseen scenes, by seed: {' '.join(f'{statistics.mean(row):.4f}' for row in unseen[label])} m")
         with_, without = taken.values()
         say(f"saved: {1 - with_ / without:.0%} of the time")
-        worse = [a - b for a, b in zip(*unseen.values(), strict=True)]
-        error = statistics.stdev(worse) / SETS**0.5
-        say(
-            f"best with saving less best without, on {SETS * UNSEEN} unseen scenes: {statistics.mean(worse):+.4f} m, "
-            f"standard error {error:.4f}"
-        )
+        say(_compared(*unseen.values()))
     return 0
 
 
