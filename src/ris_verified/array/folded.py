@@ -18,6 +18,8 @@ from ris_verified.config import ArrayConfig, SceneConfig
 
 # Subspaces at a time: of each all columns' products with the grid are kept at once.
 TOGETHER = 32
+# How even–even, even–odd, odd–even and odd–odd parts add up at (+, +), (+, −), (−, +) and (−, −).
+SIGNS = ((1, 1, 1, 1), (1, -1, 1, -1), (1, 1, -1, -1), (1, -1, -1, 1))
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,10 @@ def fold(v: Tensor, array: ArrayConfig) -> Tensor:
 
 def unfolded(parts: Tensor, out: Tensor | None = None) -> Tensor:
     """Return the values at (+, +), (+, −), (−, +) and (−, −) of elevation and azimuth, `4 x ...` → `4 x ...`."""
-    ee, eo, oe, oo = parts
-    right, left, turned_right, turned_left = ee + eo, ee - eo, oe + oo, oe - oo
-    out = torch.empty_like(parts) if out is None else out
-    torch.add(right, turned_right, out=out[0])
-    torch.add(left, turned_left, out=out[1])
-    torch.sub(right, turned_right, out=out[2])
-    torch.sub(left, turned_left, out=out[3])
-    return out
+    signs = parts.new_tensor(SIGNS)
+    flat = None if out is None else out.view(4, -1)
+    whole: Tensor = torch.mm(signs, parts.flatten(1), out=flat).view_as(parts)
+    return whole
 
 
 @functools.lru_cache(maxsize=8)

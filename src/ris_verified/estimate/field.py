@@ -116,8 +116,8 @@ def _powers(rows: Tensor, grid: FoldedGrid) -> Iterator[tuple[slice, Tensor]]:
     for first in range(0, len(rows), together):
         part = rows[first : first + together]
         count = part.shape[0] * part.shape[1]
-        parts = unfolded(grid.products(part.flatten(0, 1), room[:, :count]), flat[:, :count])
-        yield slice(first, first + together), parts.square_().sum(2).unflatten(1, part.shape[:2])
+        real, imag = unfolded(grid.products(part.flatten(0, 1), room[:, :count]), flat[:, :count]).unbind(2)
+        yield slice(first, first + together), real.square().addcmul_(imag, imag).unflatten(1, part.shape[:2])
 
 
 def _energy(powers: Tensor, data: Measurement) -> Tensor:

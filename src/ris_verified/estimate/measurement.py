@@ -63,4 +63,5 @@ class Measurement:
 
 def power(z: Tensor) -> Tensor:
     """Return |z|², without the square root that `abs` takes."""
-    return z.real.square() + z.imag.square()
+    real, imag = z.real, z.imag
+    return torch.addcmul(real.square(), imag, imag)
