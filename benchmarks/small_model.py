@@ -1,7 +1,8 @@
 """Print what shipped or trained weights do on unseen scenes, beside the greedy search that needs none.
 
 K uniform on 1 … 5, SNR −5 … 20 dB. Learned: one forward pass, peaks of R_blend, NF-MLE. Greedy: the same without
-learning. Once with K known and once with K from the K head and from the nested greedy fits.
+learning. Once with K known and once with K from the K head and from the nested greedy fits. The capture is printed for
+blends with other shares of R_samp, too.
 
 Run: python benchmarks/small_model.py [--weights small] [--scenes 1000] [--batch 50] [--ship FILE]
 """
@@ -25,6 +26,7 @@ from ris_verified.shapes import from_ri
 from ris_verified.train.weights import load_model, save_model, stored_config
 
 KEY = 71_404
+BETAS = (0.0, 0.1, 0.2, 0.3, 0.5)
 
 
 def _measure(pipeline: Pipeline, model: nn.Module, scenes: list[Scene]) -> dict[str, Tensor]:
@@ -45,6 +47,9 @@ def _measure(pipeline: Pipeline, model: nn.Module, scenes: list[Scene]) -> dict[
         "capture": subspace_capture(blended.R, batch.ptr, cfg.array),
         "order": (head == batch.K).float(),
     }
+    for beta in BETAS:
+        mixed = torch.lerp(blended.R_pred, blended.R_samp, beta)
+        figures[f"capture were beta {beta}"] = subspace_capture(mixed, batch.ptr, cfg.array)
 
     def learned(K: Tensor | None) -> object:
         outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
