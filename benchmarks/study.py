@@ -99,7 +99,26 @@ def _compared(saving: list[list[float]], none: list[list[float]]) -> str:
     )
 
 
+def _measured(cfg: Config, label: str, folder: Path, seeds: int) -> tuple[float, list[list[float]]]:
+    """Run a study and say what came of it; return its seconds, and its best's scores on unseen scenes for each seed."""
+    study, taken, memory = _study(cfg, folder / "data", folder / label)
+    states, scores = [t.state.name for t in study.trials], _scores(study)
+    say(
+        f"{label}: {taken:.0f} s, {sum(len(t.intermediate_values) for t in study.trials)} epochs, "
+        f"{states.count('COMPLETE')} complete, {states.count('PRUNED')} pruned, {states.count('FAIL')} failed"
+    )
+    say(f"  best {study.best_value:.4f} m, median {statistics.median(scores):.4f}, worst {max(scores):.4f}")
+    if len(memory) >= 10:
+        say(f"  memory after trial 10 over that after trial 2: {memory[9] / memory[1]:.3f}")
+    each = [cfg.replaced({"seed": cfg.seed + more}) for more in range(seeds)]
+    again, unseen = zip(*(_again(c, folder / "data", folder / "again", study.best_params) for c in each), strict=True)
+    say(f"  the best trained again: {again[0]:.4f} m, difference {abs(again[0] - study.best_value):.1e}")
+    say(f"  on unseen scenes, by seed: {' '.join(f'{statistics.mean(row):.4f}' for row in unseen)} m")
+    return taken, list(unseen)
+
+
 def main() -> int:
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=12)
@@ -113,29 +132,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         generate(Pipeline.default(cfg).trial_config(cfg, {}), folder / "data")
-        taken, unseen = {}, dict[str, list[list[float]]]()
-        for label, change in SAVING.items():
-            used = cfg.replaced(change)
-            study, taken[label], memory = _study(used, folder / "data", folder / label)
-            states = [t.state.name for t in study.trials]
-            epochs = sum(len(t.intermediate_values) for t in study.trials)
-            scores = _scores(study)
-            say(
-                f"{label}: {taken[label]:.0f} s, {epochs} epochs, {states.count('COMPLETE')} complete, "
-                f"{states.count('PRUNED')} pruned, {states.count('FAIL')} failed"
-            )
-            say(f"  best {study.best_value:.4f} m, median {statistics.median(scores):.4f}, worst {max(scores):.4f}")
-            if len(memory) >= 10:
-                say(f"  memory after trial 10 over that after trial 2: {memory[9] / memory[1]:.3f}")
-            seeds = [used.replaced({"seed": cfg.seed + more}) for more in range(options.seeds)]
-            trained = [_again(each, folder / "data", folder / "again", study.best_params) for each in seeds]
-            again = trained[0][0]
-            say(f"  the best trained again: {again:.4f} m, difference {abs(again - study.best_value):.1e}")
-            unseen[label] = [scores for _, scores in trained]
-            say(f"  on unseen scenes, by seed: {' '.join(f'{statistics.mean(row):.4f}' for row in unseen[label])} m")
-        with_, without = taken.values()
-        say(f"saved: {1 - with_ / without:.0%} of the time")
-        say(_compared(*unseen.values()))
+        measured = [_measured(cfg.replaced(change), label, folder, options.seeds) for label, change in SAVING.items()]
+    (with_, saving), (without, none) = measured
+    say(f"saved: {1 - with_ / without:.0%} of the time")
+    say(_compared(saving, none))
     return 0
 
 
