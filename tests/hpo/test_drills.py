@@ -59,16 +59,17 @@ def _whole(trials, wanted):
 def test_twenty_kills_at_random_moments_lose_no_finished_trial(tmp_path, kind):
     where, moments, kept = kind.format(tmp_path), random.Random(3), {}
     run_study(drill.config(1), drill.rate, where, drill.VERDICT)
-    kills = 0
-    # A busy machine may need more than twenty before a few trials end.
+    kills, longest = 0, 0.8
+    # A busy machine may need more than twenty before a few trials end, and more time than a worker takes to start.
     while kills < 20 or (len(kept) <= 5 and kills < 100):
         kills += 1
         worker = _start(drill.work, where, 400)
-        worker.join(moments.uniform(0.05, 0.8))
+        worker.join(moments.uniform(0.05, longest))
         worker.kill()
         worker.join()
         now = _ended(_trials(where, 400))
         assert kept.items() <= now.items()
+        longest = min(1.2 * longest, 5.0) if len(now) == len(kept) else longest
         kept = now
     trials = len(kept) + 3
     study = run_study(drill.config(trials), drill.rate, where, drill.VERDICT)
