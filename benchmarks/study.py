@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
+import math
 import statistics
 import tempfile
 import time
@@ -81,17 +82,17 @@ def _again(cfg: Config, data: Path, out: Path, values: dict[str, Any]) -> tuple[
     return value, [pipeline.score(used, model, [batch]) for batch in unseen]
 
 
-def _noise(rows: list[list[float]]) -> float:
-    """Return the variance of the mean of rows of figures, each of one seed."""
+def _variance(rows: list[list[float]]) -> float:
+    """Return the variance of the mean of rows of figures, each of one seed; one seed says nothing of it."""
     means = [statistics.mean(row) for row in rows]
-    return statistics.variance(means) / len(means) if len(means) > 1 else 0.0
+    return statistics.variance(means) / len(means) if len(means) > 1 else math.nan
 
 
 def _compared(saving: list[list[float]], none: list[list[float]]) -> str:
     """Say how far scores are apart, `seeds x sets` each."""
     by_set = zip(zip(*saving, strict=True), zip(*none, strict=True), strict=True)
     worse = [statistics.mean(a) - statistics.mean(b) for a, b in by_set]
-    seeds = (_noise(saving) + _noise(none)) ** 0.5
+    seeds = (_variance(saving) + _variance(none)) ** 0.5
     scenes = statistics.stdev(worse) / SETS**0.5
     return (
         f"best with saving less best without, {len(none)} seeds, {SETS * UNSEEN} unseen scenes: "

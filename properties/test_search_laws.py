@@ -219,7 +219,8 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
 def test_what_a_refined_place_shows_is_what_a_look_at_it_shows(case):
     _apart(case)
     for known in (None, beside(fit_gaussian(case.sources, case.data), case.data)):
-        places, seen = _refined(case.places, known, case.data)
+        places, gains, seen = _refined(case.places, known, case.data)
+        assert torch.allclose(gains, _gains(seen, known, case.data), rtol=1e-9, atol=1e-9)
         for kept, looked in zip(seen, _look(places, known, case.data), strict=True):
             assert torch.allclose(kept, looked, rtol=1e-9, atol=1e-9)
 

@@ -119,6 +119,18 @@ def test_trials_are_pruned_and_others_are_not(tmp_path):
     assert study.best_value == best
 
 
+@pytest.mark.parametrize(("epochs", "first"), [(1, 1), (6, 2), (8, 2), (12, 3)])
+def test_no_trial_is_judged_before_a_quarter_of_its_epochs(tmp_path, epochs, first):
+    def by_number(values, number, report):
+        for epoch in range(1, epochs + 1):
+            report(epoch, float(number))
+        return float(number)
+
+    cfg = drill.config(8).replaced({"hpo.epochs_per_trial": epochs})
+    trials = run_study(cfg, by_number, str(tmp_path / "study.log"), drill.VERDICT, judged=True).trials
+    assert min(len(t.intermediate_values) for t in trials if t.state == State.PRUNED) == first
+
+
 @pytest.mark.parametrize("kind", ["{}/study.log", "sqlite:///{}/study.db"])
 def test_a_full_disk_is_told_and_costs_nothing_finished(tmp_path, kind):
     where = kind.format(tmp_path)

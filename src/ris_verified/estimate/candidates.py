@@ -22,7 +22,7 @@ def summits(volume: Tensor, count: int) -> Tensor:
     """Return which points of `B x R x V x H` are the highest local maxima, `B x count` int64."""
     local = volume
     for axis in (1, 2, 3):
-        # Pooling of three axes at once takes twenty times as long.
+        # Pooling three axes at once looks at 27 points instead of nine.
         wide = torch.nn.functional.pad(local, [0, 0] * (3 - axis) + [1, 1], value=-torch.inf)
         ahead, behind = (wide.narrow(axis, first, volume.shape[axis]) for first in (0, 2))
         local = torch.maximum(local, torch.maximum(ahead, behind))
@@ -123,8 +123,8 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
     return stepped, Look(hit[:, :, 0], energy, inside[..., ::4])
 
 
-def _promising(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Look, Field]:
-    """Return the most promising places, off the grid, `B x T x 3` real, the look at them, and what is left."""
+def _promising(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Look, Field]:
+    """Return the most promising places, off the grid, with what `_refined` says of them, and what is left."""
     volume, left = gain(known, data, field)
     scores = volume + _far(field.grid.places.view(1, *field.grid.shape, 3), known, data)
     places = field.grid.places[summits(scores, data.cfg.estimate.search_summits)]
@@ -142,15 +142,16 @@ def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Te
     Returns:
         Places and their gains, `B x T x 3` and `B x T` real.
     """
-    places, seen = _refined(places, known, data)
-    return places, _gains(seen, known, data)
+    return _refined(places, known, data)[:2]
 
 
-def _refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Look]:
+def _refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor, Look]:
+    """Return what `refined` does, and the look at these places."""
     stepped, before = _stepped(places, known, data)
     after = _look(stepped, known, data)
-    better = _gains(after, known, data) > _gains(before, known, data)
-    return torch.where(better[..., None], stepped, places), after.where(better, before)
+    now, then = _gains(before, known, data), _gains(after, known, data)
+    better = then > now
+    return torch.where(better[..., None], stepped, places), torch.maximum(now, then), after.where(better, before)
 
 
 def first_source(data: Measurement) -> Tensor:
@@ -174,8 +175,8 @@ def strongest(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, F
     Returns:
         `B x 3` real, and a `Field`.
     """
-    places, seen, left = _promising(known, data, field)
-    return _best(places, _gains(seen, known, data), known, data), left
+    places, gains, _, left = _promising(known, data, field)
+    return _best(places, gains, known, data), left
 
 
 def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> Tensor:
@@ -196,7 +197,7 @@ def best_exchanges(now: Tensor, known: Beside, data: Measurement, field: Field, 
     Returns:
         `J x B x K x 3` real and `J x B` real, the best first.
     """
-    places, seen, _ = _promising(known, data, field)
+    places, _, seen, _ = _promising(known, data, field)
     gains = _exchanges(seen, known)
     gains = gains + _far(places, known, data)[:, None] - _far(now, known, data)[..., None]
     best, at = gains.flatten(1).topk(min(count, places.shape[1]))
