@@ -132,7 +132,7 @@ def _promising(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, 
 
 
 def refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
-    """Take one step from each place, where that raises its gain in log-likelihood.
+    """Take one step from each place, where gain in log-likelihood and worth of being far together rise.
 
     Args:
         places: `B x T x 3` real, parameters.
@@ -150,8 +150,8 @@ def _refined(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
     stepped, before = _stepped(places, known, data)
     after = _look(stepped, known, data)
     now, then = _gains(before, known, data), _gains(after, known, data)
-    better = then > now
-    return torch.where(better[..., None], stepped, places), torch.maximum(now, then), after.where(better, before)
+    better = then + _far(stepped, known, data) > now + _far(places, known, data)
+    return torch.where(better[..., None], stepped, places), torch.where(better, then, now), after.where(better, before)
 
 
 def first_source(data: Measurement) -> Tensor:

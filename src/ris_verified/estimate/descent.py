@@ -22,10 +22,22 @@ def _step(now: Fit, secant: Tensor, damping: Tensor, data: Measurement) -> tuple
     free = (~held).flatten(1).to(slope.dtype)
     diagonal = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
     floor = torch.finfo(slope.dtype).eps * diagonal.amax(-1, keepdim=True)
-    matrix = (now.curvature + secant) * free[:, None] * free[:, :, None]
-    lifted = matrix + torch.diag_embed(damping[:, None] * diagonal + floor + (1 - free) * diagonal)
-    step: Tensor = torch.linalg.solve(lifted, now.slope * free)
+    matrix = now.curvature + secant + torch.diag_embed(damping[:, None] * diagonal + floor)
+    step = _solved(matrix, now.slope, free)
+    # What would cross a limit stops there, and the others step knowing that.
+    there = now.parameters + step.unflatten(-1, (-1, 3))
+    short = clamped(there, data.cfg) - now.parameters
+    inside = ((there >= low) & (there <= high)).flatten(1).to(slope.dtype)
+    stopped = short.flatten(1) * (1 - inside)
+    step = stopped + _solved(matrix, now.slope - (matrix @ stopped[..., None])[..., 0], free * inside)
     return step.unflatten(-1, (-1, 3)), (step * now.slope).sum(-1)
+
+
+def _solved(matrix: Tensor, slope: Tensor, free: Tensor) -> Tensor:
+    diagonal = torch.diagonal(matrix, dim1=-2, dim2=-1)
+    kept = matrix * free[:, None] * free[:, :, None] + torch.diag_embed((1 - free) * diagonal)
+    solved: Tensor = torch.linalg.solve(kept, slope * free)
+    return solved
 
 
 def improved(now: Fit, data: Measurement) -> Fit:

@@ -11,7 +11,7 @@ from ris_verified.estimate.beside import snr
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks
+from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, widened
 from ris_verified.estimate.projection import Fit, cost_at, fit, fit_gaussian, put
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
@@ -21,7 +21,7 @@ CHUNK, WIDE = 64, 32
 # Where the last step is this share of one sigma, what is left of the way is less.
 CLOSE = 1e-2
 # Up to here single precision does.
-NEAR, APPROACH = 0.1, 8
+NEAR, APPROACH = 0.01, 8
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
 ONE_LOBE = 0.9
 
@@ -82,7 +82,7 @@ def _refined(start: Tensor, near: Fit, data: Measurement) -> Fit:
     if not e.mle:
         return _fitted(start, data)
     load = None if near.free else near.likelier_load.to(start.dtype)
-    after = descend(fit(near.parameters.to(start.dtype), data, load), data, e.mle_iterations, CLOSE)
+    after = descend(fit(widened(near.parameters, data.cfg, start.dtype), data, load), data, e.mle_iterations, CLOSE)
     crowded = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data)
     after = _separated(after, torch.nonzero(crowded)[:, 0], data)
     kept = (cost_at(start, data, after) < after.cost) | (snr_db(after, data) < e.mle_snr_threshold_db)

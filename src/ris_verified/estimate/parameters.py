@@ -36,6 +36,14 @@ def clamped(parameters: Tensor, cfg: Config) -> Tensor:
     return parameters.clamp(*limits(cfg, parameters))
 
 
+def widened(parameters: Tensor, cfg: Config, dtype: torch.dtype) -> Tensor:
+    """Return parameters in another real dtype; what lies on a limit of the field of view stays on it."""
+    low, high = limits(cfg, parameters)
+    wide = parameters.to(dtype)
+    lowest, highest = limits(cfg, wide)
+    return torch.where(parameters <= low, lowest, torch.where(parameters >= high, highest, wide))
+
+
 def remoteness(parameters: Tensor, cfg: Config) -> Tensor:
     """Return the logarithm of the density of places over that uniform in 1/range, up to a constant, `...` real.
 
