@@ -19,10 +19,10 @@ from ris_verified.config import Config
 from ris_verified.data.dataset import scenes_to_batch, scenes_to_truth
 from ris_verified.estimate.bound import cramer_rao_bound
 from ris_verified.estimate.descent import descend
+from ris_verified.estimate.linearised import linearised_gaussian
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.order import chosen_order
 from ris_verified.estimate.parameters import by_order
-from ris_verified.estimate.projection import fit_gaussian
 from ris_verified.estimate.search import Nested, greedy_search, nested_search
 from ris_verified.evaluate.metrics import errors, summary
 from ris_verified.pipeline import Pipeline
@@ -73,7 +73,7 @@ def with_truth(nested: Nested, ptr: Tensor, data: tuple[Tensor, Tensor, Tensor],
     for scenes, rows in by_order(places, 64):
         y, H_full, C = (value[scenes] for value in data)
         part = Measurement.of(y, H_full, C, cfg)
-        done = descend(fit_gaussian(places[scenes[:, None], rows], part), part, 40, 1e-2)
+        done = descend(linearised_gaussian(places[scenes[:, None], rows], part), part, 40, 1e-2)
         deviance[rows.shape[1] - 1, scenes] = torch.minimum(deviance[rows.shape[1] - 1, scenes], done.cost)
     return deviance
 

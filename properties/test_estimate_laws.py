@@ -14,12 +14,13 @@ from ris_verified.config import ArrayConfig, Config, SceneConfig
 from ris_verified.covariance.trace import trace_normalised
 from ris_verified.estimate.bound import cramer_rao_bound, measured
 from ris_verified.estimate.descent import descend
+from ris_verified.estimate.linearised import linearised
 from ris_verified.estimate.match import match
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.mle import nf_mle
 from ris_verified.estimate.newton import near_field_newton, null_spectrum
 from ris_verified.estimate.parameters import by_order, clamped, to_parameters, to_peaks, with_slopes
-from ris_verified.estimate.projection import fit, objective
+from ris_verified.estimate.projection import objective
 from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.spectrum import spectrum
 from ris_verified.estimate.subspace import signal_subspace
@@ -244,7 +245,7 @@ def _descended(start, data, iterations):
     end, value = start.clone(), data.energy
     for scenes, rows in by_order(start, len(start)):
         part = data.only(scenes)
-        done = descend(fit(clamped(start[scenes[:, None], rows], data.cfg), part), part, iterations, 0.0)
+        done = descend(linearised(clamped(start[scenes[:, None], rows], data.cfg), part), part, iterations, 0.0)
         end[scenes[:, None], rows], value[scenes] = done.parameters, done.rss
     return end, value
 

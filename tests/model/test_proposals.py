@@ -112,17 +112,12 @@ def test_a_source_without_power_leaves_the_sigmas_of_the_others():
     generator = torch.Generator().manual_seed(0)
     tangents = torch.randn(4, 20, 6, generator=generator)
     curvature = tangents.mT @ tangents
-    whole = module._sigma(_state(curvature))
+    whole = module._sigma(curvature, torch.ones(4))
     faded = torch.zeros(4, 9, 9)
     faded[:, :6, :6] = curvature
     # What a vanishing source leaves in single precision: rows of rounding, and not quite positive.
     faded[:, 6:, 6:] = 1e-30 * torch.randn(4, 3, 3, generator=generator)
-    sigma = module._sigma(_state(faded))
+    sigma = module._sigma(faded, torch.ones(4))
     assert torch.isfinite(sigma).all()
     assert torch.allclose(sigma[:, :2], whole, rtol=1e3 * torch.finfo(torch.float32).eps)
     assert (sigma[:, 2] > 1e3 * sigma[:, :2].amax(1)).all()
-
-
-def _state(curvature):
-    B, places = len(curvature), curvature.shape[1] // 3
-    return module._State(torch.zeros(B, places, 3), torch.zeros(0), curvature, torch.ones(B, places), torch.ones(B))

@@ -93,8 +93,11 @@ def test_two_processes_lose_as_one(data, two, tmp_path, parts):
     pipeline.train(pipeline, data, tmp_path / "one", curves=False)
     (ours, epochs), (theirs, their_epochs) = _figures(two), _figures(tmp_path / "one")
     assert [e["step"] for e in epochs] == [e["step"] for e in their_epochs] == [5, 10]
-    # Rounding differs in the order of sums and grows through ten steps of the optimiser.
-    torch.testing.assert_close(torch.tensor(ours), torch.tensor(theirs), rtol=1e-5, atol=1e-6)
+    ours, theirs = torch.tensor(ours), torch.tensor(theirs)
+    # Rounding differs in the order of sums, grows through ten steps of the optimiser, and in slopes before it does so
+    # in the loss.
+    torch.testing.assert_close(ours[:, :2], theirs[:, :2], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(ours[:, 2], theirs[:, 2], rtol=1e-4, atol=1e-6)
     one, many = (load_file(out / "weights.safetensors") for out in (tmp_path / "one", two))
     assert one.keys() == many.keys()
 

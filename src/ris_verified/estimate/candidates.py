@@ -164,19 +164,16 @@ def first_source(data: Measurement) -> Tensor:
     return _best(*refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data), None, data)
 
 
-def strongest(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]:
-    """Return the place where one more source raises the likelihood most, and what the known ones leave of the field.
+def strongest(known: Beside, data: Measurement, field: Field) -> Tensor:
+    """Return the place where one more source raises the likelihood most, `B x 3` real.
 
     Args:
         known: what the sources that are there leave.
         data: the measurements.
-        field: from `see` or from here.
-
-    Returns:
-        `B x 3` real, and a `Field`.
+        field: as for `gain`.
     """
-    places, gains, _, left = _promising(known, data, field)
-    return _best(places, gains, known, data), left
+    places, gains, _, _ = _promising(known, data, field)
+    return _best(places, gains, known, data)
 
 
 def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> Tensor:
@@ -184,24 +181,26 @@ def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement
     return places[torch.arange(len(places), device=places.device), best]
 
 
-def best_exchanges(now: Tensor, known: Beside, data: Measurement, field: Field, count: int) -> tuple[Tensor, Tensor]:
-    """Return the sources with the exchanges that promise most, and the gains in log-likelihood before refining.
+def best_exchanges(
+    now: Tensor, known: Beside, data: Measurement, field: Field, count: int
+) -> tuple[Tensor, Tensor, Field]:
+    """Return the sources with the exchanges that promise most, the gains before refining, and what is left.
 
     Args:
         now: `B x K x 3` real, the sources that are there.
         known: what they leave.
         data: the measurements.
-        field: from `see`.
+        field: as for `gain`.
         count: how many exchanges.
 
     Returns:
-        `J x B x K x 3` real and `J x B` real, the best first.
+        `J x B x K x 3` real and gains in log-likelihood `J x B` real, the best first; a `Field`.
     """
-    places, _, seen, _ = _promising(known, data, field)
+    places, _, seen, left = _promising(known, data, field)
     gains = _exchanges(seen, known)
     gains = gains + _far(places, known, data)[:, None] - _far(now, known, data)[..., None]
     best, at = gains.flatten(1).topk(min(count, places.shape[1]))
     rows, each = torch.arange(len(at), device=at.device)[:, None], torch.arange(at.shape[1], device=at.device)
     changed = now[:, None].repeat(1, at.shape[1], 1, 1)
     changed[rows, each, at // gains.shape[2]] = places[rows, at % gains.shape[2]]
-    return changed.transpose(0, 1), best.T
+    return changed.transpose(0, 1), best.T, left

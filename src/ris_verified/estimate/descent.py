@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ris_verified.estimate.linearised import Linearised, linearised
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import clamped, limits
 from ris_verified.estimate.projection import Fit, fit, put
@@ -14,7 +15,7 @@ LOWEST_DAMPING = 1e-9
 HIGHEST_DAMPING = 1e9
 
 
-def _step(now: Fit, secant: Tensor, damping: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
+def _step(now: Linearised, secant: Tensor, damping: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
     """Return the damped step and its promised decrease; a parameter that it would push out of the view stays."""
     low, high = limits(data.cfg, now.parameters)
     slope = now.slope.unflatten(-1, (-1, 3))
@@ -40,15 +41,30 @@ def _solved(matrix: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     return solved
 
 
-def improved(now: Fit, data: Measurement) -> Fit:
-    """Take one damped step where that raises the likelihood; nothing here waits for the device."""
+def improved(now: Linearised, data: Measurement, load: Tensor | None) -> Fit:
+    """Take one damped step where that raises the likelihood; nothing here waits for the device.
+
+    Args:
+        now: where to step from.
+        data: the measurements.
+        load: that of the fit there, as for `fit`.
+
+    Returns:
+        A `Fit`, not linearised.
+    """
     damping = torch.full_like(now.rss, DAMPING)
     step, _ = _step(now, torch.zeros_like(now.curvature), damping, data)
-    trial = fit(clamped(now.parameters + step, data.cfg), data, now.given_load(data))
+    trial = fit(clamped(now.parameters + step, data.cfg), data, load)
     return trial.where(trial.cost < now.cost, now)
 
 
-def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
+def moved(start: Linearised, data: Measurement, steps: int, close: float) -> Fit:
+    """Take so many steps, each where it raises the likelihood; after the last nothing is linearised."""
+    now = start if steps == 1 else descend(start, data, steps - 1, close, learn=False)
+    return improved(now, data, now.next_load)
+
+
+def _learned(secant: Tensor, before: Linearised, after: Linearised) -> Tensor:
     """Return what the slopes say about the curvature that Gauss–Newton leaves out, by a symmetric rank-one update."""
     step = (after.parameters - before.parameters).flatten(1)
     missed = before.slope - after.slope - ((after.curvature + secant) @ step[..., None])[..., 0]
@@ -59,13 +75,13 @@ def _learned(secant: Tensor, before: Fit, after: Fit) -> Tensor:
     return secant + share[:, None, None] * missed[:, :, None] * missed[:, None]
 
 
-def descend(start: Fit, data: Measurement, iterations: int, close: float, *, learn: bool = True) -> Fit:
+def descend(start: Linearised, data: Measurement, iterations: int, close: float, *, learn: bool = True) -> Linearised:
     """Run Levenberg–Marquardt on all sources jointly; the cost never increases.
 
     Where symbols are Gaussian their power goes along, one round of its fixed point a step.
 
     Args:
-        start: where to begin, from `fit`.
+        start: where to begin.
         data: the measurements.
         iterations: most steps.
         close: a scene rests where a full step is shorter than this share of one sigma of the estimate, or
@@ -73,7 +89,7 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float, *, lea
         learn: whether slopes teach the missed curvature. Far from an end that turns rounding into other ways there.
 
     Returns:
-        A `Fit`.
+        A `Linearised`.
 
     Source: Marquardt, J. SIAM 11 (1963), with an active set for the limits of the view; the secant part
     after Dennis, Gay and Welsch, ACM Trans. Math. Softw. 7 (1981), with the symmetric rank-one formula.
@@ -92,7 +108,7 @@ def descend(start: Fit, data: Measurement, iterations: int, close: float, *, lea
                 return best
             moving, part, now, step = moving[goes], part.only(goes), now.only(goes), step[goes]
             damping, secant, rests = damping[goes], secant[goes], rests[goes]
-        trial = fit(clamped(now.parameters + step, part.cfg), part, now.next_load)
+        trial = linearised(clamped(now.parameters + step, part.cfg), part, now.next_load)
         better = (trial.cost < now.cost) & ~rests
         rests = rests | ((now.cost - trial.cost).abs() <= 100 * torch.finfo(damping.dtype).eps * part.rows)
         secant = _learned(secant, now, trial) if learn else secant

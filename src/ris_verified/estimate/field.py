@@ -20,8 +20,9 @@ FIRST, FOLLOWED = 1, 4
 FINER = 4
 # Rows of scenes that are multiplied with the grid at once.
 TOGETHER = 256
-# A place whose field lies within the span of the sources already there has no gain worth a number.
-HIDDEN = 1e-3
+# A place whose field lies within the span of the sources already there has no gain worth a number; where these have
+# moved since they were projected out, nor has one that nearly does.
+HIDDEN, MOVED = 1e-3, 0.2
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]
     Args:
         known: what the sources that are there leave.
         data: the measurements.
-        field: from `see`; or from here, where the first of the sources still are about where they were.
+        field: from `see` or from here; the first `without` sources count as projected out already.
 
     Returns:
         `B x R x V x H` real, and a `Field`.
@@ -72,7 +73,8 @@ def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]
         each = powers.unflatten(2, w.shape[1:3])
         _quarters(hits[scenes]).copy_(each[:, :, :, 0])
         torch.sub(_quarters(field.energy[scenes]), each[:, :, :, 1:].sum(3), out=_quarters(left[scenes]))
-    left = torch.maximum(left, HIDDEN * field.energy.mean((1, 2), keepdim=True))
+    floor = MOVED if field.without == known.basis.shape[2] else HIDDEN
+    left = torch.maximum(left, floor * field.energy.mean((1, 2), keepdim=True))
     volume = field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
     return volume, Field(field.grid, left, known.basis.shape[2])
 

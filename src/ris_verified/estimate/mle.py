@@ -10,9 +10,10 @@ from ris_verified.config import Config
 from ris_verified.estimate.beside import snr
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
+from ris_verified.estimate.linearised import Linearised, linearise, linearised, linearised_gaussian
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, widened
-from ris_verified.estimate.projection import Fit, cost_at, fit, fit_gaussian, put
+from ris_verified.estimate.projection import Fit, fit, put
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
 
@@ -77,24 +78,27 @@ def _some(scenes: Tensor, y: Tensor, H_full: Tensor, C: Tensor, dtype: torch.dty
     return y[scenes].to(dtype), H_full[scenes].to(dtype), C[scenes].to(dtype)
 
 
-def _refined(start: Tensor, near: Fit, data: Measurement) -> Fit:
+def _refined(start: Tensor, near: Linearised, data: Measurement) -> Linearised:
     e = data.cfg.estimate
     if not e.mle:
         return _fitted(start, data)
     load = None if near.free else near.likelier_load.to(start.dtype)
-    after = descend(fit(widened(near.parameters, data.cfg, start.dtype), data, load), data, e.mle_iterations, CLOSE)
+    after = descend(
+        linearised(widened(near.parameters, data.cfg, start.dtype), data, load), data, e.mle_iterations, CLOSE
+    )
     crowded = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data)
     after = _separated(after, torch.nonzero(crowded)[:, 0], data)
-    kept = (cost_at(start, data, after) < after.cost) | (snr_db(after, data) < e.mle_snr_threshold_db)
+    kept = (fit(start, data, after.given_load(data)).cost < after.cost) | (snr_db(after, data) < e.mle_snr_threshold_db)
     scenes = torch.nonzero(kept)[:, 0]
     return put(after, scenes, _fitted(start[scenes], data.only(scenes))) if len(scenes) else after
 
 
-def _fitted(start: Tensor, data: Measurement) -> Fit:
-    return fit_gaussian(start, data) if data.cfg.estimate.prior == "scene" else fit(start, data)
+def _fitted(start: Tensor, data: Measurement) -> Linearised:
+    gaussian = data.cfg.estimate.prior == "scene"
+    return linearised_gaussian(start, data) if gaussian else linearised(start, data)
 
 
-def _approached(start: Tensor, data: Measurement) -> Fit:
+def _approached(start: Tensor, data: Measurement) -> Linearised:
     """Go most of the way, in single precision: it takes half the time."""
     e = data.cfg.estimate
     near = _fitted(start.to(data.y.real.dtype), data)
@@ -109,16 +113,17 @@ def _share_a_lobe(parameters: Tensor, data: Measurement) -> Tensor:
     return shared
 
 
-def _separated(done: Fit, scenes: Tensor, data: Measurement) -> Fit:
+def _separated(done: Linearised, scenes: Tensor, data: Measurement) -> Linearised:
     """Try in some scenes whether one of their sources belongs elsewhere."""
     if not len(scenes):
         return done
     part, before = data.only(scenes), done.only(scenes)
-    after = descend(exchanged(before, part, see(part)), part, data.cfg.estimate.mle_iterations, CLOSE)
+    other = linearise(exchanged(before.fit, part, see(part)), part)
+    after = descend(other, part, data.cfg.estimate.mle_iterations, CLOSE)
     return put(done, scenes, after.where(after.cost < before.cost, before))
 
 
-def _covariance(done: Fit, data: Measurement) -> Tensor:
+def _covariance(done: Linearised, data: Measurement) -> Tensor:
     """Return σ̂²/2 · (Re Σ Dᴴ P⊥ D)⁻¹ of azimuth, elevation and range."""
     inverse = torch.linalg.inv(done.curvature)
     slope = torch.ones_like(done.parameters)

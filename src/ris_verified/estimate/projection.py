@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from ris_verified.array.steering import steering
 from ris_verified.estimate.measurement import Measurement, power
-from ris_verified.estimate.parameters import by_order, with_slopes
+from ris_verified.estimate.parameters import by_order
 
 # A prior stronger than this over the mean of ‖b_lk‖² says no more than one at the limit, nor one weaker than rounding.
 STRONGEST = 1e3
@@ -17,15 +18,13 @@ STRONGEST = 1e3
 
 @dataclass(frozen=True)
 class Fit:
-    """The model at some positions, its symbols solved for, with all that a step needs.
+    """The model at some positions, its symbols solved for.
 
     Args:
         parameters: `B x K x 3` real, azimuth, elevation, 1/range.
         cost: `B` real, minus the log-likelihood in nats up to a constant: n log(rss/n), and where symbols are Gaussian
             Σ_l log det(I + B_lᴴ B_l/load).
         rss: `B` real, Σ_l min_s ‖y_l − B_l s‖² + Σ_k load_k |s_k|².
-        curvature: `B x 3K x 3K` real, Re Σ_l D_lᴴ P⊥ D_l.
-        slope: `B x 3K` real, minus the gradient of `cost`, times rss/2n.
         columns: `B x L x M x K` complex, B_l = Φ_l A.
         whitener: `B x L x K x K` complex, the inverse of the Cholesky factor of B_lᴴ B_l + load.
         symbols: `B x L x K` complex.
@@ -37,8 +36,6 @@ class Fit:
     parameters: Tensor
     cost: Tensor
     rss: Tensor
-    curvature: Tensor
-    slope: Tensor
     columns: Tensor
     whitener: Tensor
     symbols: Tensor
@@ -46,17 +43,18 @@ class Fit:
     load: Tensor
     free: bool
 
-    def where(self, chosen: Tensor, other: Fit) -> Fit:
+    def where(self, chosen: Tensor, other: Self) -> Self:
         """Return this fit for the chosen scenes and the other one for the rest."""
 
         def pick(mine: Tensor, theirs: Tensor) -> Tensor:
             return torch.where(chosen.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
-        return Fit(**{name: pick(mine, other.tensors[name]) for name, mine in self.tensors.items()}, free=self.free)
+        picked = {name: pick(mine, other.tensors[name]) for name, mine in self.tensors.items()}
+        return type(self)(**picked, free=self.free)
 
-    def only(self, chosen: Tensor) -> Fit:
+    def only(self, chosen: Tensor) -> Self:
         """Return some of the scenes."""
-        return Fit(**{name: value[chosen] for name, value in self.tensors.items()}, free=self.free)
+        return type(self)(**{name: value[chosen] for name, value in self.tensors.items()}, free=self.free)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -82,7 +80,7 @@ class Fit:
 
     def free_rss(self, data: Measurement) -> Tensor:
         """Return Σ_l ‖P⊥(B_l) y_l‖² at these positions, with the Tikhonov term where there is one, `B` real."""
-        return self.rss if self.free else _projected(self.columns, data)[1]
+        return self.rss if self.free else fit_columns(self.parameters, self.columns, data, None).rss
 
     def given_load(self, data: Measurement) -> Tensor | None:
         """Return the `load` that makes this fit in `fit`, without the Tikhonov weight; None where symbols are free."""
@@ -133,10 +131,9 @@ def solved(columns: Tensor, y: Tensor, load: Tensor) -> tuple[Tensor, Tensor, Te
 
 
 def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fit:
-    """Solve for the symbols at given positions and linearise around them.
+    """Solve for the symbols at given positions.
 
-    The Jacobian is Kaufman's −P⊥ Φ_l ∂a_k ŝ_lk. The Gram matrices are loaded by `estimate.mle_ridge`, and by
-    rounding, so that coinciding sources stay solvable.
+    The Gram matrices are loaded by `estimate.mle_ridge`, and by rounding, so that coinciding sources stay solvable.
 
     Args:
         parameters: `B x K x 3` real, all finite.
@@ -146,80 +143,26 @@ def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fi
     Returns:
         A `Fit`.
 
-    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973); Kaufman, BIT 15 (1975).
+    Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973).
     """
-    columns, tangents = _seen(parameters, data)
-    return _linearised(parameters, columns, tangents, data, load)
-
-
-def fit_gaussian(parameters: Tensor, data: Measurement) -> Fit:
-    """Return `fit` with Gaussian symbols of about the power that free ones have there."""
-    columns, tangents = _seen(parameters, data)
-    free = _linearised(parameters, columns, tangents, data, None)
-    return _linearised(parameters, columns, tangents, data, free.likelier_load)
-
-
-def _seen(parameters: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
-    K = parameters.shape[1]
-    a, slopes = with_slopes(parameters, data.cfg.array)
-    seen = data.seen(torch.cat([a, slopes.flatten(1, 2)], 1).mT)
-    # Strided columns make batched products of this size several times slower.
-    return seen[..., :K].contiguous(), seen[..., K:]
-
-
-def _linearised(parameters: Tensor, columns: Tensor, tangents: Tensor, data: Measurement, load: Tensor | None) -> Fit:
-    n, K = data.rows, parameters.shape[1]
-    weight, rss, whitener, symbols, residual = _projected(columns, data, load)
-    D = (tangents * symbols.repeat_interleave(3, -1)[:, :, None]).flatten(1, 2)
-    across = whitener @ (columns.mH @ tangents)
-    inside = (across * symbols.repeat_interleave(3, -1)[:, :, None]).flatten(1, 2)
-    curvature = _real_inner(D, D) - _real_inner(inside, inside)
-    # The symbols are the best ones, so the slope is that at fixed symbols.
-    slope = _real_inner(D, residual.flatten(1)[..., None])[..., 0]
-    if load is not None:
-        # −½ ∂ log det (B_lᴴ B_l + load) = −Re tr((B_lᴴ B_l + load)⁻¹ B_lᴴ ∂B_l).
-        spread = (whitener.conj()[..., None] * across.unflatten(-1, (K, 3))).real.sum((1, 2))
-        slope = slope - (rss / n)[:, None] * spread.flatten(1)
-    return Fit(
-        parameters, _cost(rss, whitener, None if load is None else weight, n), rss, curvature, slope, columns,
-        whitener, symbols, residual, weight.expand(len(rss), K), load is None,
-    )  # fmt: skip
-
-
-def _real_inner(a: Tensor, b: Tensor) -> Tensor:
-    """Return Re aᴴb without a conjugate in memory, which costs as much as the product."""
-    a, b = (torch.view_as_real(z).flatten(-2) for z in (a, b))
-    both = a.mT @ b
-    return both[..., ::2, ::2] + both[..., 1::2, 1::2]
-
-
-def _cost(rss: Tensor, whitener: Tensor, load: Tensor | None, n: int) -> Tensor:
-    cost = n * torch.log(rss.clamp_min(torch.finfo(rss.dtype).tiny) / n)
-    if load is None:
-        return cost
-    pivots = torch.diagonal(whitener, dim1=-2, dim2=-1).real
-    return cost - (2 * pivots.log() + load.log()[:, None]).sum((1, 2))
-
-
-def cost_at(parameters: Tensor, data: Measurement, like: Fit) -> Tensor:
-    """Return the cost of other positions of the sources, `B x K x 3` real, with the load of a fit, `B` real."""
     azimuth, elevation, inverse = parameters.unbind(-1)
     columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
-    weight, rss, whitener, _, _ = _projected(columns, data, like.given_load(data))
-    return _cost(rss, whitener, None if like.free else weight, data.rows)
+    return fit_columns(parameters, columns, data, load)
 
 
-def _projected(
-    columns: Tensor, data: Measurement, load: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return load, weighted RSS, whitener, symbols and residual."""
+def fit_columns(parameters: Tensor, columns: Tensor, data: Measurement, load: Tensor | None) -> Fit:
+    """Return `fit` where the columns B_l at its positions are known, `B x L x M x K` complex."""
     _, _, M, K = columns.shape
     size = power(columns).sum((2, 3)) / K
     weight = data.cfg.estimate.mle_ridge + (size.new_zeros(1, K) if load is None else load.expand(-1, K))
     rounding = 8 * torch.finfo(size.dtype).eps * M * size
     whitener, symbols, residual = solved(columns, data.y, rounding[..., None] + weight[:, None])
     rss = power(residual).sum((1, 2)) + (weight[:, None] * power(symbols)).sum((1, 2))
-    return weight, rss, whitener, symbols, residual
+    cost = data.rows * torch.log(rss.clamp_min(torch.finfo(rss.dtype).tiny) / data.rows)
+    if load is not None:
+        pivots = torch.diagonal(whitener, dim1=-2, dim2=-1).real
+        cost = cost - (2 * pivots.log() + weight.log()[:, None]).sum((1, 2))
+    return Fit(parameters, cost, rss, columns, whitener, symbols, residual, weight.expand(len(rss), K), load is None)
 
 
 def objective(parameters: Tensor, data: Measurement) -> Tensor:
@@ -234,16 +177,16 @@ def objective(parameters: Tensor, data: Measurement) -> Tensor:
     """
     value = data.energy
     for scenes, rows in by_order(parameters, len(parameters)):
-        azimuth, elevation, inverse = parameters[scenes[:, None], rows].unbind(-1)
-        part = data.only(scenes)
-        columns = part.seen(steering(part.cfg.array, azimuth, elevation, 1 / inverse).mT)
-        value = value.index_put((scenes,), _projected(columns, part)[1])
+        value = value.index_put((scenes,), fit(parameters[scenes[:, None], rows], data.only(scenes)).rss)
     return value
 
 
-def put(into: Fit, places: Tensor, part: Fit) -> Fit:
+AnyFit = TypeVar("AnyFit", bound=Fit)
+
+
+def put(into: AnyFit, places: Tensor, part: AnyFit) -> AnyFit:
     """Return `into` with some of its scenes, in order, replaced."""
     if len(places) == len(into.rss):
         return part
     changed = {name: value.index_copy(0, places, part.tensors[name]) for name, value in into.tensors.items()}
-    return Fit(**changed, free=into.free)
+    return type(into)(**changed, free=into.free)

@@ -10,17 +10,18 @@ from torch import Tensor
 from ris_verified.config import Config
 from ris_verified.estimate.beside import beside, snr
 from ris_verified.estimate.candidates import best_exchanges, first_source, strongest
-from ris_verified.estimate.descent import descend
+from ris_verified.estimate.descent import descend, moved
 from ris_verified.estimate.field import Field, see
+from ris_verified.estimate.linearised import Linearised, linearised, linearised_gaussian
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.order import chosen_order, order_criterion
 from ris_verified.estimate.parameters import remoteness, to_peaks
-from ris_verified.estimate.projection import Fit, fit, fit_gaussian, put
+from ris_verified.estimate.projection import Fit, put
 from ris_verified.estimate.result import Peaks
 
 CHUNK = 64
 # Levenberg–Marquardt steps after an addition, after the last one, in an exchange, and of a fit that stays as it is.
-INNER, LAST, MOVED, OUTER = 1, 3, 4, 10
+INNER, LAST, MOVED, OUTER = 1, 3, 2, 10
 # Fits whose criterion is so many nats from the best are worth exchanges.
 REACH = 30.0
 # The search rests at this share of one sigma; NF-MLE goes on from there.
@@ -49,10 +50,13 @@ class Nested:
     deviance: Tensor
 
 
-def _added(now: Fit, data: Measurement, field: Field, steps: int) -> tuple[Fit, Field]:
-    place, left = strongest(beside(now, data), data, field)
-    start = torch.cat([now.parameters, place[:, None]], 1)
-    return descend(fit(start, data, now.next_load), data, steps, CLOSE), left
+def _added(now: Fit, data: Measurement, field: Field, steps: int) -> Fit:
+    start = torch.cat([now.parameters, strongest(beside(now, data), data, field)[:, None]], 1)
+    return _refined(linearised(start, data, now.next_load), data, steps)
+
+
+def _refined(start: Linearised, data: Measurement, steps: int) -> Fit:
+    return descend(start, data, steps, CLOSE).fit if steps == OUTER else moved(start, data, steps, CLOSE)
 
 
 def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, float] = QUICK) -> Fit:
@@ -63,47 +67,45 @@ def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, floa
     tries, hope = effort
     scenes = torch.arange(len(now.rss), device=now.rss.device)
     for _ in range(data.cfg.estimate.search_exchanges if len(scenes) else 0):
-        part, known = now.only(scenes), beside(now.only(scenes), data)
-        better, moved = part, torch.zeros_like(scenes, dtype=torch.bool)
-        for changed, gain in zip(*best_exchanges(part.parameters, known, data, field, tries), strict=True):
-            tried = torch.nonzero((gain > -hope) & ~moved)[:, 0]
+        part = now if len(scenes) == len(now.rss) else now.only(scenes)
+        known, better, won = beside(part, data), part, torch.zeros_like(scenes, dtype=torch.bool)
+        places, gains, left = best_exchanges(part.parameters, known, data, field, tries)
+        for changed, gain in zip(places, gains, strict=True):
+            tried = torch.nonzero((gain > -hope) & ~won)[:, 0]
             wins, trial = _tried(changed[tried], part.only(tried), known.trust[tried], data.only(tried))
-            better, moved[tried[wins]] = put(better, tried[wins], trial), True
-        kept = torch.nonzero(moved)[:, 0]
+            better, won[tried[wins]] = put(better, tried[wins], trial), True
+        kept = torch.nonzero(won)[:, 0]
         if not len(kept):
             break
         now = put(now, scenes[kept], better.only(kept))
-        scenes, data, field = scenes[kept], data.only(kept), field.only(kept)
+        scenes, data, field = scenes[kept], data.only(kept), left.only(kept)
     return now
 
 
 def _tried(changed: Tensor, before: Fit, trust: Tensor, data: Measurement) -> tuple[Tensor, Fit]:
     """Refine changed sources; return which scenes are likelier with them, and the fits of these."""
-    trial = descend(fit(changed, data, before.next_load), data, MOVED, CLOSE, learn=False)
+    trial = moved(linearised(changed, data, before.next_load), data, MOVED, CLOSE)
     closer = remoteness(before.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
     wins = torch.nonzero(trial.cost + trust * closer < before.cost - BETTER)[:, 0]
     return wins, trial.only(wins)
 
 
-def _chain(data: Measurement, most: int, steps: int, *, anew: bool) -> tuple[list[Fit], Field | None]:
+def _chain(data: Measurement, most: int, steps: int, last: int) -> tuple[list[Fit], Field | None]:
     """Return fits with 1 … `most` sources, each with one more than the one before, and the field that showed them.
 
-    `steps` is how many an addition takes that is not the last one. With `anew` all known sources are projected out of
-    the field each time; without, only the newest, which is faster, and the others have moved little.
+    An addition takes so many steps, the last one `last`.
     """
-    first = fit_gaussian(first_source(data)[:, None], data)
+    first = linearised_gaussian(first_source(data)[:, None], data)
     if most == 1:
-        return [descend(first, data, OUTER, CLOSE)], None
-    fits, field = [descend(first, data, steps, CLOSE)], see(data)
-    left = field
+        return [_refined(first, data, OUTER)], None
+    fits, field = [_refined(first, data, steps)], see(data)
     while len(fits) < most:
-        more, left = _added(fits[-1], data, field if anew else left, steps if len(fits) + 1 < most else LAST)
-        fits.append(more)
+        fits.append(_added(fits[-1], data, field, steps if len(fits) + 1 < most else last))
     return fits, field
 
 
 def _greedy(data: Measurement, K: int) -> Fit:
-    fits, field = _chain(data, K, INNER, anew=False)
+    fits, field = _chain(data, K, INNER, LAST)
     if field is None:
         return fits[-1]
     now = exchanged(fits[-1], data, field)
@@ -111,7 +113,7 @@ def _greedy(data: Measurement, K: int) -> Fit:
 
 
 def _nested(data: Measurement, most: int) -> Nested:
-    fits, field = _chain(data, most, OUTER, anew=True)
+    fits, field = _chain(data, most, OUTER, OUTER)
     if field is not None:
         costs = _criterion(fits, data)
         near = costs < costs.amin(0) + REACH
@@ -150,7 +152,7 @@ def _with_one_less(now: Fit, more: Fit, data: Measurement) -> Fit:
     K, part = more.parameters.shape[1], data.only(scenes)
     kept = torch.arange(K, device=least.device) != least[scenes, None]
     start = more.parameters[scenes][kept].unflatten(0, (len(scenes), K - 1))
-    trial = descend(fit(start, part, more.likelier_load[scenes]), part, OUTER, CLOSE)
+    trial = _refined(linearised(start, part, more.likelier_load[scenes]), part, OUTER)
     wins = torch.nonzero(trial.cost < now.cost[scenes])[:, 0]
     return put(now, scenes[wins], trial.only(wins))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -13,10 +13,11 @@ from ris_verified.estimate.beside import Beside, beside_nothing, beside_powers, 
 from ris_verified.estimate.candidates import refined, summits
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, gain, see
+from ris_verified.estimate.linearised import linearise
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import remoteness
 from ris_verified.estimate.powers import source_powers
-from ris_verified.estimate.projection import Fit, fit
+from ris_verified.estimate.projection import Fit, fit_columns
 
 # Scenes whose fields are held at once.
 TOGETHER = 128
@@ -79,12 +80,13 @@ def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, c
     rank = added.powers.argsort(-1, descending=True)[:, :count]
     now = added.ranked(rank)
     for _ in range(FINAL):
-        now = _settled(now.place, data, now.powers, now.noise)
+        now, _ = _stepped(now, data)
     last = now.powers.argsort(-1, descending=True)
     now, rank = now.ranked(last), rank.gather(1, last)
+    end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     return Proposals(
         now.place,
-        _sigma(now),
+        _sigma(end.curvature, now.noise),
         now.powers.log().log_softmax(-1),
         chosen.gather(1, rank),
         -_costs(now, data).diff(dim=0).mT,
@@ -99,19 +101,31 @@ class _State:
 
     place: Tensor
     columns: Tensor
-    curvature: Tensor
     powers: Tensor
     noise: Tensor
 
+    @property
+    def load(self) -> Tensor:
+        """Noise over each power, `B x K`."""
+        return self.noise[:, None] / self.powers
+
     def ranked(self, rank: Tensor) -> _State:
         """Return some of the sources in another order, `B x K` int64."""
-        each = (3 * rank[..., None] + torch.arange(3, device=rank.device)).flatten(1)
-        across = self.curvature.gather(1, each[..., None].expand(-1, -1, self.curvature.shape[2]))
         return _State(
             self.place.gather(1, rank[..., None].expand(-1, -1, 3)),
             self.columns.gather(3, rank[:, None, None].expand(-1, *self.columns.shape[1:3], -1)),
-            across.gather(2, each[:, None].expand(-1, each.shape[1], -1)),
             self.powers.gather(1, rank),
+            self.noise,
+        )
+
+    def joined(self, place: Tensor, data: Measurement) -> _State:
+        """Return this with one more source, `B x 1 x 3`, of all the energy."""
+        azimuth, elevation, inverse = place.unbind(-1)
+        column = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+        return _State(
+            torch.cat([self.place, place], 1),
+            torch.cat([self.columns, column], -1),
+            torch.cat([self.powers, data.energy[:, None] / power(column).sum((1, 2))], 1),
             self.noise,
         )
 
@@ -126,7 +140,7 @@ def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: i
     cells, weights, taken = [], [], torch.zeros_like(learned, dtype=torch.bool)
     for _ in range(count):
         new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
-        now, fitted = _stepped(torch.cat([now.place, new], 1), data, now.powers, now.noise)
+        now, fitted = _stepped(now.joined(new, data), data)
         known, taken = beside_powers(fitted, now.powers, now.noise, data), taken | lobe[index]
         cells.append(index % (heat.shape[2] * heat.shape[3]))
         weights.append(weight)
@@ -137,7 +151,7 @@ def _nothing(data: Measurement) -> _State:
     B, L, M = data.y.shape
     noise = data.energy / data.rows
     none = noise.new_zeros(B, 0)
-    return _State(noise.new_zeros(B, 0, 3), data.y.new_zeros(B, L, M, 0), none[..., None], none, noise)
+    return _State(noise.new_zeros(B, 0, 3), data.y.new_zeros(B, L, M, 0), none, noise)
 
 
 def _costs(now: _State, data: Measurement) -> Tensor:
@@ -145,20 +159,13 @@ def _costs(now: _State, data: Measurement) -> Tensor:
     return torch.stack([deviance_of(now.columns[..., :k], data) for k in range(now.columns.shape[-1] + 1)])
 
 
-def _settled(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) -> _State:
-    return _stepped(place, data, powers, noise)[0]
-
-
-def _stepped(place: Tensor, data: Measurement, powers: Tensor, noise: Tensor) -> tuple[_State, Fit]:
-    """Take one joint step with symbols of the likeliest powers; a new source begins with all of the energy."""
-    azimuth, elevation, inverse = place.unbind(-1)
-    columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
-    every = data.energy[:, None] / power(columns).sum((1, 2))
-    powers = torch.cat([powers, every[:, powers.shape[1] :]], 1)
-    powers, noise = source_powers(columns, data, powers, noise, ROUNDS)
-    load = noise[:, None] / powers
-    now = improved(fit(place, data, load), data)
-    return _State(now.parameters, now.columns, now.curvature, powers, noise), now
+def _stepped(now: _State, data: Measurement) -> tuple[_State, Fit]:
+    """Take one joint step with symbols of the likeliest powers."""
+    powers, noise = source_powers(now.columns, data, now.powers, now.noise, ROUNDS)
+    now = replace(now, powers=powers, noise=noise)
+    start = linearise(fit_columns(now.place, now.columns, data, now.load), data)
+    after = improved(start, data, start.given_load(data))
+    return replace(now, place=after.parameters, columns=after.columns), after
 
 
 def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Tensor]:
@@ -174,13 +181,13 @@ def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tup
     return place, rivals.gather(1, best)[:, 0], score.log_softmax(-1).gather(1, best)[:, 0]
 
 
-def _sigma(now: _State) -> Tensor:
-    size = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
+def _sigma(curvature: Tensor, noise: Tensor) -> Tensor:
+    size = torch.diagonal(curvature, dim1=-2, dim2=-1)
     eps, tiny = torch.finfo(size.dtype).eps, torch.finfo(size.dtype).tiny
     # A source without power says nothing of its place; what it lacks must not overflow into the others' figures.
     size = size.clamp_min(tiny**0.5).maximum(eps**2 * size.amax(-1, keepdim=True))
     root = size.rsqrt()
-    scaled = now.curvature * root[:, None] * root[:, :, None] + 16 * eps * torch.eye(size.shape[1], device=size.device)
+    scaled = curvature * root[:, None] * root[:, :, None] + 16 * eps * torch.eye(size.shape[1], device=size.device)
     variance = torch.diagonal(torch.linalg.inv_ex(scaled)[0], dim1=-2, dim2=-1).clamp_min(eps) / size
-    sigma: Tensor = (0.5 * now.noise[:, None] * variance).sqrt().unflatten(-1, (-1, 3))
+    sigma: Tensor = (0.5 * noise[:, None] * variance).sqrt().unflatten(-1, (-1, 3))
     return sigma
