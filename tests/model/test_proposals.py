@@ -78,19 +78,49 @@ def test_power_of_ten_in_the_measurements_changes_nothing():
 
 
 def test_heat_moves_the_choice_and_receives_a_gradient(monkeypatch):
-    # Else what the heat alone spoke for is dropped again.
-    monkeypatch.setattr(module, "MORE", 0)
+    chosen = []
+
+    def watched(*given):
+        chosen.append(choice(*given))
+        return chosen[-1]
+
+    choice = module._choice
+    monkeypatch.setattr(module, "_choice", watched)
     cfg = _scenes(1, -5.0)
     shape = Dictionary(cfg).shape
     heat = torch.zeros(4, *shape)
     heat[:, 1, 2, 3] = 1e4
-    hot = _proposed(cfg, heat=heat)[2]
-    assert (hot.cell == 2 * shape[2] + 3).any(-1).all()
+    _proposed(cfg, heat=heat)
+    points = torch.stack([index for _, index, _ in chosen], 1)
+    assert (points == (shape[1] + 2) * shape[2] + 3).any(-1).all()
     level = torch.zeros(4, *shape, requires_grad=True)
     (slope,) = torch.autograd.grad(_proposed(cfg, heat=level)[2].log_chosen.sum(), level)
     # Weights of a softmax: what the chosen gains, its rivals lose.
     assert (slope.flatten(1).amax(1) > 0).all()
     assert (slope.flatten(1).amin(1) < 0).all()
+
+
+def test_an_exchange_is_kept_where_it_is_likelier_and_its_choice_has_no_weight(monkeypatch):
+    before, after, weights = [], [], []
+
+    def watched(now, fitted, weight, data, field):
+        result = exchanged(now, fitted, weight, data, field)
+        before.append((now.place, fitted.cost))
+        after.append((result[0].place, result[1].cost))
+        weights.append((weight, result[2]))
+        return result
+
+    exchanged = module._exchanged
+    monkeypatch.setattr(module, "_exchanged", watched)
+    _proposed(_scenes(5, 10.0), 16)
+    for (place, cost), (other, less), (was, now) in zip(before, after, weights, strict=True):
+        stayed = (place == other).flatten(1).all(1)
+        assert (less[~stayed] < cost[~stayed] - module.BETTER).all()
+        assert torch.equal(less[stayed], cost[stayed])
+        assert torch.equal(was[stayed], now[stayed])
+        # One source of each is another one; the rest has stepped along.
+        assert ((now == 0) & (was != 0)).sum(1).le(1).all()
+    assert not all(torch.equal(a[0], b[0]) for a, b in zip(before, after, strict=True))
 
 
 def test_the_density_of_sources_counts_as_heat_does(monkeypatch):

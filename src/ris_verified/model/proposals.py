@@ -10,7 +10,7 @@ from torch import Tensor
 from ris_verified.array.folded import FoldedGrid
 from ris_verified.array.steering import steering
 from ris_verified.estimate.beside import Beside, beside_nothing, beside_powers, deviance_of
-from ris_verified.estimate.candidates import refined, summits
+from ris_verified.estimate.candidates import best_exchanges, refined, summits
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, gain, see
 from ris_verified.estimate.linearised import linearise
@@ -23,8 +23,10 @@ from ris_verified.estimate.projection import Fit, fit_columns
 TOGETHER = 128
 # Sources proposed beyond K_MAX; the weakest are dropped.
 MORE = 1
-# Rounds of the powers, and joint steps at the end.
-ROUNDS, FINAL = 3, 3
+# Rounds of the powers, exchanges of single sources, and joint steps at the end.
+ROUNDS, EXCHANGES, FINAL = 3, 2, 2
+# An exchange is kept where it brings so many nats.
+BETTER = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Proposals:
         parameters: `B x K x 3` real, azimuth, elevation (rad), 1/range (1/m).
         sigma: `B x K x 3` real, their Cramér–Rao bounds, in their units.
         log_power: `B x K` real, logarithm of the share of power.
-        log_chosen: `B x K` real, logarithm of the weight of the choice among its rivals; carries the heat's gradient.
+        log_chosen: `B x K` real, logarithm of the weight of the choice among its rivals, zero where exchanged; carries
+            the heat's gradient.
         gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
         noise: `B` real, logarithm of the noise's share of the energy.
-        cell: `B x K` int64, where in a plane of the dictionary each was chosen.
+        cell: `B x K` int64, where in a plane of the dictionary each is.
     """
 
     parameters: Tensor
@@ -51,7 +54,7 @@ class Proposals:
 
 
 def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
-    """Add one source after the other, each beside those before it, and refine all after every addition.
+    """Add one source after the other, each beside those before it, and refine all after every addition; then exchange.
 
     A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, the density of
     sources there and the learned heat, all in nats. The choice is an index and carries no gradient; its weight
@@ -76,22 +79,25 @@ def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, cou
 
 def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
     field = see(data, grid)
-    added, cell, chosen = _added(heat, data, field, lobe, count + MORE)
+    added, weight = _added(heat, data, field, lobe, count + MORE)
     rank = added.powers.argsort(-1, descending=True)[:, :count]
-    now = added.ranked(rank)
+    (now, fitted), weight = _stepped(added.ranked(rank), data), weight.gather(1, rank)
+    for _ in range(EXCHANGES):
+        now, fitted, weight, field = _exchanged(now, fitted, weight, data, field)
     for _ in range(FINAL):
         now, _ = _stepped(now, data)
     last = now.powers.argsort(-1, descending=True)
-    now, rank = now.ranked(last), rank.gather(1, last)
+    now = now.ranked(last)
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
+    directions = grid.places.view(-1, heat.shape[2] * heat.shape[3], 3)[0, :, :2]
     return Proposals(
         now.place,
         _sigma(end.curvature, now.noise),
         now.powers.log().log_softmax(-1),
-        chosen.gather(1, rank),
+        weight.gather(1, last),
         -_costs(now, data).diff(dim=0).mT,
         (now.noise * data.rows / data.energy).log(),
-        cell.gather(1, rank),
+        torch.cdist(now.place[..., :2], directions).argmin(-1),
     )
 
 
@@ -118,10 +124,14 @@ class _State:
             self.noise,
         )
 
+    def where(self, chosen: Tensor, other: _State) -> _State:
+        """Return this for the chosen scenes and the other one for the rest."""
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return _State(*(torch.where(chosen.view(-1, *[1] * (mine.ndim - 1)), mine, its) for mine, its in pairs))
+
     def joined(self, place: Tensor, data: Measurement) -> _State:
         """Return this with one more source, `B x 1 x 3`, of all the energy."""
-        azimuth, elevation, inverse = place.unbind(-1)
-        column = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+        column = _seen(place, data)
         return _State(
             torch.cat([self.place, place], 1),
             torch.cat([self.columns, column], -1),
@@ -130,21 +140,36 @@ class _State:
         )
 
 
-def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: int) -> tuple[_State, Tensor, Tensor]:
-    """Add sources one after the other.
-
-    Returns:
-        The state, and of each source where in a plane it was chosen and with what log weight.
-    """
+def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: int) -> tuple[_State, Tensor]:
+    """Add sources one after the other; return them and the log weight of each choice, `B x K` real."""
     learned, known, now = heat.flatten(1), beside_nothing(data), _nothing(data)
-    cells, weights, taken = [], [], torch.zeros_like(learned, dtype=torch.bool)
+    weights, taken = [], torch.zeros_like(learned, dtype=torch.bool)
     for _ in range(count):
         new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
         now, fitted = _stepped(now.joined(new, data), data)
         known, taken = beside_powers(fitted, now.powers, now.noise, data), taken | lobe[index]
-        cells.append(index % (heat.shape[2] * heat.shape[3]))
         weights.append(weight)
-    return now, torch.stack(cells, 1), torch.stack(weights, 1)
+    return now, torch.stack(weights, 1)
+
+
+def _exchanged(
+    now: _State, fitted: Fit, weight: Tensor, data: Measurement, field: Field
+) -> tuple[_State, Fit, Tensor, Field]:
+    """Move the source that promises most elsewhere, where all are likelier after a step; heat has no say in it."""
+    known = beside_powers(fitted, now.powers, now.noise, data)
+    places, _, left = best_exchanges(now.place, known, data, field, 1)
+    moved = (places[0] != now.place).any(-1)
+    new = _seen(places[0].gather(1, moved.int().argmax(1)[:, None, None].expand(-1, 1, 3)), data)
+    powers = torch.where(moved, now.powers.amax(1, keepdim=True), now.powers)
+    columns = torch.where(moved[:, None, None], new, now.columns)
+    trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
+    wins = after.cost < fitted.cost - BETTER
+    return trial.where(wins, now), after.where(wins, fitted), weight.masked_fill(moved & wins[:, None], 0.0), left
+
+
+def _seen(place: Tensor, data: Measurement) -> Tensor:
+    azimuth, elevation, inverse = place.unbind(-1)
+    return data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
 
 
 def _nothing(data: Measurement) -> _State:
