@@ -93,6 +93,8 @@ def test_heat_moves_the_choice_and_receives_a_gradient(monkeypatch):
     _proposed(cfg, heat=heat)
     points = torch.stack([index for _, index, _ in chosen], 1)
     assert (points == (shape[1] + 2) * shape[2] + 3).any(-1).all()
+    # An exchanged source owes nothing to the heat.
+    monkeypatch.setattr(module, "EXCHANGES", 0)
     level = torch.zeros(4, *shape, requires_grad=True)
     (slope,) = torch.autograd.grad(_proposed(cfg, heat=level)[2].log_chosen.sum(), level)
     # Weights of a softmax: what the chosen gains, its rivals lose.
