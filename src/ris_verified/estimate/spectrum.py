@@ -57,14 +57,20 @@ def strongest(value: Tensor, K: Tensor, grid: FoldedGrid, most: int) -> Peaks:
     Returns:
         `Peaks`, NaN beyond K.
     """
-    found = []
+    found = value.new_full((len(value), most, 3), torch.nan)
+    scenes = torch.nonzero(K > 0)[:, 0]
+    value = value[scenes]
     for k in range(most):
         place = grid.places[value.argmax(-1)]
+        found[scenes, k] = place.to(found.dtype)
+        more = torch.nonzero(K[scenes] > k + 1)[:, 0]
+        if not len(more):
+            break
+        scenes, value, place = scenes[more], value[more], place[more]
         a = steering(grid.array, place[:, 0], place[:, 1], 1 / place[:, 2])
         share = grid.inside((a / torch.linalg.vector_norm(a, dim=-1, keepdim=True))[..., None])
         value = value.masked_fill(share > LOBE**2, -1.0)
-        found.append(torch.where((k < K)[:, None], place, torch.nan))
-    return to_peaks(torch.stack(found, 1))
+    return to_peaks(found)
 
 
 @shaped
