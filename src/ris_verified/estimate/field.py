@@ -22,7 +22,7 @@ FINER = 4
 TOGETHER = 256
 # A place whose field lies within the span of the sources already there has no gain worth a number; where these have
 # moved since they were projected out, nor has one that nearly does.
-HIDDEN, MOVED = 1e-3, 0.2
+HIDDEN, STALE = 1e-3, 0.2
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]
         each = powers.unflatten(2, w.shape[1:3])
         _quarters(hits[scenes]).copy_(each[:, :, :, 0])
         torch.sub(_quarters(field.energy[scenes]), each[:, :, :, 1:].sum(3), out=_quarters(left[scenes]))
-    floor = MOVED if field.without == known.basis.shape[2] else HIDDEN
+    floor = STALE if 0 < field.without == known.basis.shape[2] else HIDDEN
     left = torch.maximum(left, floor * field.energy.mean((1, 2), keepdim=True))
     volume = field.grid.volume(known.gain(hits, left).unflatten(1, (4, -1)))
     return volume, Field(field.grid, left, known.basis.shape[2])
