@@ -13,7 +13,7 @@ from ris_verified.estimate.bound import cramer_rao_bound
 from ris_verified.estimate.match import match
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.mle import nf_mle, snr_db
-from ris_verified.estimate.parameters import to_parameters
+from ris_verified.estimate.parameters import limits, to_parameters, widened
 from ris_verified.estimate.projection import fit, objective
 from ris_verified.estimate.result import Peaks
 
@@ -193,3 +193,14 @@ def test_the_tikhonov_weight_keeps_symbols_small_and_the_estimate_near(drawn):
     lightly = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_ridge=1e-3))
     one, other = (nf_mle(_near(truth), *truth.measurement, cfg) for cfg in (LOUD, lightly))
     assert torch.nan_to_num((one.azimuth - other.azimuth) / _deviation(one)[..., 0]).abs().max() < 0.2
+
+
+def test_a_range_at_its_limit_stays_there_in_double_precision():
+    cfg = Config()
+    low, high = limits(cfg, torch.zeros(1, dtype=torch.float32))
+    double = limits(cfg, torch.zeros(1, dtype=torch.float64))
+    # Rounded to single precision a limit may lie inside the view or outside.
+    for narrow, wide in zip((low, high), double, strict=True):
+        assert torch.equal(widened(narrow, cfg, torch.float64), wide)
+    between = (low + high) / 3
+    assert torch.equal(widened(between, cfg, torch.float64), between.double())
