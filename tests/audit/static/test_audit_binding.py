@@ -29,6 +29,7 @@ def names(text: str) -> set[str]:
         "def f(x):\n    match x:\n        case 1:\n            B_final = 2\n    return B_final\n",
         "def f(x, suppress):\n    with suppress(ValueError):\n        B_final = x()\n    return B_final\n",
         "def f():\n    return B_final\n",
+        "def f(items):\n    if items():\n        B_final = 1\n    if items():\n        return B_final\n",
         "class C:\n    def f(self):\n        return [B_final for _ in self.x]\n",
         "def f(xs):\n    B_final = 1\n    for x in xs:\n        x(B_final)\n        del B_final\n",
         "def f(x):\n    try:\n        x()\n    except ValueError as B_final:\n        pass\n    return B_final\n",

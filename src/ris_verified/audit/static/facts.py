@@ -9,11 +9,14 @@ from ris_verified.audit.static.syntax import called_name
 Key = tuple[str, str, object]
 Fact = tuple[Key, bool]
 Facts = frozenset[Fact]
-PURE = {
+EITHER = {"is_available", "isdir", "isfile", "exists", "is_floating_point"}
+FUNCTIONS = EITHER | {
     "len", "isinstance", "issubclass", "hasattr", "callable", "bool", "type", "range", "enumerate", "zip", "sorted",
-    "reversed", "list", "tuple", "set", "int", "float", "str", "min", "max", "any", "all", "id", "abs",
-    "startswith", "endswith", "is_available", "items", "keys", "values", "dim", "numel", "ndimension", "isdir",
-    "isfile", "exists", "count", "lower", "upper", "strip", "is_floating_point", "size", "getattr",
+    "reversed", "list", "tuple", "set", "int", "float", "str", "min", "max", "any", "all", "id", "abs", "getattr",
+}  # fmt: skip
+METHODS = EITHER | {
+    "startswith", "endswith", "items", "keys", "values", "dim", "numel", "ndimension", "any", "all", "min", "max", "abs",
+    "count", "lower", "upper", "strip", "size", "type", "float", "int", "bool",
 }  # fmt: skip
 MUTATORS = {
     "append", "extend", "insert", "pop", "popleft", "appendleft", "remove", "clear", "add", "discard", "update",
@@ -50,7 +53,8 @@ def path(node: ast.AST | None) -> str:
 
 def _call(node: ast.Call) -> str:
     name = called_name(node.func)
-    if node.keywords or not (name in PURE or name.startswith(("is_", "has_", "isinstance"))):
+    pure = METHODS if isinstance(node.func, ast.Attribute) else FUNCTIONS
+    if node.keywords or not (name in pure or name.startswith(("is_", "has_", "isinstance"))):
         return ""
     parts = [path(node.func), *(path(item) for item in node.args)]
     return f"{parts[0]}({', '.join(parts[1:])})" if all(parts) else ""
