@@ -14,7 +14,7 @@ from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside, deviance_of
 from ris_verified.estimate.candidates import _exchanges, _gains, _look, _refined, first_source, strongest, summits
-from ris_verified.estimate.field import HIDDEN, first_gain, gain, see
+from ris_verified.estimate.field import HIDDEN, STALE, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.linearised import linearised_gaussian
 from ris_verified.estimate.measurement import Measurement
@@ -197,6 +197,25 @@ def test_a_field_without_sources_that_stay_gives_the_same_gain(case):
         high = whole.energy > 4 * HIDDEN * mean
         # What is left only falls, so what is above the floor now has always been.
         assert ((left.energy - whole.energy).abs() <= 1e-9 * mean)[high].all()
+
+
+@few
+@given(cases())
+def test_what_all_known_sources_have_left_is_not_projected_again(case):
+    _apart(case)
+    known, other = (
+        beside(fit(p, case.data), case.data) for p in (case.sources, case.places[:, : case.sources.shape[1]])
+    )
+    assume(known.basis.shape == other.basis.shape)
+    _, left = gain(known, case.data, see(case.data))
+    volume, again = gain(other, case.data, left)
+    floor = STALE * left.energy.mean((1, 2), keepdim=True)
+    assert torch.equal(again.energy, torch.maximum(left.energy, floor))
+    back = (other.residual.conj()[:, :, None] @ case.data.Phi.unflatten(1, case.data.y.shape[1:]))[:, :, 0]
+    azimuth, elevation, inverse = left.grid.places.unbind(-1)
+    hits = (back @ steering(case.cfg.array, azimuth, elevation, 1 / inverse).mT).abs().square()
+    energy = again.grid.volume(again.energy.unflatten(2, (4, -1)).flatten(0, 1)).flatten(1).view_as(hits)
+    assert torch.allclose(volume.flatten(1), other.gain(hits, energy), rtol=1e7 * case.eps, atol=1e7 * case.eps)
 
 
 @few

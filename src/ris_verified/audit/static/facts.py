@@ -15,8 +15,8 @@ FUNCTIONS = EITHER | {
     "reversed", "list", "tuple", "set", "int", "float", "str", "min", "max", "any", "all", "id", "abs", "getattr",
 }  # fmt: skip
 METHODS = EITHER | {
-    "startswith", "endswith", "items", "keys", "values", "dim", "numel", "ndimension", "any", "all", "min", "max", "abs",
-    "count", "lower", "upper", "strip", "size", "type", "float", "int", "bool",
+    "startswith", "endswith", "items", "keys", "values", "dim", "numel", "ndimension", "any", "all", "min", "max",
+    "abs", "count", "lower", "upper", "strip", "size", "type", "float", "int", "bool",
 }  # fmt: skip
 MUTATORS = {
     "append", "extend", "insert", "pop", "popleft", "appendleft", "remove", "clear", "add", "discard", "update",
