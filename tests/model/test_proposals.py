@@ -114,10 +114,13 @@ def test_an_exchange_is_kept_where_it_is_likelier_and_its_choice_has_no_weight(m
 
     exchanged = module._exchanged
     monkeypatch.setattr(module, "_exchanged", watched)
-    _proposed(_scenes(5, 10.0), 16)
+    cfg = _scenes(5, 10.0)
+    _proposed(cfg, 16)
     for (place, cost), (other, less), (was, now) in zip(before, after, weights, strict=True):
         stayed = (place == other).flatten(1).all(1)
-        assert (less[~stayed] < cost[~stayed] - module.BETTER).all()
+        farther = (remoteness(other, cfg) - remoteness(place, cfg)).sum(1)
+        # The density of places counts in full at most.
+        assert (less - farther.clamp_min(0) < cost - module.BETTER)[~stayed].all()
         assert torch.equal(less[stayed], cost[stayed])
         assert torch.equal(was[stayed], now[stayed])
         # One source of each is another one; the rest has stepped along.

@@ -24,9 +24,9 @@ TOGETHER = 128
 # Sources proposed beyond K_MAX; the weakest are dropped.
 MORE = 1
 # Rounds of the powers, exchanges of single sources, and joint steps at the end.
-ROUNDS, EXCHANGES, FINAL = 3, 2, 2
-# An exchange is kept where it brings so many nats.
-BETTER = 0.1
+ROUNDS, EXCHANGES, FINAL = 3, 2, 1
+# An exchange is kept where it brings so many nats; what brings less is chance as often as not.
+BETTER = 2.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,8 @@ def _exchanged(
     powers = torch.where(moved, now.powers.amax(1, keepdim=True), now.powers)
     columns = torch.where(moved[:, None, None], new, now.columns)
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
-    wins = after.cost < fitted.cost - BETTER
+    farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
+    wins = after.cost - known.trust * farther < fitted.cost - BETTER
     return trial.where(wins, now), after.where(wins, fitted), weight.masked_fill(moved & wins[:, None], 0.0), left
 
 
