@@ -97,7 +97,7 @@ def _chain(data: Measurement, most: int, steps: int, last: int) -> tuple[list[Fi
     """
     first = linearised_gaussian(first_source(data)[:, None], data)
     if most == 1:
-        return [_refined(first, data, OUTER)], None
+        return [_refined(first, data, last)], None
     fits, field = [_refined(first, data, steps)], see(data)
     while len(fits) < most:
         fits.append(_added(fits[-1], data, field, steps if len(fits) + 1 < most else last))
