@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
-from ris_verified.estimate.beside import LOADS, beside, deviance_of
+from ris_verified.estimate.beside import LOADS, beside, beside_nothing, deviance_of
 from ris_verified.estimate.candidates import _exchanges, _gains, _look, _refined, first_source, strongest, summits
 from ris_verified.estimate.field import HIDDEN, STALE, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
@@ -216,6 +216,14 @@ def test_what_all_known_sources_have_left_is_not_projected_again(case):
     hits = (back @ steering(case.cfg.array, azimuth, elevation, 1 / inverse).mT).abs().square()
     energy = again.grid.volume(again.energy.unflatten(2, (4, -1)).flatten(0, 1)).flatten(1).view_as(hits)
     assert torch.allclose(volume.flatten(1), other.gain(hits, energy), rtol=1e7 * case.eps, atol=1e7 * case.eps)
+
+
+@few
+@given(cases())
+def test_beside_nothing_the_field_keeps_all_but_what_is_hidden(case):
+    field = see(case.data)
+    _, left = gain(beside_nothing(case.data), case.data, field)
+    assert torch.equal(left.energy, field.energy.maximum(HIDDEN * field.energy.mean((1, 2), keepdim=True)))
 
 
 @few

@@ -50,7 +50,7 @@ def test_what_crosses_a_limit_stops_there_and_the_others_step_knowing_that(drawn
     assert (slope.abs() <= 1e-6 * size)[inside].all()
 
 
-def test_steps_to_the_largest_range_are_all_kept(drawn):
+def test_what_ends_at_the_largest_range_has_no_slope_left_in_its_angles(drawn):
     cfg = Config(scene=SceneConfig(sources_min=1, sources_max=1, snr_db_min=0.0, snr_db_max=0.0))
     truth = drawn(cfg, 24)
     start = truth.ptr.clone()

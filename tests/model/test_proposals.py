@@ -123,6 +123,7 @@ def test_an_exchange_is_kept_where_it_is_likelier_and_its_choice_has_no_weight(m
         assert (less - farther.clamp_min(0) < cost - module.BETTER)[~stayed].all()
         assert torch.equal(less[stayed], cost[stayed])
         assert torch.equal(was[stayed], now[stayed])
+        assert (now[~stayed] == 0).any(1).all()
         # One source of each is another one; the rest has stepped along.
         assert ((now == 0) & (was != 0)).sum(1).le(1).all()
     assert not all(torch.equal(a[0], b[0]) for a, b in zip(before, after, strict=True))

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ris_verified.array.steering import steering
 from ris_verified.estimate.beside import Beside
 from ris_verified.estimate.field import HIDDEN, Field, first_gain, gain
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import clamped, remoteness, with_slopes
+from ris_verified.estimate.projection import columns_at
 
 DAMPING = 3e-2
 # The first source's gain on the grid is rough: so many times more summits are looked at exactly.
@@ -51,8 +51,7 @@ class Look(NamedTuple):
 
 def _look(places: Tensor, known: Beside | None, data: Measurement) -> Look:
     """Look at `B x T x 3` places."""
-    azimuth, elevation, inverse = places.unbind(-1)
-    b = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+    b = columns_at(places, data)
     energy, residual, inside = power(b).sum(2), data.y, b[:, :, :0]
     if known is not None:
         residual, inside = known.residual, known.basis.conj() @ b

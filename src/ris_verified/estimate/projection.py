@@ -145,9 +145,13 @@ def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fi
 
     Source: Golub and Pereyra, SIAM J. Numer. Anal. 10 (1973).
     """
+    return fit_columns(parameters, columns_at(parameters, data), data, load)
+
+
+def columns_at(parameters: Tensor, data: Measurement) -> Tensor:
+    """Return the columns Φ_l a of places, `B x P x 3` real → `B x L x M x P` complex."""
     azimuth, elevation, inverse = parameters.unbind(-1)
-    columns = data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
-    return fit_columns(parameters, columns, data, load)
+    return data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
 
 
 def fit_columns(parameters: Tensor, columns: Tensor, data: Measurement, load: Tensor | None) -> Fit:

@@ -56,6 +56,7 @@ def _added(now: Fit, data: Measurement, field: Field, steps: int) -> Fit:
 
 
 def _refined(start: Linearised, data: Measurement, steps: int) -> Fit:
+    """Go on until all rest where `steps` is OUTER, else take just so many."""
     return descend(start, data, steps, CLOSE).fit if steps == OUTER else moved(start, data, steps, CLOSE)
 
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ris_verified.array.folded import FoldedGrid
-from ris_verified.array.steering import steering
 from ris_verified.estimate.beside import Beside, beside_nothing, beside_powers, deviance_of
 from ris_verified.estimate.candidates import best_exchanges, refined, summits
 from ris_verified.estimate.descent import improved
@@ -17,7 +16,7 @@ from ris_verified.estimate.linearised import linearise
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import remoteness
 from ris_verified.estimate.powers import source_powers
-from ris_verified.estimate.projection import Fit, fit_columns
+from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
 # Scenes whose fields are held at once.
 TOGETHER = 128
@@ -25,7 +24,7 @@ TOGETHER = 128
 MORE = 1
 # Rounds of the powers, exchanges of single sources, and joint steps at the end.
 ROUNDS, EXCHANGES, FINAL = 3, 2, 1
-# An exchange is kept where it brings so many nats; what brings less is chance as often as not.
+# An exchange is kept where it brings so many nats.
 BETTER = 2.0
 
 
@@ -131,7 +130,7 @@ class _State:
 
     def joined(self, place: Tensor, data: Measurement) -> _State:
         """Return this with one more source, `B x 1 x 3`, of all the energy."""
-        column = _seen(place, data)
+        column = columns_at(place, data)
         return _State(
             torch.cat([self.place, place], 1),
             torch.cat([self.columns, column], -1),
@@ -159,18 +158,13 @@ def _exchanged(
     known = beside_powers(fitted, now.powers, now.noise, data)
     places, _, left = best_exchanges(now.place, known, data, field, 1)
     moved = (places[0] != now.place).any(-1)
-    new = _seen(places[0].gather(1, moved.int().argmax(1)[:, None, None].expand(-1, 1, 3)), data)
+    new = columns_at(places[0].gather(1, moved.int().argmax(1)[:, None, None].expand(-1, 1, 3)), data)
     powers = torch.where(moved, now.powers.amax(1, keepdim=True), now.powers)
     columns = torch.where(moved[:, None, None], new, now.columns)
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
     farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
     wins = after.cost - known.trust * farther < fitted.cost - BETTER
     return trial.where(wins, now), after.where(wins, fitted), weight.masked_fill(moved & wins[:, None], 0.0), left
-
-
-def _seen(place: Tensor, data: Measurement) -> Tensor:
-    azimuth, elevation, inverse = place.unbind(-1)
-    return data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
 
 
 def _nothing(data: Measurement) -> _State:

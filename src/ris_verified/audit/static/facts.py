@@ -9,14 +9,17 @@ from ris_verified.audit.static.syntax import called_name
 Key = tuple[str, str, object]
 Fact = tuple[Key, bool]
 Facts = frozenset[Fact]
-EITHER = {"is_available", "isdir", "isfile", "exists", "is_floating_point"}
+EITHER = {
+    "any", "all", "min", "max", "abs", "type", "float", "int", "bool", "is_available", "isdir", "isfile", "exists",
+    "is_floating_point",
+}  # fmt: skip
 FUNCTIONS = EITHER | {
-    "len", "isinstance", "issubclass", "hasattr", "callable", "bool", "type", "range", "enumerate", "zip", "sorted",
-    "reversed", "list", "tuple", "set", "int", "float", "str", "min", "max", "any", "all", "id", "abs", "getattr",
+    "len", "isinstance", "issubclass", "hasattr", "callable", "range", "enumerate", "zip", "sorted", "reversed", "list",
+    "tuple", "set", "str", "id", "getattr",
 }  # fmt: skip
 METHODS = EITHER | {
-    "startswith", "endswith", "items", "keys", "values", "dim", "numel", "ndimension", "any", "all", "min", "max",
-    "abs", "count", "lower", "upper", "strip", "size", "type", "float", "int", "bool",
+    "startswith", "endswith", "items", "keys", "values", "dim", "numel", "ndimension", "count", "lower", "upper",
+    "strip", "size",
 }  # fmt: skip
 MUTATORS = {
     "append", "extend", "insert", "pop", "popleft", "appendleft", "remove", "clear", "add", "discard", "update",
