@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from unittest import mock
 
@@ -13,7 +14,16 @@ from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.estimate.beside import LOADS, beside, beside_nothing, deviance_of
-from ris_verified.estimate.candidates import _exchanges, _gains, _look, _refined, first_source, strongest, summits
+from ris_verified.estimate.candidates import (
+    _exchanges,
+    _gains,
+    _look,
+    _refined,
+    first_source,
+    refined,
+    strongest,
+    summits,
+)
 from ris_verified.estimate.field import HIDDEN, STALE, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.linearised import linearised_gaussian
@@ -219,7 +229,7 @@ def test_what_all_known_sources_have_left_is_not_projected_again(case):
 
 
 @few
-@given(cases())
+@given(cases(antennas=(2, 2)))
 def test_beside_nothing_the_field_keeps_all_but_what_is_hidden(case):
     field = see(case.data)
     _, left = gain(beside_nothing(case.data), case.data, field)
@@ -248,6 +258,17 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     assert (worth(place[:, None])[:, 0] >= best - 1e-6 * best.abs()).all()
     for found in (place, first_source(case.data)):
         assert torch.equal(found, clamped(found, case.cfg))
+
+
+@few
+@given(cases())
+def test_refining_a_place_never_lowers_gain_and_worth_of_being_far_together(case):
+    _apart(case)
+    known = dataclasses.replace(beside(fit(case.sources, case.data), case.data), trust=torch.ones(2).double())
+    places, gains = refined(case.places, known, case.data)
+    before = _gains_at(case.places, known, case.data) + remoteness(case.places, case.cfg)
+    after = gains + remoteness(places, case.cfg)
+    assert (after >= before - 1e6 * case.eps * (1 + before.abs())).all()
 
 
 @few
