@@ -27,7 +27,7 @@ from ris_verified.estimate.candidates import (
 from ris_verified.estimate.field import HIDDEN, STALE, first_gain, gain, see
 from ris_verified.estimate.grid import search_grid
 from ris_verified.estimate.linearised import linearised_gaussian
-from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.measurement import FEW, Measurement
 from ris_verified.estimate.parameters import clamped, remoteness
 from ris_verified.estimate.projection import STRONGEST, fit
 
@@ -57,7 +57,7 @@ class Case:
 
     def columns(self, parameters):
         azimuth, elevation, inverse = parameters.unbind(-1)
-        return self.data.seen(steering(self.cfg.array, azimuth, elevation, 1 / inverse).mT)
+        return self.data.seen(steering(self.cfg.array, azimuth, elevation, 1 / inverse))
 
     def cost(self, parameters, noise, load):
         """Σ_l y_lᴴ R_l⁻¹ y_l + log det R_l, R_l = σ²(I + B_l B_lᴴ/load), densely."""
@@ -115,16 +115,27 @@ def test_folded_products_are_the_plain_ones(case):
 
 
 @few
+@given(cases(dtypes=tuple(FLOATS)), st.integers(1, 2 * FEW), st.integers(1, 3))
+def test_fields_and_rows_meet_the_channel_as_they_meet_phi(case, P, R):
+    generator = torch.Generator().manual_seed(P)
+    (B, L, M), N, dtype = case.data.y.shape, case.cfg.array.elements, case.data.y.dtype
+    v, w = (torch.randn(*shape, dtype=dtype, generator=generator) for shape in ((B, P, N), (B, L, R, M)))
+    seen, size = case.data.seen(v), 8 * case.eps * N * case.data.Phi.abs().amax() * v.abs().amax()
+    assert ((seen - (case.data.Phi @ v.mT).unflatten(1, (L, M))).abs() <= size).all()
+    there, here = w @ seen, case.data.back(w) @ v.mT[:, None]
+    assert ((there - here).abs() <= 8 * M * size * w.abs().amax()).all()
+
+
+@few
 @given(cases())
 def test_the_energy_of_the_field_is_that_of_the_measurement_but_for_weak_directions(case):
     field = see(case.data)
     azimuth, elevation, inverse = field.grid.places.unbind(-1)
-    seen = case.data.seen(steering(case.cfg.array, azimuth, elevation, 1 / inverse).T)
+    seen = case.data.seen(steering(case.cfg.array, azimuth, elevation, 1 / inverse)[None])
     energy = torch.stack([field.grid.volume(e.unflatten(1, (4, -1))).flatten(1) for e in field.energy.unbind(1)], 1)
     exact = seen.abs().square().sum(2)
     # What is not followed is at most the fifth singular value of the channel, at every place as for its mean.
-    H = case.data.Phi[:, : case.cfg.scene.antennas]
-    fifth = torch.linalg.svdvals(H)[:, 4].square() * (case.cfg.array.elements * case.cfg.scene.snapshots)
+    fifth = torch.linalg.svdvals(case.data.H)[:, 4].square() * (case.cfg.array.elements * case.cfg.scene.snapshots)
     if case.cfg.array.amplitude == "unit":
         assert ((energy - exact).abs() <= fifth[:, None, None] * (1 + 1e6 * case.eps)).all()
         # The mean of the others lies between their least and their most.
@@ -221,7 +232,7 @@ def test_what_all_known_sources_have_left_is_not_projected_again(case):
     volume, again = gain(other, case.data, left)
     floor = STALE * left.energy.mean((1, 2), keepdim=True)
     assert torch.equal(again.energy, torch.maximum(left.energy, floor))
-    back = (other.residual.conj()[:, :, None] @ case.data.Phi.unflatten(1, case.data.y.shape[1:]))[:, :, 0]
+    back = case.data.back(other.residual.conj()[:, :, None])[:, :, 0]
     azimuth, elevation, inverse = left.grid.places.unbind(-1)
     hits = (back @ steering(case.cfg.array, azimuth, elevation, 1 / inverse).mT).abs().square()
     energy = again.grid.volume(again.energy.unflatten(2, (4, -1)).flatten(0, 1)).flatten(1).view_as(hits)
@@ -303,7 +314,7 @@ def test_the_deviance_is_the_dense_likelihood_at_its_best_load(case, scale):
         q = (case.data.y.conj() * torch.linalg.solve(R, case.data.y[..., None])[..., 0]).real.sum((1, 2))
         least = torch.minimum(least, n * torch.log(q / n) + torch.linalg.slogdet(R)[1].sum(1))
     assert torch.allclose(deviance_of(B, case.data), least, rtol=1e-6, atol=1e-6 * n)
-    louder = Measurement(scale * case.data.y, case.data.Phi, case.cfg)
+    louder = dataclasses.replace(case.data, y=scale * case.data.y)
     shift = 2 * n * math.log(scale)
     assert torch.allclose(deviance_of(B, louder) - shift, least, rtol=1e-6, atol=1e-6 * n)
 

@@ -24,7 +24,7 @@ def _problem(powers, noise, seed=0):
     symbols = normal(2, L, len(powers)) * torch.tensor(powers).sqrt()
     y = (columns @ symbols[..., None])[..., 0] + math.sqrt(noise) * normal(2, L, M)
     cfg = Config(scene=SceneConfig(antennas=M, snapshots=L, sources_max=len(powers)))
-    return columns, Measurement(y, normal(2, L * M, N), cfg)
+    return columns, Measurement(y, normal(2, M, N), normal(2, L, N), cfg)
 
 
 def _minus_log_likelihood(columns, data, p, noise):

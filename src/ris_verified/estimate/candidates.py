@@ -103,7 +103,7 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
     """Return each place after one Gauss–Newton step of its own, `B x T x 3` real, and the look before."""
     T = places.shape[1]
     a, slopes = with_slopes(places, data.cfg.array)
-    v = data.seen(torch.cat([a[:, :, None], slopes], 2).flatten(1, 2).mT)
+    v = data.seen(torch.cat([a[:, :, None], slopes], 2).flatten(1, 2))
     gram, residual, inside = _own_gram(v, T), data.y, v[:, :, :0]
     if known is not None:
         residual, inside = known.residual, known.basis.conj() @ v

@@ -67,7 +67,7 @@ def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]
         `B x R x V x H` real, and a `Field`.
     """
     w = torch.cat([known.residual[:, :, None], known.basis[:, :, field.without :]], 2)
-    back = w.conj() @ data.Phi.unflatten(1, data.y.shape[1:])
+    back = data.back(w.conj())
     hits, left = torch.empty_like(field.energy), torch.empty_like(field.energy)
     for scenes, powers in _powers(back.flatten(1, 2), field.grid):
         each = powers.unflatten(2, w.shape[1:3])
@@ -85,7 +85,7 @@ def first_gain(data: Measurement, grid: FoldedGrid | None = None) -> tuple[Folde
     Where no grid is given it is that of the search, finer.
     """
     grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER) if grid is None else grid
-    back = (data.y.conj()[:, :, None] @ data.Phi.unflatten(1, data.y.shape[1:]))[:, :, 0]
+    back = data.back(data.y.conj()[:, :, None])[:, :, 0]
     strong, rest = _directions(data, FIRST)
     L, gains = back.shape[1], grid.places.new_empty(len(back), 4, len(grid.places) // 4)
     for scenes, powers in _powers(torch.cat([back, strong], 1), grid):
@@ -99,12 +99,13 @@ def _directions(data: Measurement, followed: int) -> tuple[Tensor, Tensor]:
 
     Where symbols are constant, the mean is that of all snapshots together.
     """
-    s = data.cfg.scene
-    Phi, count = data.Phi.unflatten(1, (s.snapshots, s.antennas)), min(followed, s.antennas)
+    L, M = data.C.shape[1], data.H.shape[1]
+    count = min(followed, M)
     # Codes have unit modulus, so all Φ_l share the left singular vectors of H.
-    values, left = torch.linalg.eigh(Phi[:, 0] @ Phi[:, 0].mH)
-    rest = values[:, :-count].sum(1).clamp_min(0) * (s.snapshots // data.y.shape[1])
-    return (left[:, None, :, -count:].mH @ Phi).flatten(1, 2), rest
+    values, left = torch.linalg.eigh(data.H @ data.H.mH)
+    rest = values[:, :-count].sum(1).clamp_min(0) * (L // data.y.shape[1])
+    strong = (left[:, :, -count:].mH @ data.H)[:, None] * data.C[:, :, None]
+    return strong.flatten(1, 2), rest
 
 
 def _powers(rows: Tensor, grid: FoldedGrid) -> Iterator[tuple[slice, Tensor]]:

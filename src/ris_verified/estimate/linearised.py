@@ -58,13 +58,13 @@ def linearised_gaussian(parameters: Tensor, data: Measurement) -> Linearised:
 
 def linearise(now: Fit, data: Measurement) -> Linearised:
     """Return a fit linearised where it is."""
-    return _with_slopes(now, data.seen(with_slopes(now.parameters, data.cfg.array)[1].flatten(1, 2).mT), data)
+    return _with_slopes(now, data.seen(with_slopes(now.parameters, data.cfg.array)[1].flatten(1, 2)), data)
 
 
 def _seen(parameters: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
     K = parameters.shape[1]
     a, slopes = with_slopes(parameters, data.cfg.array)
-    seen = data.seen(torch.cat([a, slopes.flatten(1, 2)], 1).mT)
+    seen = data.seen(torch.cat([a, slopes.flatten(1, 2)], 1))
     # Strided columns make batched products of this size several times slower.
     return seen[..., :K].contiguous(), seen[..., K:]
 

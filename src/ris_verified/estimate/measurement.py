@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from ris_verified.config import Config
 
+# So many fields are multiplied with the codes and then with the channel; for more it pays to make all Φ_l.
+FEW = 8
+
 
 @dataclass(frozen=True)
 class Measurement:
-    """A batch of measurements.
+    """A batch of measurements through Φ_l = H diag(c_l).
 
     Args:
         y: `B x L x M` complex, or `B x 1 x LM` where symbols are constant.
-        Phi: `B x LM x N` complex, Φ_l = H diag(c_l), one snapshot below the other.
+        H: `B x M x N` complex.
+        C: `B x L x N` complex.
         cfg: configuration.
     """
 
     y: Tensor
-    Phi: Tensor
+    H: Tensor
+    C: Tensor
     cfg: Config
 
     @classmethod
     def of(cls, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Measurement:
-        """Multiply the codes into the channel; where symbols are constant all snapshots become one.
+        """Take a batch; where symbols are constant all snapshots become one.
 
         Args:
             y: `B x L x M` complex.
@@ -34,21 +40,41 @@ class Measurement:
             C: `B x L x N` complex.
             cfg: reads `scene.symbols`.
         """
-        Phi = (H_full[:, None] * C[:, :, None]).flatten(1, 2)
-        return cls(y.flatten(1)[:, None] if cfg.scene.symbols == "constant" else y, Phi, cfg)
+        return cls(y.flatten(1)[:, None] if cfg.scene.symbols == "constant" else y, H_full, C, cfg)
 
     def only(self, chosen: Tensor | slice) -> Measurement:
         """Return some of the scenes."""
-        return Measurement(self.y[chosen], self.Phi[chosen], self.cfg)
+        return Measurement(self.y[chosen], self.H[chosen], self.C[chosen], self.cfg)
 
     def to(self, dtype: torch.dtype) -> Measurement:
         """Return the same in another complex dtype."""
-        return Measurement(self.y.to(dtype), self.Phi.to(dtype), self.cfg)
+        return Measurement(self.y.to(dtype), self.H.to(dtype), self.C.to(dtype), self.cfg)
 
-    def seen(self, field: Tensor) -> Tensor:
-        """Return Φ_l v of vectors v on the panel, `B x N x P` or `N x P` → `B x L x M x P` complex."""
-        seen: Tensor = (self.Phi @ field).unflatten(1, self.y.shape[1:])
+    @cached_property
+    def Phi(self) -> Tensor:
+        """One snapshot below the other, `B x LM x N` complex."""
+        return (self.H[:, None] * self.C[:, :, None]).flatten(1, 2)
+
+    def seen(self, fields: Tensor) -> Tensor:
+        """Return Φ_l v of fields v on the panel, `B x P x N` → `B x L x M x P` complex."""
+        if fields.shape[-2] > FEW:
+            wide: Tensor = (self.Phi @ fields.mT).unflatten(1, self.y.shape[1:])
+            return wide
+        coded = self.C[:, :, None] * fields[:, None]
+        rows = (coded.flatten(1, 2) @ self.H.mT).unflatten(1, coded.shape[1:3])
+        if self.y.shape[1] < self.C.shape[1]:
+            rows = rows.transpose(1, 2).flatten(2)[:, None]
+        seen: Tensor = rows.mT
         return seen
+
+    def back(self, rows: Tensor) -> Tensor:
+        """Return wᵀ Φ_l of rows w, `B x L x R x M` → `B x L x R x N` complex."""
+        constant = self.y.shape[1] < self.C.shape[1]
+        if constant:
+            rows = rows[:, 0].unflatten(-1, (self.C.shape[1], -1)).transpose(1, 2)
+        coded = (rows.flatten(1, 2) @ self.H).unflatten(1, rows.shape[1:3]) * self.C[:, :, None]
+        back: Tensor = coded.sum(1, keepdim=True) if constant else coded
+        return back
 
     @property
     def rows(self) -> int:

@@ -151,7 +151,7 @@ def fit(parameters: Tensor, data: Measurement, load: Tensor | None = None) -> Fi
 def columns_at(parameters: Tensor, data: Measurement) -> Tensor:
     """Return the columns Φ_l a of places, `B x P x 3` real → `B x L x M x P` complex."""
     azimuth, elevation, inverse = parameters.unbind(-1)
-    return data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse).mT)
+    return data.seen(steering(data.cfg.array, azimuth, elevation, 1 / inverse))
 
 
 def fit_columns(parameters: Tensor, columns: Tensor, data: Measurement, load: Tensor | None) -> Fit:
