@@ -50,9 +50,16 @@ def reference() -> Context:
     return Context(Pipeline.default(Config()), "quick", PACKAGE)
 
 
+@pytest.fixture(scope="module")
+def found_at_reference_size() -> dict[str, str]:
+    return {}
+
+
 @pytest.mark.parametrize("fault", LARGE, ids=lambda fault: f"{fault.rule}-{fault.name}")
-def test_fault_at_reference_size_is_killed(fault: Fault, reference: Context) -> None:
-    kill = prove_one(fault, reference.pipeline, reference, {})
+def test_fault_at_reference_size_is_killed(
+    fault: Fault, reference: Context, found_at_reference_size: dict[str, str]
+) -> None:
+    kill = prove_one(fault, reference.pipeline, reference, found_at_reference_size)
     assert kill.killed, kill
 
 

@@ -13,6 +13,7 @@ from ris_verified.audit.context import Context, small_config
 from ris_verified.audit.faults.passes import Pass
 from ris_verified.audit.faults.terms import Recipe
 from ris_verified.audit.laws.knob_table import KNOBS, STAGES, read
+from ris_verified.audit.laws.knobs import SMALL_GRIDS, Probes, _unfelt
 from ris_verified.audit.laws.trial_laws import between
 from ris_verified.audit.plain_step import plain_step, trace_steps
 from ris_verified.audit.rules import rules
@@ -57,6 +58,17 @@ def test_another_sound_loss_passes(sound: Pipeline) -> None:
 )
 def test_valid_configuration_raises_no_alarm(change: dict[str, Any], sound: Pipeline) -> None:
     assert failing(dataclasses.replace(sound, config=sound.config.replaced(change)), TOUCHED) == []
+
+
+@pytest.mark.parametrize("read_too", [("loss.angle",), ("loss.angle", "train.clip_norm", "estimate.mle_iterations")])
+def test_each_knob_that_a_stage_must_not_feel_is_named(read_too: tuple[str, ...], sound: Pipeline) -> None:
+    def nosy(y: torch.Tensor, H_full: torch.Tensor, C: torch.Tensor, cfg: Config) -> torch.Tensor:
+        return sound.sample_covariance(y, H_full, C, cfg) * (1 + sum(float(read(cfg, name)) for name in read_too))
+
+    context = Context(dataclasses.replace(sound, sample_covariance=nosy), "quick", PACKAGE)
+    found = _unfelt(Probes(context), context.config.replaced(SMALL_GRIDS), "sample_covariance")
+    assert not found.passed
+    assert found.where == "sample_covariance: " + ", ".join(knob.field for knob in KNOBS if knob.field in read_too)
 
 
 def test_plain_step_clips_to_the_declared_norm(sound: Pipeline) -> None:

@@ -150,17 +150,25 @@ def _felt(probes: Probes, base: Config, knob: Knob) -> list[Measurement]:
 
 
 def _unfelt(probes: Probes, base: Config, stage: str) -> Measurement:
-    """All at once first; one by one only to say which."""
+    """Turn all at once, and where that moves the stage, ever smaller parts of them to say which."""
     foreign = [knob for knob in KNOBS if stage not in (*knob.must, *knob.may)]
     still = probes.known(stage, base)
-    try:
-        together = base.replaced({n: v for knob in foreign for n, v in knob.change(base).items()})
-    except ConfigError:
-        together = functools.reduce(lambda config, knob: _turned(config, knob) or config, foreign, base)
-    felt: list[str] = []
-    if probes.call(stage, together) != still:
-        others = {knob.field: _turned(base, knob) for knob in foreign}
-        felt = [name for name, other in others.items() if other is not None and probes.call(stage, other) != still]
-        felt = felt or ["several together"]
+
+    def movers(knobs: list[Knob]) -> list[str]:
+        if not knobs or probes.call(stage, _all_turned(base, knobs)) == still:
+            return []
+        if len(knobs) == 1:
+            return [knobs[0].field]
+        half = len(knobs) // 2
+        return movers(knobs[:half]) + movers(knobs[half:]) or ["several together"]
+
+    felt = movers(foreign)
     message = f"fields that move {stage} and should not"
     return equal(felt, [], message, where=f"{stage}: {', '.join(felt)}" if felt else stage)
+
+
+def _all_turned(base: Config, knobs: list[Knob]) -> Config:
+    try:
+        return base.replaced({n: v for knob in knobs for n, v in knob.change(base).items()})
+    except ConfigError:
+        return functools.reduce(lambda config, knob: _turned(config, knob) or config, knobs, base)
