@@ -12,8 +12,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from ris_verified.errors import StorageError
+from ris_verified.hpo import server
 from ris_verified.hpo.storage import Journal, cut_torn_line, file_of, open_storage
 
 
@@ -116,3 +118,25 @@ def test_the_file_of_a_storage() -> None:
     assert file_of("a/b.log") == Path("a/b.log")
     assert file_of("sqlite:////tmp/x.db") == Path("/tmp/x.db")
     assert file_of("postgresql://host/name") is None
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_server_lost_while_it_is_opened_is_waited_for_and_one_never_seen_is_soon_told(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def opened(self, url, **options):
+        tries.append(url)
+        if len(tries) <= 2 * server.FIRST_TRIES:
+            raise OperationalError("SELECT 1", {}, Exception("gone"), connection_invalidated=lost and len(tries) == 2)
+
+    monkeypatch.setattr(server.RDBStorage, "__init__", opened)
+    monkeypatch.setattr(server.time, "sleep", lambda seconds: None)
+    if lost:
+        server.ServerStorage("postgresql+psycopg://a/b")
+        assert len(tries) == 2 * server.FIRST_TRIES + 1
+    else:
+        with pytest.raises(OperationalError):
+            server.ServerStorage("postgresql+psycopg://a/b")
+        assert len(tries) == server.FIRST_TRIES

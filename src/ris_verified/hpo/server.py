@@ -39,14 +39,17 @@ class ServerStorage(RDBStorage):
             "grace_period": 2 * HEARTBEAT,
             "heartbeat_stale_trial_callback": retry,
         }
-        for left in range(FIRST_TRIES - 1, -1, -1):
+        end, left, lost = time.monotonic() + AWAY, FIRST_TRIES, False
+        while True:
             try:
                 with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
                     super().__init__(url, **options)
-                break
-            except (IntegrityError, ProgrammingError, StorageInternalError):
-                # Of several first workers one makes the tables; the others stumble over half of them.
-                if not left:
+                return
+            except (IntegrityError, ProgrammingError, StorageInternalError, OperationalError) as error:
+                # Of several first workers one makes the tables; the others stumble over half of them. A server that
+                # was there and went away comes back; one that never was is soon told.
+                left, lost = left - 1, lost or (isinstance(error, OperationalError) and error.connection_invalidated)
+                if time.monotonic() > end or not (left or lost):
                     raise
             time.sleep(1.0)
 
