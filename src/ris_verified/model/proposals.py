@@ -20,11 +20,9 @@ from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
 # Scenes whose fields are held at once.
 TOGETHER = 128
-# Sources proposed beyond K_MAX; the weakest are dropped.
-MORE = 1
-# Rounds of the powers, exchanges of single sources, and joint steps at the end.
-ROUNDS, EXCHANGES, FINAL = 3, 2, 1
-# An exchange is kept where it brings so many nats.
+# Rounds of the powers.
+ROUNDS = 3
+# The exchange is kept where it brings so many nats.
 BETTER = 2.0
 
 
@@ -53,7 +51,7 @@ class Proposals:
 
 
 def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
-    """Add one source after the other, each beside those before it, and refine all after every addition; then exchange.
+    """Add one source after the other, each beside those before it, and refine all after every addition; exchange one.
 
     A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, the density of
     sources there and the learned heat, all in nats. The choice is an index and carries no gradient; its weight
@@ -78,22 +76,18 @@ def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, cou
 
 def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
     field = see(data, grid)
-    added, weight = _added(heat, data, field, lobe, count + MORE)
-    rank = added.powers.argsort(-1, descending=True)[:, :count]
-    (now, fitted), weight = _stepped(added.ranked(rank), data), weight.gather(1, rank)
-    for _ in range(EXCHANGES):
-        now, fitted, weight, field = _exchanged(now, fitted, weight, data, field)
-    for _ in range(FINAL):
-        now, _ = _stepped(now, data)
-    last = now.powers.argsort(-1, descending=True)
-    now = now.ranked(last)
+    added, weight = _added(heat, data, field, lobe, count)
+    exchanged, weight = _exchanged(*_stepped(added, data), weight, data, field)
+    now, _ = _stepped(exchanged, data)
+    rank = now.powers.argsort(-1, descending=True)
+    now = now.ranked(rank)
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     directions = grid.places.view(-1, heat.shape[2] * heat.shape[3], 3)[0, :, :2]
     return Proposals(
         now.place,
         _sigma(end.curvature, now.noise),
         now.powers.log().log_softmax(-1),
-        weight.gather(1, last),
+        weight.gather(1, rank),
         -_costs(now, data).diff(dim=0).mT,
         (now.noise * data.rows / data.energy).log(),
         torch.cdist(now.place[..., :2], directions).argmin(-1),
@@ -151,12 +145,10 @@ def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: i
     return now, torch.stack(weights, 1)
 
 
-def _exchanged(
-    now: _State, fitted: Fit, weight: Tensor, data: Measurement, field: Field
-) -> tuple[_State, Fit, Tensor, Field]:
+def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, field: Field) -> tuple[_State, Tensor]:
     """Move the source that promises most elsewhere, where all are likelier after a step; heat has no say in it."""
     known = beside_powers(fitted, now.powers, now.noise, data)
-    places, _, left = best_exchanges(now.place, known, data, field, 1)
+    places, _, _ = best_exchanges(now.place, known, data, field, 1)
     moved = (places[0] != now.place).any(-1)
     new = columns_at(places[0].gather(1, moved.int().argmax(1)[:, None, None].expand(-1, 1, 3)), data)
     powers = torch.where(moved, now.powers.amax(1, keepdim=True), now.powers)
@@ -164,7 +156,7 @@ def _exchanged(
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
     farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
     wins = after.cost - known.trust * farther < fitted.cost - BETTER
-    return trial.where(wins, now), after.where(wins, fitted), weight.masked_fill(moved & wins[:, None], 0.0), left
+    return trial.where(wins, now), weight.masked_fill(moved & wins[:, None], 0.0)
 
 
 def _nothing(data: Measurement) -> _State:
