@@ -1,6 +1,6 @@
 """Judge the classical localisation on drawn scenes: found sources, error over bound, order, time and its floor.
 
-Run: python benchmarks/localisation.py [--scenes 1000] [--snr-db 0 5 10 15 20] [--batch 64]
+Run: python benchmarks/localisation.py [--scenes 1000] [--snr-db 0 5 10 15 20] [--batch 64] [--sources-min 1] [--key N]
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def product_rate() -> float:
     return float(2 * 2048**3 / best)
 
 
-def drawn(cfg: Config, count: int) -> tuple[Any, Any, tuple[Tensor, Tensor, Tensor]]:
+def drawn(cfg: Config, count: int, key: int = KEY) -> tuple[Any, Any, tuple[Tensor, Tensor, Tensor]]:
     """Return batch, truth and complex measurements of scenes."""
-    scenes = [draw_scene(cfg, KEY, index) for index in range(count)]
+    scenes = [draw_scene(cfg, key, index) for index in range(count)]
     batch, truth = scenes_to_batch(scenes, cfg), scenes_to_truth(scenes, cfg)
     y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
     return batch, truth, (y, H_full, C)
@@ -78,10 +78,10 @@ def with_truth(nested: Nested, ptr: Tensor, data: tuple[Tensor, Tensor, Tensor],
     return deviance
 
 
-def accuracy(snr_db: float, count: int, write: Callable[[str], object]) -> None:
-    """Print what is found at one SNR, K uniform on 1 … K_MAX."""
-    cfg = Config.load(None, [f"scene.snr_db_min={snr_db}", f"scene.snr_db_max={snr_db}"])
-    pipeline, (batch, truth, data) = Pipeline.default(cfg), drawn(cfg, count)
+def accuracy(snr_db: float, least: int, count: int, key: int, write: Callable[[str], object]) -> None:
+    """Print what is found at one SNR, K uniform on `least` … K_MAX."""
+    cfg = Config.load(None, [f"scene.snr_db_min={snr_db}", f"scene.snr_db_max={snr_db}", f"scene.sources_min={least}"])
+    pipeline, (batch, truth, data) = Pipeline.default(cfg), drawn(cfg, count, key)
     symbols = from_ri(truth.symbols).to(torch.complex128)
     crb = cramer_rao_bound(*truth.ptr.unbind(-1), symbols, *data[1:], truth.noise_variance, cfg)
     judged = errors(pipeline, pipeline.mle(greedy_search(*data, batch.K, cfg), *data, cfg), truth.ptr, crb)
@@ -129,6 +129,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--snr-db", type=float, nargs="*", default=[0.0, 5.0, 10.0, 15.0, 20.0])
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--sources-min", type=int, default=1)
+    parser.add_argument("--key", type=int, default=KEY, help="of the scenes")
     args, write = parser.parse_args(), sys.stdout.write
     rate = product_rate()
     write(f"{torch.get_num_threads()} threads, single-precision product {rate / 1e9:.0f} Gop/s\n")
@@ -136,7 +138,7 @@ def main() -> None:
         for K in (1, 2, 3, 4, 5):
             speed(K, args.batch, rate, write)
         for snr_db in args.snr_db:
-            accuracy(snr_db, args.scenes, write)
+            accuracy(snr_db, args.sources_min, args.scenes, args.key, write)
             sys.stdout.flush()
 
 

@@ -232,7 +232,7 @@ def test_what_all_known_sources_have_left_is_not_projected_again(case):
     volume, again = gain(other, case.data, left)
     floor = STALE * left.energy.mean((1, 2), keepdim=True)
     assert torch.equal(again.energy, torch.maximum(left.energy, floor))
-    back = case.data.back(other.residual.conj()[:, :, None])[:, :, 0]
+    back = (other.residual.conj()[:, :, None] @ case.data.Phi.unflatten(1, case.data.y.shape[1:]))[:, :, 0]
     azimuth, elevation, inverse = left.grid.places.unbind(-1)
     hits = (back @ steering(case.cfg.array, azimuth, elevation, 1 / inverse).mT).abs().square()
     energy = again.grid.volume(again.energy.unflatten(2, (4, -1)).flatten(0, 1)).flatten(1).view_as(hits)

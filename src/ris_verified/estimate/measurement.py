@@ -62,19 +62,22 @@ class Measurement:
             return wide
         coded = self.C[:, :, None] * fields[:, None]
         rows = (coded.flatten(1, 2) @ self.H.mT).unflatten(1, coded.shape[1:3])
-        if self.y.shape[1] < self.C.shape[1]:
+        if self._constant:
             rows = rows.transpose(1, 2).flatten(2)[:, None]
         seen: Tensor = rows.mT
         return seen
 
     def back(self, rows: Tensor) -> Tensor:
         """Return wᵀ Φ_l of rows w, `B x L x R x M` → `B x L x R x N` complex."""
-        constant = self.y.shape[1] < self.C.shape[1]
-        if constant:
+        if self._constant:
             rows = rows[:, 0].unflatten(-1, (self.C.shape[1], -1)).transpose(1, 2)
         coded = (rows.flatten(1, 2) @ self.H).unflatten(1, rows.shape[1:3]) * self.C[:, :, None]
-        back: Tensor = coded.sum(1, keepdim=True) if constant else coded
+        back: Tensor = coded.sum(1, keepdim=True) if self._constant else coded
         return back
+
+    @property
+    def _constant(self) -> bool:
+        return self.y.shape[1] < self.C.shape[1]
 
     @property
     def rows(self) -> int:

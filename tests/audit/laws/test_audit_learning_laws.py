@@ -71,6 +71,19 @@ def test_each_knob_that_a_stage_must_not_feel_is_named(read_too: tuple[str, ...]
     assert found.where == "sample_covariance: " + ", ".join(knob.field for knob in KNOBS if knob.field in read_too)
 
 
+def test_knobs_that_move_a_stage_only_together_are_not_missed(sound: Pipeline) -> None:
+    pair = ("loss.angle", "train.clip_norm")
+
+    def nosy(y: torch.Tensor, H_full: torch.Tensor, C: torch.Tensor, cfg: Config) -> torch.Tensor:
+        both = all(read(cfg, name) != read(sound.config, name) for name in pair)
+        return sound.sample_covariance(y, H_full, C, cfg) * (2 if both else 1)
+
+    context = Context(dataclasses.replace(sound, sample_covariance=nosy), "quick", PACKAGE)
+    found = _unfelt(Probes(context), context.config.replaced(SMALL_GRIDS), "sample_covariance")
+    assert not found.passed
+    assert found.where == "sample_covariance: several together"
+
+
 def test_plain_step_clips_to_the_declared_norm(sound: Pipeline) -> None:
     context = Context(sound, "quick", PACKAGE)
     tight = context.with_config(sound.config.replaced({"train.clip_norm": 0.01}))
