@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
-from ris_verified.estimate.beside import LOADS, beside, beside_nothing, deviance_of
+from ris_verified.estimate.beside import LOADS, NEARER, beside, beside_nothing, deviance_of
 from ris_verified.estimate.candidates import (
     _exchanges,
     _gains,
@@ -248,17 +248,35 @@ def test_beside_nothing_the_field_keeps_all_but_what_is_hidden(case):
 
 
 @few
+@given(cases(), st.lists(st.floats(-2, 2), min_size=2, max_size=2))
+def test_a_far_place_counts_by_the_density_of_sources_and_for_less_the_stronger_the_noise(case, exponents):
+    fitted = fit(case.sources, case.data)
+    explained = (fitted.columns @ fitted.symbols[..., None])[..., 0]
+
+    def weight(exponent):
+        data = dataclasses.replace(case.data, y=explained + 10**exponent * fitted.residual)
+        return beside(fit(case.sources, data), data).far_weight
+
+    assume(bool((fitted.rss > case.eps * case.data.energy).all()))
+    quiet, loud = sorted(exponents)
+    tolerance = 1e4 * case.eps
+    assert (weight(quiet) >= weight(loud) - tolerance).all()
+    assert torch.allclose(weight(-3), torch.ones(2, dtype=fitted.rss.dtype), atol=1e-9 + tolerance)
+    assert torch.allclose(weight(5), torch.full_like(fitted.rss, -NEARER), atol=1e-9 + tolerance)
+
+
+@few
 @given(cases(antennas=(2, 2)))
 def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     _apart(case)
     known, field = beside(fit(case.sources, case.data), case.data), see(case.data)
 
     def worth(places):
-        return _gains_at(places, known, case.data) + known.trust[:, None] * remoteness(places, case.cfg)
+        return _gains_at(places, known, case.data) + known.far_weight[:, None] * remoteness(places, case.cfg)
 
     points = field.grid.places.expand(2, -1, -1)
     exact, about = worth(points), gain(known, case.data, field)[0].flatten(1)
-    about = about + known.trust[:, None] * remoteness(points, case.cfg)
+    about = about + known.far_weight[:, None] * remoteness(points, case.cfg)
     best, place = exact.amax(1), strongest(known, case.data, field)
     # What is hidden counts as a share of the mean over the places that are looked at, and these differ.
     looked = torch.cat([points[torch.arange(2)[:, None], torch.stack([exact.argmax(1), about.argmax(1)], 1)],
@@ -275,7 +293,7 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
 @given(cases())
 def test_refining_a_place_never_lowers_gain_and_worth_of_being_far_together(case):
     _apart(case)
-    known = dataclasses.replace(beside(fit(case.sources, case.data), case.data), trust=torch.ones(2).double())
+    known = dataclasses.replace(beside(fit(case.sources, case.data), case.data), far_weight=torch.ones(2).double())
     places, gains = refined(case.places, known, case.data)
     before = _gains_at(case.places, known, case.data) + remoteness(case.places, case.cfg)
     after = gains + remoteness(places, case.cfg)

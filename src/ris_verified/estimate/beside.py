@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,9 @@ from ris_verified.estimate.projection import Fit
 LOADS = tuple(10 ** (exponent / 3) for exponent in range(-9, 4))
 # Ratios of a snapshot's energy to the load that are multiplied before their logarithm is taken; none exceeds 1e9.
 FACTORS = 4
-# SNR at which sources begin to be lost. Below it the place of a lost one is chance, and a far one costs more metres.
-THRESHOLD = 2.3
+# SNR below which sources are lost, how sharply that sets in, and how much a near place counts for more there: a far
+# source is known to metres and forgives a near estimate, a near one never a far estimate.
+THRESHOLD, SHARPNESS, NEARER = 2.0, 8, 0.4
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Beside:
         noise_variance: `B` real.
         load: `B` real, σ²/p; zero where symbols are free.
         free: whether they are.
-        trust: `B` real, from 0 to 1, by how much the likelihood can be trusted to tell places apart.
+        far_weight: `B` real, how much the log-density of places counts: 1, or −NEARER where sources are lost.
     """
 
     residual: Tensor
@@ -44,7 +46,7 @@ class Beside:
     noise_variance: Tensor
     load: Tensor
     free: bool
-    trust: Tensor
+    far_weight: Tensor
 
     def gain(self, hits: Tensor, energy: Tensor) -> Tensor:
         """Return by how much the log-likelihood grows with one more source b, `B x P` real.
@@ -112,8 +114,9 @@ def snr(now: Fit, data: Measurement) -> Tensor:
 
 
 def _beside(now: Fit, noise: Tensor, load: Tensor, data: Measurement) -> Beside:
-    trust = 1 / (1 + (THRESHOLD / snr(now, data)) ** 4)
-    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, load, now.free, trust)
+    lost = torch.sigmoid(SHARPNESS * (math.log(THRESHOLD) - snr(now, data).log()))
+    far_weight = 1 - (1 + NEARER) * lost
+    return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, load, now.free, far_weight)
 
 
 def deviance_of(B: Tensor, data: Measurement) -> Tensor:

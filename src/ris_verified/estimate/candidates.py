@@ -70,9 +70,9 @@ def _gains(seen: Look, known: Beside | None, data: Measurement) -> Tensor:
 
 
 def _far(places: Tensor, known: Beside | None, data: Measurement) -> Tensor:
-    """Return what a place is worth for being far, `B x ...` real."""
+    """Return what a place is worth for being far or near, `B x ...` real."""
     worth = remoteness(places, data.cfg)
-    return worth if known is None else known.trust.view(-1, *[1] * (worth.ndim - 1)) * worth
+    return worth if known is None else known.far_weight.view(-1, *[1] * (worth.ndim - 1)) * worth
 
 
 def _exchanges(seen: Look, known: Beside) -> Tensor:

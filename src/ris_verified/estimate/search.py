@@ -63,7 +63,7 @@ def _refined(start: Linearised, data: Measurement, steps: int) -> Fit:
 def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, float] = QUICK) -> Fit:
     """Move single sources to where what is left beside all of them proposes, as long as that raises the likelihood.
 
-    A place that is farther counts for more, by the density of sources there and by how far the likelihood is trusted.
+    A place that is farther counts for more, by the density of sources there, or for less where sources are lost.
     """
     tries, hope = effort
     scenes = torch.arange(len(now.rss), device=now.rss.device)
@@ -73,7 +73,7 @@ def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, floa
         places, gains, left = best_exchanges(part.parameters, known, data, field, tries)
         for changed, gain in zip(places, gains, strict=True):
             tried = torch.nonzero((gain > -hope) & ~won)[:, 0]
-            wins, trial = _tried(changed[tried], part.only(tried), known.trust[tried], data.only(tried))
+            wins, trial = _tried(changed[tried], part.only(tried), known.far_weight[tried], data.only(tried))
             better, won[tried[wins]] = put(better, tried[wins], trial), True
         kept = torch.nonzero(won)[:, 0]
         if not len(kept):
@@ -83,11 +83,11 @@ def exchanged(now: Fit, data: Measurement, field: Field, effort: tuple[int, floa
     return now
 
 
-def _tried(changed: Tensor, before: Fit, trust: Tensor, data: Measurement) -> tuple[Tensor, Fit]:
+def _tried(changed: Tensor, before: Fit, far_weight: Tensor, data: Measurement) -> tuple[Tensor, Fit]:
     """Refine changed sources; return which scenes are likelier with them, and the fits of these."""
     trial = moved(linearised(changed, data, before.next_load), data, MOVED, CLOSE)
     closer = remoteness(before.parameters, data.cfg).sum(1) - remoteness(trial.parameters, data.cfg).sum(1)
-    wins = torch.nonzero(trial.cost + trust * closer < before.cost - BETTER)[:, 0]
+    wins = torch.nonzero(trial.cost + far_weight * closer < before.cost - BETTER)[:, 0]
     return wins, trial.only(wins)
 
 

@@ -155,7 +155,7 @@ def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, fiel
     columns = torch.where(moved[:, None, None], new, now.columns)
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
     farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
-    wins = after.cost - known.trust * farther < fitted.cost - BETTER
+    wins = after.cost - known.far_weight * farther < fitted.cost - BETTER
     return trial.where(wins, now), weight.masked_fill(moved & wins[:, None], 0.0)
 
 
