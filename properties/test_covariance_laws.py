@@ -11,6 +11,7 @@ from ris_verified.contracts import tolerance
 from ris_verified.covariance.blend import blend
 from ris_verified.covariance.predicted import pack_factor, predicted_covariance, unpack_factor
 from ris_verified.covariance.sample import least_squares_snapshots, sample_covariance
+from ris_verified.loss.dense import inside, squared_distance
 from ris_verified.shapes import from_ri, to_ri
 
 
@@ -158,6 +159,64 @@ def test_blend_before_loading_is_at_most_prediction_plus_sample_in_rank(case):
     # Ky Fan: the K largest eigenvalues hold at least what the rank-K part was given.
     share = values[:, -K:].sum(-1) / values.sum(-1)
     assert (share >= 1 - cfg.covariance.beta - tolerance(blended.R_raw.dtype, cfg.array.elements)).all()
+
+
+def _same(a, b, factor):
+    scale = max(float(b.abs().max()), torch.finfo(torch.float64).tiny)
+    assert torch.allclose(a, b, rtol=0, atol=factor * torch.finfo(torch.float64).eps * scale)
+
+
+@given(cases())
+def test_blend_and_its_gradient_are_those_of_the_steps_as_written(case):
+    cfg, _, generator, B = case
+    N, (beta, loading) = cfg.array.elements, (cfg.covariance.beta, cfg.covariance.loading)
+    A = _normal(generator, torch.complex128, B, N, cfg.scene.sources_max)
+    P = predicted_covariance(pack_factor(A), pack_factor(torch.ones_like(A)), cfg).requires_grad_()
+    S = sample_covariance(*_measurement(cfg, torch.complex128, generator, B), cfg)
+    probe = _normal(generator, torch.complex128, B, N, N)
+
+    def normalised(R):
+        return R * (N / torch.diagonal(R, dim1=-2, dim2=-1).real.sum(-1))[:, None, None]
+
+    raw = (1 - beta) * P + beta * S
+    written = normalised(normalised((raw + raw.mH) / 2) + loading * torch.eye(N, dtype=torch.float64))
+    ours = blend(P, S, cfg).R
+    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), P)[0] for R in (ours, written)]
+    _same(ours, written, 64 * N)
+    _same(*slopes, 64 * N * N)
+
+
+@given(cases())
+def test_predicted_covariance_and_its_gradient_are_those_of_the_steps_as_written(case):
+    cfg, _, generator, B = case
+    N = cfg.array.elements
+    A = _normal(generator, torch.complex128, B, N, cfg.scene.sources_max).requires_grad_()
+    probe = _normal(generator, torch.complex128, B, N, N)
+    product = A @ A.mH
+    written = product * (N / torch.diagonal(product, dim1=-2, dim2=-1).real.sum(-1))[:, None, None]
+    ours = predicted_covariance(pack_factor(A), pack_factor(torch.ones_like(A)), cfg)
+    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), A)[0] for R in (ours, written)]
+    _same(ours, written, 64 * N)
+    _same(*slopes, 64 * N * N)
+
+
+@given(cases())
+def test_what_the_loss_reads_and_its_gradient_are_those_of_the_sums_as_written(case):
+    cfg, _, generator, B = case
+    N, K = cfg.array.elements, cfg.scene.sources_max
+    R, T = (_normal(generator, torch.complex128, B, N, N) for _ in range(2))
+    U, weight = _normal(generator, torch.complex128, B, N, K), _normal(generator, torch.complex128, B, K, K)
+    R.requires_grad_()
+
+    def read(distance, block, total):
+        return (distance + 3 * (weight.conj() * block).real.sum((1, 2)) - 2 * total.cos()).sum()
+
+    wrong = R - T
+    written = (wrong.abs().square().sum((1, 2)), U.mH @ R @ U, torch.diagonal(R, dim1=-2, dim2=-1).real.sum(-1))
+    ours = (squared_distance(R, T), *inside(R, U))
+    for mine, theirs in zip(ours, written, strict=True):
+        _same(mine, theirs, 64 * N * N)
+    _same(*(torch.autograd.grad(read(*values), R)[0] for values in (ours, written)), 64 * N * N)
 
 
 @given(cases())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Complex
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, check_isolated, tolerance
-from ris_verified.covariance.trace import hermitian_part, trace
+from ris_verified.covariance.trace import inner, trace
 from ris_verified.shapes import shaped
 
 
@@ -94,6 +96,34 @@ class Blend:
             )  # fmt: skip
 
 
+class _Loaded(torch.autograd.Function):
+    """Hermitian part, trace N, diagonal loading by `loading`·tr/N, trace N again, with its gradient in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, raw: Tensor, loading: float) -> Tensor:
+        # tr/N is 1 after renormalisation, so loading by C_EPS and renormalising again is one scale and
+        # one addition to the diagonal.
+        total, N = trace(raw), raw.shape[-1]
+        scale, lift = N / ((1 + loading) * total), loading / (1 + loading)
+        R = raw + raw.mH
+        R.mul_(scale[:, None, None] / 2)
+        R.diagonal(dim1=-2, dim2=-1).add_(lift)
+        ctx.save_for_backward(R, total, scale)
+        ctx.lift = lift
+        return R
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        R, total, scale = ctx.saved_tensors
+        # R = s H(raw) + c I with s = N/((1 + ε) tr raw): ∂ = s H(G) − Re⟨G, R − c I⟩/tr(raw) · I.
+        along = inner(gradient, R) - ctx.lift * trace(gradient)
+        through = gradient + gradient.mH
+        through.mul_(scale[:, None, None] / 2)
+        through.diagonal(dim1=-2, dim2=-1).sub_((along / total)[:, None])
+        return through, None
+
+
 @shaped
 def blend(R_pred: Complex[Tensor, "B N N"], R_samp: Complex[Tensor, "B N N"], cfg: Config) -> Blend:
     """Blend prediction and sample; gradients pass through R_pred only.
@@ -118,13 +148,7 @@ def blend(R_pred: Complex[Tensor, "B N N"], R_samp: Complex[Tensor, "B N N"], cf
     S = R_samp.detach()
     beta, loading = cfg.covariance.beta, cfg.covariance.loading
     raw = torch.lerp(R_pred, S, beta)
-    R = hermitian_part(raw)
-    # tr/N is 1 after renormalisation, so loading by C_EPS and renormalising again is one scale and
-    # one addition to the diagonal.
-    N = R.shape[-1]
-    scale = N / ((1 + loading) * trace(R))
-    R = R * scale[:, None, None]
-    torch.diagonal(R, dim1=-2, dim2=-1).add_(loading / (1 + loading))
+    R: Tensor = _Loaded.apply(raw, loading)  # type: ignore[no-untyped-call]
     if cfg.contracts:
         check_isolated(S)
         check_covariance(R, "R_blend")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance
-from ris_verified.covariance.trace import trace_normalised
+from ris_verified.covariance.trace import gram_of_trace
 from ris_verified.errors import ShapeError
 from ris_verified.shapes import describe, from_ri, shaped, to_ri
 
@@ -55,13 +58,12 @@ def predicted_covariance(
     angle = unpack_factor(cov_fact_angle, "cov_fact_angle", cfg)
     distance = unpack_factor(cov_fact_range, "cov_fact_range", cfg)
     if cfg.covariance.factor_mode == "sum":
-        R = angle @ angle.mH + cfg.covariance.sum_weight * (distance @ distance.mH)
+        A = torch.cat([angle, math.sqrt(cfg.covariance.sum_weight) * distance], -1)
     else:
         A = angle * distance
         if cfg.covariance.factor_mode == "real":
             A = A.real.to(A.dtype)
-        R = A @ A.mH
-    R = trace_normalised(R)
+    R = gram_of_trace(A)
     if cfg.contracts:
         check_covariance(R, "R_pred")
     return R

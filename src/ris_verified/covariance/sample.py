@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, check_isolated
-from ris_verified.covariance.trace import trace_normalised
+from ris_verified.covariance.trace import gram_of_trace
 from ris_verified.shapes import as_complex, shaped
 
 
@@ -110,7 +110,7 @@ def sample_covariance(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Comp
     """
     y, H_full = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N")
     X = centred(least_squares_snapshots(y, H_full, as_complex(C, "C", "B L N"), cfg), cfg)
-    R = trace_normalised(X.mT @ X.conj())
+    R = gram_of_trace(X.mT)
     if cfg.contracts:
         check_covariance(R, "R_samp")
         check_isolated(R)

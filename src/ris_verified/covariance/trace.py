@@ -1,4 +1,4 @@
-"""Trace and Hermitian part of batched matrices."""
+"""Traces and inner products of batched matrices."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def trace_normalised(R: Tensor) -> Tensor:
     return R * (R.shape[-1] / trace(R))[..., None, None]
 
 
-def hermitian_part(R: Tensor) -> Tensor:
-    """Return (R + Rᴴ)/2 of `... x N x N`."""
-    return (R + R.mH) / 2
+def gram_of_trace(A: Tensor) -> Tensor:
+    """Return AAᴴ scaled to trace N, of `B x N x K` complex; the scale is that of A, a matrix far smaller."""
+    energy = torch.view_as_real(A.resolve_conj()).square().sum((1, 2, 3))
+    A = A * (A.shape[-2] / energy).sqrt()[:, None, None]
+    return A @ A.mH
+
+
+def inner(A: Tensor, B: Tensor) -> Tensor:
+    """Return Re⟨A, B⟩ = Re tr AᴴB of two `B x N x N` complex, `B` real."""
+    a, b = (torch.view_as_real(z.resolve_conj()).flatten(1) for z in (A, B))
+    return (a * b).sum(1)

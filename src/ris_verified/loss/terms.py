@@ -11,6 +11,7 @@ from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig
 from ris_verified.covariance.trace import trace
 from ris_verified.loss.assignment import assign
+from ris_verified.loss.dense import inside, squared_distance, squared_norm
 
 HUBER = 0.1
 
@@ -25,8 +26,7 @@ def covariance_error(R: Tensor, R_true: Tensor) -> Tensor:
     Returns:
         `B` real.
     """
-    wrong = torch.view_as_real(R - R_true).square().sum((1, 2, 3))
-    return wrong / torch.view_as_real(R_true).square().sum((1, 2, 3))
+    return squared_distance(R, R_true) / squared_norm(R_true)
 
 
 def true_subspace(ptr: Tensor, array: ArrayConfig) -> tuple[Tensor, Tensor]:
@@ -60,8 +60,12 @@ def alignment(R: Tensor, U: Tensor) -> Tensor:
     Returns:
         `B` real.
     """
-    inside = (U.conj() * (R @ U)).real.sum((1, 2))
-    return 1 - inside / trace(R)
+    return aligned(*inside(R, U))
+
+
+def aligned(block: Tensor, total: Tensor) -> Tensor:
+    """Return `alignment` from what `inside` returns."""
+    return 1 - trace(block) / total
 
 
 def eigengap(R: Tensor, R_true: Tensor, U: Tensor, kept: Tensor) -> Tensor:
@@ -79,19 +83,22 @@ def eigengap(R: Tensor, R_true: Tensor, U: Tensor, kept: Tensor) -> Tensor:
     Returns:
         `B` real, 0 at R = R_true.
     """
-    N, K = R.shape[-1], kept.sum(-1)
+    return missing_gap(inside(R, U), inside(R_true, U), kept, R.shape[-1])
 
-    def gap(matrix: Tensor) -> Tensor:
-        block = U.mH @ matrix @ U
-        inside = trace(block)
+
+def missing_gap(seen: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor], kept: Tensor, N: int) -> Tensor:
+    """Return `eigengap` from what `inside` returns for both matrices."""
+    K = kept.sum(-1)
+
+    def gap(block: Tensor, total: Tensor) -> Tensor:
         filled = (block + block.mH) / 2 + torch.diag_embed((~kept).to(block.dtype) * N)
         # eigvalsh raises on NaN; the caller must see a NaN loss instead and skip the step.
         finite = torch.isfinite(torch.view_as_real(filled)).all(-1).all(-1).all(-1)
         safe = torch.where(finite[:, None, None], filled, torch.zeros_like(filled))
         smallest = torch.where(finite, torch.linalg.eigvalsh(safe).amin(-1), torch.nan)
-        return smallest - (trace(matrix) - inside) / (N - K)
+        return smallest - (total - trace(block)) / (N - K)
 
-    return functional.relu(gap(R_true) - gap(R)) * K / N
+    return functional.relu(gap(*true) - gap(*seen)) * K / N
 
 
 def positions_error(angles: Tensor, ranges: Tensor, ptr: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from torch.nn import functional
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
 from ris_verified.errors import InvariantError
-from ris_verified.loss.terms import alignment, covariance_error, eigengap, positions_error, true_subspace
+from ris_verified.loss.dense import inside
+from ris_verified.loss.terms import aligned, covariance_error, missing_gap, positions_error, true_subspace
 from ris_verified.model.output import ModelOutput
 
 
@@ -68,9 +69,10 @@ def loss(
     nmse = values["covariance"].detach().mean()
     if weights["alignment"] or weights["eigengap"]:
         U, kept = true_subspace(batch.ptr, cfg.array)
-        values["alignment"] = alignment(R, U.to(R.dtype))
-        if weights["eigengap"]:
-            values["eigengap"] = eigengap(R, batch.R_in, U.to(R.dtype), kept)
+        U = U.to(R.dtype)
+        seen = inside(R, U)
+        values["alignment"] = aligned(*seen)
+        values["eigengap"] = missing_gap(seen, inside(batch.R_in, U), kept, R.shape[-1])
     if weights["angle"] or weights["range"]:
         values["angle"], values["range"] = positions_error(outputs.angles, outputs.ranges, batch.ptr)
     values["order"] = functional.cross_entropy(outputs.k_logits, batch.K - 1, reduction="none")
