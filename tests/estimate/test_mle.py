@@ -177,6 +177,29 @@ def test_sources_that_begin_at_one_place_are_separated(drawn):
     assert (found - truth.ptr[..., :2]).abs().max() < 0.04
 
 
+def test_a_source_that_explains_as_little_as_noise_moves_to_a_missing_one(drawn, monkeypatch):
+    cfg = Config(scene=SceneConfig(snr_db_min=10.0, snr_db_max=10.0, sources_min=3, sources_max=3))
+    truth = drawn(cfg, 24)
+    azimuth, elevation, distance = (value.clone() for value in truth.ptr.unbind(-1))
+    # A quarter of the view away in both angles, the others where they are.
+    azimuth[:, 2] -= azimuth[:, 2].sign() * cfg.scene.azimuth_max / 2
+    elevation[:, 2] -= elevation[:, 2].sign() * cfg.scene.elevation_max / 2
+    crb = cramer_rao_bound(*truth.ptr.unbind(-1), truth.symbols, *truth.measurement[1:], truth.noise_variance, cfg)
+    sigma = torch.diagonal(crb, dim1=-2, dim2=-1).unflatten(-1, (-1, 3)).sqrt()[..., :2]
+
+    def found():
+        end = nf_mle(Peaks(azimuth, elevation, distance), *truth.measurement, cfg)
+        index = match(end.azimuth, end.elevation, end.range, truth.ptr).estimate_index
+        angles = torch.stack([end.azimuth, end.elevation], -1).gather(1, index[..., None].expand(-1, -1, 2))
+        return ((angles - truth.ptr[..., :2]).abs() <= 5 * sigma).all(-1).all(-1)
+
+    with_exchange = found()
+    monkeypatch.setattr(mle, "WEAK", -torch.inf)
+    without = found()
+    assert (with_exchange >= without).all()
+    assert with_exchange.sum() >= 5 > without.sum()
+
+
 def test_the_tikhonov_weight_keeps_symbols_small_and_the_estimate_near(drawn):
     truth = drawn(LOUD, 6)
     start = to_parameters(_near(truth))[truth.K.max() == truth.K, : int(truth.K.max())]

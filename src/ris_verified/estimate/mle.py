@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
-from ris_verified.estimate.beside import snr
+from ris_verified.estimate.beside import beside, snr
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
-from ris_verified.estimate.linearised import Linearised, linearise, linearised, linearised_gaussian
+from ris_verified.estimate.linearised import Linearised, linearised, linearised_gaussian
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, widened
 from ris_verified.estimate.projection import Fit, fit, put
@@ -25,6 +25,8 @@ CLOSE = 1e-2
 NEAR, APPROACH = 0.01, 8
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
 ONE_LOBE = 0.9
+# A source that explains fewer nats, about what the order asks of one, may be where noise put it.
+WEAK = 6.0
 
 
 def snr_db(done: Fit, data: Measurement) -> Tensor:
@@ -38,8 +40,8 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
     By variable projection: q = Σ_l min_s ‖y_l − B_l s‖² + λ‖s‖² with B_l = Φ_l A(p). With `estimate.prior = "scene"`
     symbols are Gaussian, λ = σ²/power + `estimate.mle_ridge` is fitted along, and the cost is n log q + Σ_l log
     det(I + B_lᴴ B_l/λ). With `"none"` symbols are free, λ = `estimate.mle_ridge`, and the cost is q, without a ridge
-    Σ_l ‖P⊥(B_l) y_l‖². Where two sources begin or end within one lobe, one is moved to where another is missing, if
-    that lowers the cost.
+    Σ_l ‖P⊥(B_l) y_l‖². Where two sources begin or end within one lobe, or one explains as little as noise would, one is
+    moved to where another is missing, if that lowers the cost.
 
     Scenes whose estimated SNR is below `estimate.mle_snr_threshold_db` keep their peaks, and all do where
     `estimate.mle` is off.
@@ -82,12 +84,9 @@ def _refined(start: Tensor, near: Linearised, data: Measurement) -> Linearised:
     e = data.cfg.estimate
     if not e.mle:
         return _fitted(start, data)
-    load = None if near.free else near.likelier_load.to(start.dtype)
-    after = descend(
-        linearised(widened(near.parameters, data.cfg, start.dtype), data, load), data, e.mle_iterations, CLOSE
-    )
-    crowded = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data)
-    after = _separated(after, torch.nonzero(crowded)[:, 0], data)
+    after = _descended(near, data)
+    doubtful = _share_a_lobe(start, data) | _share_a_lobe(after.parameters, data) | _weak(after, data)
+    after = _exchanged(after, torch.nonzero(doubtful)[:, 0], data)
     kept = (fit(start, data, after.given_load(data)).cost < after.cost) | (snr_db(after, data) < e.mle_snr_threshold_db)
     scenes = torch.nonzero(kept)[:, 0]
     return put(after, scenes, _fitted(start[scenes], data.only(scenes))) if len(scenes) else after
@@ -113,14 +112,34 @@ def _share_a_lobe(parameters: Tensor, data: Measurement) -> Tensor:
     return shared
 
 
-def _separated(done: Linearised, scenes: Tensor, data: Measurement) -> Linearised:
-    """Try in some scenes whether one of their sources belongs elsewhere."""
+def _weak(done: Fit, data: Measurement) -> Tensor:
+    """Return in which scenes a source explains little; free symbols explain some of the noise anywhere."""
+    if done.free:
+        return torch.zeros_like(done.rss, dtype=torch.bool)
+    loss = beside(done, data).loss(done.symbols, done.inverse_diagonal).sum(1)
+    return loss.amin(-1) < WEAK
+
+
+def _descended(near: Fit, data: Measurement) -> Linearised:
+    """Go on in the precision of the data."""
+    load = None if near.free else near.likelier_load.to(data.y.real.dtype)
+    start = linearised(widened(near.parameters, data.cfg, data.y.real.dtype), data, load)
+    return descend(start, data, data.cfg.estimate.mle_iterations, CLOSE)
+
+
+def _exchanged(done: Linearised, scenes: Tensor, data: Measurement) -> Linearised:
+    """Try in some scenes whether one of their sources belongs elsewhere; single precision tells where."""
     if not len(scenes):
         return done
-    part, before = data.only(scenes), done.only(scenes)
-    other = linearise(exchanged(before.fit, part, see(part)), part)
-    after = descend(other, part, data.cfg.estimate.mle_iterations, CLOSE)
-    return put(done, scenes, after.where(after.cost < before.cost, before))
+    rough, now = data.only(scenes).to(torch.complex64), done.only(scenes)
+    before = fit(now.parameters.float(), rough, None if now.free else now.likelier_load.float())
+    other = exchanged(before, rough, see(rough))
+    moved = torch.nonzero((other.parameters != before.parameters).flatten(1).any(1))[:, 0]
+    if not len(moved):
+        return done
+    scenes = scenes[moved]
+    after = _descended(other.only(moved), data.only(scenes))
+    return put(done, scenes, after.where(after.cost < now.cost[moved], now.only(moved)))
 
 
 def _covariance(done: Linearised, data: Measurement) -> Tensor:
