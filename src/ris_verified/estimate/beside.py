@@ -92,19 +92,21 @@ def beside(now: Fit, data: Measurement) -> Beside:
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), the two models.
     """
-    return _beside(now, now.noise_variance, now.load.mean(1), data)
+    lost = torch.sigmoid(SHARPNESS * (math.log(THRESHOLD) - snr(now, data).log()))
+    return _beside(now, now.noise_variance, now.load.mean(1), 1 - (1 + NEARER) * lost)
 
 
-def beside_powers(now: Fit, powers: Tensor, noise: Tensor, data: Measurement) -> Beside:
+def beside_powers(now: Fit, powers: Tensor, noise: Tensor) -> Beside:
     """Return what is left where each source has a power of its own and a further one is as strong as these.
+
+    The density of places counts in full: what is asked for is the likeliest place, lost or not.
 
     Args:
         now: a fit loaded by noise/powers.
         powers: `B x K` real.
         noise: `B` real.
-        data: the measurements.
     """
-    return _beside(now, noise, noise * powers.sum(1) / powers.square().sum(1), data)
+    return _beside(now, noise, noise * powers.sum(1) / powers.square().sum(1), torch.ones_like(noise))
 
 
 def snr(now: Fit, data: Measurement) -> Tensor:
@@ -113,9 +115,7 @@ def snr(now: Fit, data: Measurement) -> Tensor:
     return ratio.clamp_min(torch.finfo(ratio.dtype).eps)
 
 
-def _beside(now: Fit, noise: Tensor, load: Tensor, data: Measurement) -> Beside:
-    lost = torch.sigmoid(SHARPNESS * (math.log(THRESHOLD) - snr(now, data).log()))
-    far_weight = 1 - (1 + NEARER) * lost
+def _beside(now: Fit, noise: Tensor, load: Tensor, far_weight: Tensor) -> Beside:
     return Beside(now.residual, now.basis, now.symbols, now.whitener, noise, load, now.free, far_weight)
 
 

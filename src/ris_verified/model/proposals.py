@@ -140,14 +140,14 @@ def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: i
     for _ in range(count):
         new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
         now, fitted = _stepped(now.joined(new, data), data)
-        known, taken = beside_powers(fitted, now.powers, now.noise, data), taken | lobe[index]
+        known, taken = beside_powers(fitted, now.powers, now.noise), taken | lobe[index]
         weights.append(weight)
     return now, torch.stack(weights, 1)
 
 
 def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, field: Field) -> tuple[_State, Tensor]:
     """Move the source that promises most elsewhere, where all are likelier after a step; heat has no say in it."""
-    known = beside_powers(fitted, now.powers, now.noise, data)
+    known = beside_powers(fitted, now.powers, now.noise)
     places, _, _ = best_exchanges(now.place, known, data, field, 1)
     moved = (places[0] != now.place).any(-1)
     new = columns_at(places[0].gather(1, moved.int().argmax(1)[:, None, None].expand(-1, 1, 3)), data)
@@ -155,7 +155,7 @@ def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, fiel
     columns = torch.where(moved[:, None, None], new, now.columns)
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
     farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
-    wins = after.cost - known.far_weight * farther < fitted.cost - BETTER
+    wins = after.cost - farther < fitted.cost - BETTER
     return trial.where(wins, now), weight.masked_fill(moved & wins[:, None], 0.0)
 
 
