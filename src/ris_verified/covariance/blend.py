@@ -85,13 +85,13 @@ class Blend:
                 size: Tensor = torch.linalg.matrix_norm(R)
                 return size
 
-            inner = (P.conj() * S).real.sum((-2, -1))
+            along = inner(P, S)
             b = self.beta
-            square = (1 - b) ** 2 * norm(P) ** 2 + b**2 * norm(S) ** 2 + 2 * b * (1 - b) * inner
+            square = (1 - b) ** 2 * norm(P) ** 2 + b**2 * norm(S) ** 2 + 2 * b * (1 - b) * along
             return BlendProof(
                 trace(P), trace(S), trace(self.R),
                 norm(P), norm(S), norm(raw), norm(self.R),
-                norm(S - P), norm(raw - P), inner, square,
+                norm(S - P), norm(raw - P), along, square,
                 b, tolerance(self.R_raw.dtype, self.R_raw.shape[-1]),
             )  # fmt: skip
 

@@ -17,7 +17,7 @@ def trace_normalised(R: Tensor) -> Tensor:
 
 
 def gram_of_trace(A: Tensor) -> Tensor:
-    """Return AAᴴ scaled to trace N, of `B x N x K` complex; the scale is that of A, a matrix far smaller."""
+    """Return AAᴴ of `B x N x K` complex, scaled to trace N through A, which is far smaller; NaN where A is zero."""
     energy = torch.view_as_real(A.resolve_conj()).square().sum((1, 2, 3))
     A = A * (A.shape[-2] / energy).sqrt()[:, None, None]
     return A @ A.mH
