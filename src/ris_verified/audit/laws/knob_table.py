@@ -109,7 +109,7 @@ KNOBS = (
          given={"scene.rician_factor_min": 1.0, "scene.rician_factor_max": 3.0}),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", factor, plus), ("spectrum",))
       for n, factor, plus in (("grid_azimuth", 1, 4), ("grid_elevation", 1, 4), ("grid_range", 1, 3))),
-    *(Knob(f"estimate.{n}", by(f"estimate.{n}", 1, 4), (), ("order",), quick=False)
+    *(Knob(f"estimate.{n}", by(f"estimate.{n}", 1, 4), (), ("mle", "order"), quick=False)
       for n in ("search_azimuth", "search_elevation", "search_range", "search_summits", "search_exchanges")),
     Knob("estimate.newton_iterations", to("estimate.newton_iterations", 1, 2), ("newton",)),
     Knob("estimate.newton_step", to("estimate.newton_step", 0.5, 1.0), ("newton",)),
