@@ -89,7 +89,8 @@ def accuracy(snr_db: float, least: int, count: int, key: int, write: Callable[[s
     by_K = [float(judged.found[k == batch.K].double().mean()) for k in range(1, cfg.scene.sources_max + 1)]
     write(
         f"{snr_db:4g} dB: all found {figures['found']:.3f} ({' '.join(f'{v:.3f}' for v in by_K)} for K = 1 … 5), "
-        f"strictly {figures['found_strictly']:.3f}, error/bound {figures['error_over_bound_found']:.3f}\n"
+        f"strictly {figures['found_strictly']:.3f}, error/bound {figures['error_over_bound_found']:.3f}, "
+        f"position off by {figures['position_rmse']:.2f} m (RMS)\n"
     )
     nested = nested_search(*data, cfg)
     for name in ("marginal", "bic", "aicc"):

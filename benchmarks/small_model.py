@@ -4,7 +4,7 @@ K uniform on 1 … 5, SNR −5 … 20 dB. Learned: one forward pass, peaks of R_
 learning. Once with K known and once with K from the K head and from the nested greedy fits. The capture is printed for
 blends with other shares of R_samp, too.
 
-Run: python benchmarks/small_model.py [--weights small] [--scenes 1000] [--batch 50] [--ship FILE]
+Run: python benchmarks/small_model.py [--weights small] [--scenes 1000] [--batch 50] [--key N] [--ship FILE]
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=Path("small"))
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--key", type=int, default=KEY, help="of the scenes")
     parser.add_argument("--ship", type=Path, metavar="FILE", help="write the weights in half precision and stop")
     args = parser.parse_args()
     cfg = stored_config(args.weights)
@@ -91,7 +92,7 @@ def main() -> None:
     if args.ship:
         save_model(model, cfg, args.ship, torch.float16)
         return
-    scenes = [draw_scene(cfg, KEY, index) for index in range(args.scenes)]
+    scenes = [draw_scene(cfg, args.key, index) for index in range(args.scenes)]
     with torch.no_grad():
         # Grids and steering vectors are made once, outside the times.
         _measure(pipeline, model, scenes[:4])

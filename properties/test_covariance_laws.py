@@ -166,6 +166,13 @@ def _same(a, b, factor):
     assert torch.allclose(a, b, rtol=0, atol=factor * torch.finfo(torch.float64).eps * scale)
 
 
+def _same_with_slopes(ours, written, leaf, generator):
+    N, probe = ours.shape[-1], _normal(generator, ours.dtype, *ours.shape)
+    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), leaf)[0] for R in (ours, written)]
+    _same(ours, written, 64 * N)
+    _same(*slopes, 64 * N * N)
+
+
 @given(cases())
 def test_blend_and_its_gradient_are_those_of_the_steps_as_written(case):
     cfg, _, generator, B = case
@@ -173,17 +180,13 @@ def test_blend_and_its_gradient_are_those_of_the_steps_as_written(case):
     A = _normal(generator, torch.complex128, B, N, cfg.scene.sources_max)
     P = predicted_covariance(pack_factor(A), pack_factor(torch.ones_like(A)), cfg).requires_grad_()
     S = sample_covariance(*_measurement(cfg, torch.complex128, generator, B), cfg)
-    probe = _normal(generator, torch.complex128, B, N, N)
 
     def normalised(R):
         return R * (N / torch.diagonal(R, dim1=-2, dim2=-1).real.sum(-1))[:, None, None]
 
     raw = (1 - beta) * P + beta * S
     written = normalised(normalised((raw + raw.mH) / 2) + loading * torch.eye(N, dtype=torch.float64))
-    ours = blend(P, S, cfg).R
-    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), P)[0] for R in (ours, written)]
-    _same(ours, written, 64 * N)
-    _same(*slopes, 64 * N * N)
+    _same_with_slopes(blend(P, S, cfg).R, written, P, generator)
 
 
 @given(cases())
@@ -191,13 +194,9 @@ def test_predicted_covariance_and_its_gradient_are_those_of_the_steps_as_written
     cfg, _, generator, B = case
     N = cfg.array.elements
     A = _normal(generator, torch.complex128, B, N, cfg.scene.sources_max).requires_grad_()
-    probe = _normal(generator, torch.complex128, B, N, N)
     product = A @ A.mH
     written = product * (N / torch.diagonal(product, dim1=-2, dim2=-1).real.sum(-1))[:, None, None]
-    ours = predicted_covariance(pack_factor(A), pack_factor(torch.ones_like(A)), cfg)
-    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), A)[0] for R in (ours, written)]
-    _same(ours, written, 64 * N)
-    _same(*slopes, 64 * N * N)
+    _same_with_slopes(predicted_covariance(pack_factor(A), pack_factor(torch.ones_like(A)), cfg), written, A, generator)
 
 
 @given(cases())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Complex
 from torch import Tensor
 
 from ris_verified.config import Config
+from ris_verified.covariance.trace import of_trace
 from ris_verified.errors import ShapeError
 from ris_verified.shapes import describe, shaped
 
@@ -64,10 +66,6 @@ def blend_low_rank(factor: Complex[Tensor, "B N P"], snapshots: Complex[Tensor, 
     """
     beta, loading = cfg.covariance.beta, cfg.covariance.loading
     X = snapshots.detach().mT
-    N = factor.shape[1]
-    parts = [
-        F * (share * N / (1 + loading) / F.abs().square().sum((1, 2))).sqrt()[:, None, None]
-        for F, share in ((factor, 1 - beta), (X, beta))
-    ]
+    parts = [math.sqrt(share / (1 + loading)) * of_trace(F) for F, share in ((factor, 1 - beta), (X, beta))]
     floor = torch.full((len(factor),), loading / (1 + loading), dtype=factor.real.dtype, device=factor.device)
     return LowRank(torch.cat(parts, -1), floor)

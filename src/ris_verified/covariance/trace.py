@@ -16,10 +16,15 @@ def trace_normalised(R: Tensor) -> Tensor:
     return R * (R.shape[-1] / trace(R))[..., None, None]
 
 
-def gram_of_trace(A: Tensor) -> Tensor:
-    """Return AAᴴ of `B x N x K` complex, scaled to trace N through A, which is far smaller; NaN where A is zero."""
+def of_trace(A: Tensor) -> Tensor:
+    """Scale each `N x K` of `B x N x K` complex so that AAᴴ has trace N; NaN where it is zero."""
     energy = torch.view_as_real(A.resolve_conj()).square().sum((1, 2, 3))
-    A = A * (A.shape[-2] / energy).sqrt()[:, None, None]
+    return A * (A.shape[-2] / energy).sqrt()[:, None, None]
+
+
+def gram_of_trace(A: Tensor) -> Tensor:
+    """Return AAᴴ of `B x N x K` complex, scaled to trace N through A, which is far smaller."""
+    A = of_trace(A)
     return A @ A.mH
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +91,7 @@ def beside(now: Fit, data: Measurement) -> Beside:
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), the two models.
     """
-    lost = torch.sigmoid(SHARPNESS * (math.log(THRESHOLD) - snr(now, data).log()))
+    lost = 1 / (1 + (snr(now, data) / THRESHOLD) ** SHARPNESS)
     return _beside(now, now.noise_variance, now.load.mean(1), 1 - (1 + NEARER) * lost)
 
 

@@ -72,7 +72,8 @@ def loss(
         U = U.to(R.dtype)
         seen = inside(R, U)
         values["alignment"] = aligned(*seen)
-        values["eigengap"] = missing_gap(seen, inside(batch.R_in, U), kept, R.shape[-1])
+        if weights["eigengap"]:
+            values["eigengap"] = missing_gap(seen, inside(batch.R_in, U), kept, R.shape[-1])
     if weights["angle"] or weights["range"]:
         values["angle"], values["range"] = positions_error(outputs.angles, outputs.ranges, batch.ptr)
     values["order"] = functional.cross_entropy(outputs.k_logits, batch.K - 1, reduction="none")
