@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ris_verified.array.folded import unfolded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
-from ris_verified.estimate.beside import LOADS, NEARER, beside, beside_nothing, deviance_of
+from ris_verified.estimate.beside import LOADS, NEARER, beside, beside_nothing, beside_powers, deviance_of
 from ris_verified.estimate.candidates import (
     _exchanges,
     _gains,
@@ -263,6 +263,9 @@ def test_a_far_place_counts_by_the_density_of_sources_and_for_less_the_stronger_
     assert (weight(quiet) >= weight(loud) - tolerance).all()
     assert torch.allclose(weight(-3), torch.ones(2, dtype=fitted.rss.dtype), atol=1e-9 + tolerance)
     assert torch.allclose(weight(5), torch.full_like(fitted.rss, -NEARER), atol=1e-9 + tolerance)
+    # With a power for each source the density counts in full, whatever the noise.
+    powers = fitted.symbols.abs().square().mean(1)
+    assert (beside_powers(fitted, powers, 1e10 * fitted.noise_variance).far_weight == 1).all()
 
 
 @few

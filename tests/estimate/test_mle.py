@@ -200,6 +200,28 @@ def test_a_source_that_explains_as_little_as_noise_moves_to_a_missing_one(drawn,
     assert with_exchange.sum() >= 5 > without.sum()
 
 
+def test_an_exchange_that_ends_worse_is_not_kept(drawn, monkeypatch):
+    truth = drawn(LOUD, 8)
+    start = _near(truth)
+    without = nf_mle(start, *truth.measurement, LOUD)
+    tried = []
+
+    def astray(now, data, field):
+        low, high = limits(LOUD, now.parameters)
+        there = now.parameters.clone()
+        there[:, 0] = low + high - there[:, 0]
+        tried.append(len(there))
+        return fit(there, data, now.given_load(data))
+
+    monkeypatch.setattr(mle, "exchanged", astray)
+    monkeypatch.setattr(mle, "WEAK", torch.inf)
+    astray_and_back = nf_mle(start, *truth.measurement, LOUD)
+    assert sum(tried) == 8
+    for name in ("azimuth", "elevation", "range"):
+        one, other = (torch.nan_to_num(vars(made)[name]) for made in (without, astray_and_back))
+        assert torch.equal(one, other), name
+
+
 def test_the_tikhonov_weight_keeps_symbols_small_and_the_estimate_near(drawn):
     truth = drawn(LOUD, 6)
     start = to_parameters(_near(truth))[truth.K.max() == truth.K, : int(truth.K.max())]
