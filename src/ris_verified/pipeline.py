@@ -121,7 +121,9 @@ class Pipeline:
         Returns:
             The model's output and the blend; gradients pass through R_pred only.
         """
-        outputs = model(batch.y, batch.H, batch.C, batch.H_full)
+        from ris_verified.model.call import outputs_of
+
+        outputs = outputs_of(model, batch)
         return outputs, self.covariances(outputs, batch)
 
     def infer(self, model: nn.Module, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor) -> tuple[ModelOutput, Blend]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ris_verified.data.batch import FIELDS, Batch, unpack
+from ris_verified.data.batch import FIELDS, Batch, ProposedBatch, unpack
 from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InputError
 
@@ -69,3 +69,11 @@ def test_split_holds_every_scene_once(batch):
         joined = torch.cat([vars(piece)[name] for piece in pieces])
         assert torch.equal(joined.nan_to_num(nan=-7.0), vars(batch)[name].nan_to_num(nan=-7.0))
     assert all(isinstance(piece, Batch) for piece in pieces)
+
+
+def test_proposals_go_along(batch):
+    proposals = torch.arange(9 * len(batch) * 2.0).view(len(batch), 2, 9)
+    stored = ProposedBatch(**vars(batch), proposals=proposals)
+    assert torch.equal(unpack(stored).proposals, proposals)
+    assert unpack(stored, "meta").proposals.device.type == "meta"
+    assert torch.equal(torch.cat([piece.proposals for piece in stored.split(4)]), proposals)

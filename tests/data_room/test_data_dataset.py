@@ -25,7 +25,9 @@ from ris_verified.data.dataset import (
 )
 from ris_verified.data.manifest import Manifest, checksum
 from ris_verified.errors import DataError, InputError
+from ris_verified.estimate.proposals import propose
 from ris_verified.scene.scene import draw_scene
+from ris_verified.shapes import from_ri
 
 CODES = {"train": 0, "validation": 1, "test": 2}
 EPS = float(np.finfo(np.float32).eps)
@@ -40,7 +42,8 @@ def test_stored_scenes_are_the_drawn_ones(sound, small, split):
     dataset = SceneDataset(sound, split)
     scenes = [draw_scene(small, CODES[split], index) for index in range(len(dataset))]
     every = torch.arange(len(dataset))
-    assert _same(vars(dataset.batch(every)).values(), vars(scenes_to_batch(scenes, small)).values())
+    stored, drawn = dataset.batch(every), scenes_to_batch(scenes, small)
+    assert _same((vars(stored)[name] for name in FIELDS), vars(drawn).values())
     assert _same(vars(dataset.truth(every)).values(), vars(scenes_to_truth(scenes, small)).values())
 
 
@@ -57,8 +60,19 @@ def test_fields_have_the_shapes_and_dtypes_of_the_checklist(sound, small):
         "snr": ([3], torch.float32),
         "H_full": ([3, M, N, 2], torch.float32),
     }
-    assert {name: (list(v.shape), v.dtype) for name, v in vars(batch).items()} == expected
     assert tuple(expected) == FIELDS
+    expected["proposals"] = ([3, K, 9], torch.float32)
+    assert {name: (list(v.shape), v.dtype) for name, v in vars(batch).items()} == expected
+
+
+@pytest.mark.parametrize("split", CODES)
+def test_stored_proposals_are_those_that_a_model_would_make(sound, small, split):
+    dataset = SceneDataset(sound, split)
+    batch = dataset.batch(torch.arange(len(dataset)))
+    made = propose(*(from_ri(value) for value in (batch.y, batch.H_full, batch.C)), small).packed()
+    gap = (batch.proposals - made).abs() / made.abs().amax((0, 1))
+    # Another number of threads may round a choice over.
+    assert gap.amax((1, 2)).median() <= 1e3 * EPS
 
 
 def test_truth_is_exact_and_padded(sound, small):

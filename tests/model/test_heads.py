@@ -1,36 +1,46 @@
-"""The head on proposals made by hand: what it takes from them as it is."""
+"""The head on proposals made by hand: what it takes from them as it is, and what moves with what."""
 
 from __future__ import annotations
 
 import torch
 
 from ris_verified.config import Config
+from ris_verified.estimate.proposals import Proposals
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head
-from ris_verified.model.proposals import Proposals
 
 
-def test_slots_have_the_powers_of_the_likelihood_and_a_doubtful_choice_less():
+def _case():
     cfg = Config()
     K, m = cfg.scene.sources_max, cfg.model
     generator = torch.Generator().manual_seed(0)
-    powers = torch.randn(2, K, generator=generator).log_softmax(-1)
-    level = torch.full((2, K), -0.5)
-    doubt = level.clone()
-    doubt[:, 1] -= 2.0
     head, dictionary = Head(cfg).eval(), Dictionary(cfg)
+    places = dictionary.coordinates[:K].expand(2, -1, -1)
+    powers = torch.randn(2, K, generator=generator).log_softmax(-1)
+    found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), -torch.ones(2, K))
     feature_map = torch.randn(2, m.channels, m.dictionary_elevation, m.dictionary_azimuth, generator=generator)
     tokens = torch.randn(2, 10, m.width, generator=generator)
+    return head, dictionary, found, feature_map, tokens
 
-    def slots(chosen):
-        places, cells = dictionary.coordinates[:K].expand(2, -1, -1), torch.arange(K).expand(2, -1)
-        found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, chosen, torch.ones(2, K), -torch.ones(2), cells)
-        return head(feature_map, tokens, found, dictionary).log_power
 
-    sure, unsure = slots(level), slots(doubt)
-    bound = 1e2 * torch.finfo(torch.float32).eps
-    assert (sure - powers).abs().max() <= bound
-    assert (unsure[:, 1] < sure[:, 1]).all()
-    # Among the others nothing changes but their sum.
-    others = (unsure - sure)[:, [0, 2, 3, 4]]
-    assert (others - others[:, :1]).abs().max() <= bound
+def test_slots_have_the_powers_of_the_likelihood():
+    head, dictionary, found, feature_map, tokens = _case()
+    assert torch.equal(head(feature_map, tokens, found, dictionary).log_power, found.log_power)
+
+
+def test_a_slot_reads_the_features_where_its_place_is():
+    head, dictionary, found, feature_map, tokens = _case()
+    before = head(feature_map, tokens, found, dictionary).coordinates
+    there, elsewhere = feature_map.clone(), feature_map.clone()
+    # The first proposals are the first places of the dictionary, one azimuth after the other.
+    there[:, :, 0, 2] += 1.0
+    elsewhere[:, :, 5, 11] += 1.0
+    assert not torch.equal(head(there, tokens, found, dictionary).coordinates, before)
+    assert torch.equal(head(elsewhere, tokens, found, dictionary).coordinates, before)
+
+
+def test_a_place_is_in_the_cell_of_the_nearest_direction():
+    dictionary = Dictionary(Config())
+    planes = dictionary.coordinates.view(dictionary.shape[0], -1, 3)
+    nudged = planes + 0.2 * dictionary.cell * torch.tensor([1.0, -1.0, 1.0])
+    assert torch.equal(dictionary.cell_of(nudged), torch.arange(planes.shape[1]).expand(len(planes), -1))

@@ -152,8 +152,8 @@ def test_groups_are_a_partition_at_four_times_the_rate():
 def test_frozen_and_stray_parameters_are_named(spoil):
     model = build_model(ODD)
     if spoil == "freeze":
-        model.head.trust.requires_grad_(False)
+        model.head.context.bias.requires_grad_(False)
     else:
         model.extra = torch.nn.Parameter(torch.zeros(1))
-    with pytest.raises(InvariantError, match="head.trust" if spoil == "freeze" else "extra"):
+    with pytest.raises(InvariantError, match="head.context.bias" if spoil == "freeze" else "extra"):
         parameter_groups(model, ODD)

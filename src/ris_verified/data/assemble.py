@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
-from ris_verified.data.batch import Batch
+from ris_verified.data.batch import Batch, ProposedBatch
 from ris_verified.scene.codes import code_values
 from ris_verified.shapes import from_ri, to_ri
 
@@ -34,6 +34,13 @@ class Truth:
     ptr: Tensor
 
 
+def measured(stored: dict[str, Tensor], cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, H_full and C of stored scenes, `S x L x M`, `S x M x N` and `S x L x N` complex64."""
+    table = torch.from_numpy(code_values(np.arange(1 << cfg.scene.code_bits, dtype=np.uint8), cfg.scene.code_bits))
+    C = table.to(torch.complex64)[stored["codes"].long()]
+    return from_ri(stored["y"]), from_ri(stored["H_full"].float()), C
+
+
 def to_batch(stored: dict[str, Tensor], cfg: Config) -> Batch:
     """Build a batch from the stored form of scenes (see `stacked`); R_true is A P Aᴴ, trace N.
 
@@ -42,12 +49,10 @@ def to_batch(stored: dict[str, Tensor], cfg: Config) -> Batch:
         cfg: reads `array` and `scene.code_bits`.
 
     Returns:
-        A `Batch` of S scenes.
+        A `Batch` of S scenes, with their proposals where these are stored.
     """
-    table = torch.from_numpy(code_values(np.arange(1 << cfg.scene.code_bits, dtype=np.uint8), cfg.scene.code_bits))
-    C = table.to(torch.complex64)[stored["codes"].long()]
-    H_full = stored["H_full"].float()
-    H = torch.einsum("bmn,bln->blm", from_ri(H_full), C)
+    _, H_full, C = measured(stored, cfg)
+    H = torch.einsum("bmn,bln->blm", H_full, C)
     sources = stored["sources"]
     present = torch.isfinite(sources).all(-1)
     place = torch.where(present[..., None], sources, 1.0)
@@ -56,10 +61,11 @@ def to_batch(stored: dict[str, Tensor], cfg: Config) -> Batch:
     # tr(A Aᴴ) = Σ|a|², so that the trace is N before precision is halved.
     A = (A * (A.shape[1] / A.abs().square().sum((1, 2), keepdim=True)).sqrt()).to(torch.complex64)
     R_true = A @ A.mH
-    return Batch(
+    fields = (
         stored["y"], to_ri(H), to_ri(C), sources[..., :3].float(), stored["K"], R_true,
-        stored["snr_db"].float(), H_full,
+        stored["snr_db"].float(), to_ri(H_full),
     )  # fmt: skip
+    return ProposedBatch(*fields, stored["proposals"]) if "proposals" in stored else Batch(*fields)
 
 
 def to_truth(stored: dict[str, Tensor]) -> Truth:

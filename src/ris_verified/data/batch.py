@@ -1,11 +1,11 @@
-"""A batch of scenes and its eight canonical fields."""
+"""A batch of scenes and its eight canonical fields; those of a data folder carry proposals, too."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class Batch:
     snr: Tensor
     H_full: Tensor
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str) -> Self:
         """Return the batch on a device."""
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
         return dataclasses.replace(self, **moved)
@@ -47,10 +47,21 @@ class Batch:
     def __len__(self) -> int:
         return len(self.y)
 
-    def split(self, parts: int) -> list[Batch]:
+    def split(self, parts: int) -> list[Self]:
         """Return at most `parts` batches of nearly equal size that together hold every scene."""
         pieces = {name: value.tensor_split(parts) for name, value in vars(self).items()}
-        return [Batch(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]
+        return [type(self)(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]
+
+
+@dataclass(frozen=True)
+class ProposedBatch(Batch):
+    """Scenes and what `estimate.proposals.propose` makes of them, as a data folder holds them.
+
+    Args:
+        proposals: `B x K_MAX x 9` float32, packed.
+    """
+
+    proposals: Tensor
 
 
 def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.device | str = "cpu") -> Batch:

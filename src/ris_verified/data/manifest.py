@@ -13,7 +13,7 @@ from ris_verified.config import Config
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
 
-SCHEMA = "ris-verified-data/1"
+SCHEMA = "ris-verified-data/2"
 MANIFEST = "manifest.json"
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 

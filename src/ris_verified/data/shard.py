@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
 from ris_verified.config import Config
+from ris_verified.data.assemble import measured
 from ris_verified.data.manifest import SPLITS, Shard, checksum, data_digest
+from ris_verified.estimate.proposals import propose
 from ris_verified.files import atomic_write
 from ris_verified.scene.scene import Scene, draw_scene
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = "ris-verified-shard/1"
+FORMAT = "ris-verified-shard/2"
 SIDECAR = ".safetensors.json"
 
 
@@ -58,6 +61,25 @@ def stacked(scenes: list[Scene], cfg: Config) -> Arrays:
         "rician_factor": np.array([s.rician_factor for s in scenes]),
         "K": np.array([s.azimuth.size for s in scenes], np.int64),
     }
+
+
+def proposed(arrays: Arrays, cfg: Config) -> NDArray[np.float32]:
+    """Return what the likelihood proposes in stored scenes, `S x K_MAX x 9` float32: no training step makes it anew.
+
+    Args:
+        arrays: from `stacked`.
+        cfg: reads `array` and `scene`.
+    """
+    y, H_full, C = measured({name: torch.from_numpy(array) for name, array in arrays.items()}, cfg)
+    threads = torch.get_num_threads()
+    # Their number changes the last bits of a product.
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            packed: NDArray[np.float32] = propose(y, H_full, C, cfg).packed().numpy()
+    finally:
+        torch.set_num_threads(threads)
+    return packed
 
 
 def sidecar(folder: Path, shard: Shard) -> Path:
@@ -104,7 +126,8 @@ def write_shard(cfg: Config, folder: Path, shard: Shard) -> Shard:
     """
     code = SPLITS[shard.split]
     scenes = [draw_scene(cfg, code, index) for index in range(shard.first, shard.first + shard.scenes)]
-    content = save(stacked(scenes, cfg), _header(cfg, shard))
+    arrays = stacked(scenes, cfg)
+    content = save({**arrays, "proposals": proposed(arrays, cfg)}, _header(cfg, shard))
     atomic_write(folder / shard.file, content)
     done = Shard(shard.split, shard.first, shard.scenes, hashlib.sha256(content).hexdigest(), len(content))
     record = {"digest": data_digest(cfg), "sha256": done.sha256, "bytes": done.bytes}

@@ -78,11 +78,11 @@ def _along(values: Tensor, like: Tensor) -> Tensor:
 
 
 def beside_nothing(data: Measurement) -> Beside:
-    """Return the measurements themselves, where no source is known yet."""
+    """Return the measurements themselves, where no source is known yet; the density of places counts in full."""
     B, L, M = data.y.shape
     none, nothing = data.y.new_empty(B, L, 0, M), torch.zeros_like(data.energy)
     noise = data.energy / data.rows
-    return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True, nothing)
+    return Beside(data.y, none, none[..., 0], none[..., :0].clone(), noise, nothing, True, torch.ones_like(nothing))
 
 
 def beside(now: Fit, data: Measurement) -> Beside:

@@ -1,4 +1,4 @@
-"""The heat that helps to propose sources, and the decoder that turns proposals into slots."""
+"""The decoder that turns proposals into slots."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ris_verified.config import Config
+from ris_verified.estimate.proposals import Proposals
 from ris_verified.model.dictionary import Dictionary
-from ris_verified.model.proposals import Proposals
 
-# Coordinates and their sigmas, power, weight of the choice, gain and noise.
-FACTS = 10
+# Coordinates and their sigmas, power, gain and noise.
+FACTS = 9
 # Of the logarithm of a sigma over a cell.
 WIDEST = 8.0
 
@@ -42,7 +42,7 @@ def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Heat over the dictionary, and a decoder that counts and moves the proposals together.
+    """A decoder that counts and moves the proposals together.
 
     Args:
         cfg: reads `model`, `array.elements` and `scene.sources_max`.
@@ -52,14 +52,6 @@ class Head(nn.Module):
         super().__init__()
         m, d = cfg.model, cfg.model.head_width
         self.sources, self.elements = cfg.scene.sources_max, cfg.array.elements
-        self.cells = m.dictionary_range
-        # One source has all the power: nothing is weighed against it, and no gradient would come back.
-        alone = self.sources == 1
-        self.heat = None if alone else nn.Conv2d(m.channels, m.dictionary_range, 1)
-        if self.heat is not None:
-            # Nothing is known better than by the measurements before something is learned.
-            nn.init.zeros_(self.heat.weight)
-        self.trust = None if alone else nn.Parameter(torch.tensor(0.3))
         self.embed = nn.Linear(m.channels + FACTS, d)
         self.context = nn.Linear(m.width, d)
         layer = nn.TransformerDecoderLayer(
@@ -70,13 +62,6 @@ class Head(nn.Module):
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
         self.count = _mlp(2 * d + 2 * self.sources + 1, d, self.sources)
 
-    def warm(self, feature_map: Tensor) -> Tensor:
-        """Return the learned heat over the dictionary, `B x R x V x H` real; zero where one source is alone."""
-        if self.heat is None:
-            return feature_map.new_zeros(len(feature_map), self.cells, *feature_map.shape[2:])
-        heat: Tensor = self.heat(feature_map)
-        return heat
-
     def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
 
@@ -84,20 +69,19 @@ class Head(nn.Module):
             feature_map: `B x c x V x H` real.
             tokens: `B x T x d` real.
             found: the proposals.
-            dictionary: gives the scale of a coordinate.
+            dictionary: gives the cell of a place and the scale of a coordinate.
         """
         facts = _facts(found, dictionary)
-        cell = found.cell[:, None].expand(-1, feature_map.shape[1], -1)
+        cell = dictionary.cell_of(found.parameters)[:, None].expand(-1, feature_map.shape[1], -1)
         local = feature_map.float().flatten(2).gather(2, cell).mT
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
-        trusted = 0.0 if self.trust is None else self.trust * found.log_chosen
-        evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, None]], -1)
+        evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, :1]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.
             found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
-            (found.log_power + trusted).log_softmax(-1),
+            found.log_power,
             self._residual(slots),
             self.count(pooled).float(),
         )
@@ -118,6 +102,5 @@ def _facts(found: Proposals, dictionary: Dictionary) -> Tensor:
     """Return what is known of each proposal as numbers of about one, `B x K x FACTS` real."""
     scaled = found.parameters / dictionary.coordinates.abs().amax(0)
     width = (found.sigma / dictionary.cell).log().clamp(-WIDEST, WIDEST)
-    noise = found.noise[:, None].expand_as(found.gain)
-    single = torch.stack([found.log_power, found.log_chosen, _tamed(found.gain), noise], -1)
+    single = torch.stack([found.log_power, _tamed(found.gain), found.noise], -1)
     return torch.cat([scaled, width, single], -1)

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.array.steering import planar_steering, steering
-from ris_verified.config import Config, EstimateConfig
+from ris_verified.config import Config
 from ris_verified.covariance.predicted import pack_factor
 from ris_verified.errors import ShapeError
 from ris_verified.estimate.field import first_gain
 from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.proposals import Proposals, propose
 from ris_verified.model.backbone import Backbone
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head, Slots
 from ris_verified.model.output import ModelOutput
-from ris_verified.model.proposals import propose
 from ris_verified.shapes import as_complex, describe, from_ri
 
 
@@ -35,11 +35,11 @@ class LocalisationModel(nn.Module):
         cfg: reads `array`, `scene` and `model`.
     """
 
+    takes_proposals: Literal[True] = True
+
     def __init__(self, cfg: Config) -> None:
         super().__init__()
         self.cfg = cfg
-        # Weights learn what the search proposes at its defaults; an estimator set otherwise must not change that.
-        self.plain = dataclasses.replace(cfg, estimate=EstimateConfig())
         self.dictionary = Dictionary(cfg)
         self.backbone = Backbone(2 * cfg.model.dictionary_range + 2, cfg.model)
         self.head = Head(cfg)
@@ -47,7 +47,7 @@ class LocalisationModel(nn.Module):
         self.register_buffer("edge", torch.tensor(edge), persistent=False)
         self.edge: Tensor
 
-    def forward(self, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor) -> ModelOutput:
+    def forward(self, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor, proposals: Tensor | None = None) -> ModelOutput:
         """Return factors, order logits, angles and ranges.
 
         Args:
@@ -56,6 +56,7 @@ class LocalisationModel(nn.Module):
                 nothing to H_full and C, from which the features are made.
             C: `B x L x N x 2` float32.
             H_full: `B x M x N x 2` float32.
+            proposals: `B x K_MAX x 9` float32, as stored with scenes; None makes them.
 
         Returns:
             A `ModelOutput`.
@@ -69,18 +70,15 @@ class LocalisationModel(nn.Module):
         grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
         with torch.autocast(y.device.type, enabled=False):
             features = self._features(y, H_full, C, grid)
+            found = propose(y, H_full, C, self.cfg) if proposals is None else Proposals.of(proposals)
         feature_map, tokens = self.backbone(features)
-        with torch.autocast(y.device.type, enabled=False):
-            heat = self.head.warm(feature_map.float())
-            data = Measurement.of(y, H_full, C, self.plain)
-            found = propose(heat, data, grid, self.dictionary.lobe, self.cfg.scene.sources_max)
         slots = self.head(feature_map, tokens, found, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
 
     def _features(self, y: Tensor, H_full: Tensor, C: Tensor, grid: FoldedGrid) -> Tensor:
         whitener = _whitener(H_full)
-        gain = first_gain(Measurement.of(y @ whitener.mT, whitener @ H_full, C, self.plain), grid)[1]
+        gain = first_gain(Measurement.of(y @ whitener.mT, whitener @ H_full, C, self.cfg), grid)[1]
         log = gain.clamp_min(torch.finfo(gain.dtype).tiny).log()
         peak = (log - log.amax((1, 2, 3), keepdim=True)).exp()
         log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)

@@ -14,6 +14,7 @@ from ris_verified.config import TrainConfig
 from ris_verified.data.batch import Batch
 from ris_verified.errors import TrainingError
 from ris_verified.loss.total import LossResult
+from ris_verified.model.call import outputs_of
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import StepReport, TrainState, autocast_dtype
 
@@ -36,7 +37,7 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
     device = batch.y.device
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        outputs = state.replica(batch.y, batch.H, batch.C, batch.H_full)
+        outputs = outputs_of(state.replica, batch)
     # Contracts would raise on NaN factors; a diverged step is skipped and counted instead.
     if not _finite(outputs.cov_fact_angle, outputs.cov_fact_range):
         return None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ris_verified.audit.damage import DAMAGE, damage_file
 from ris_verified.audit.faults.fault import DataFault, Fault
 from ris_verified.pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from ris_verified.data.manifest import Shard
 
 
 def _bent(pipeline: Pipeline) -> Pipeline:
@@ -25,17 +29,36 @@ def _damage(kind: str) -> DataFault:
     return DataFault(f"shard_{kind.replace(' ', '_')}", "RV1001", f"a shard is {kind}", damage)
 
 
-def _copied_split(folder: Path) -> None:
+def _rewritten(folder: Path, target: Shard, content: bytes) -> None:
+    """Put other content into a shard, and its checksum into the manifest."""
     from ris_verified.data.manifest import Manifest, checksum
+
+    (folder / target.file).write_bytes(content)
+    manifest, sha256 = Manifest.load(folder), checksum(folder / target.file)
+    changed = dataclasses.replace(target, sha256=sha256, bytes=len(content))
+    shards = [changed if shard == target else shard for shard in manifest.shards]
+    dataclasses.replace(manifest, shards=shards).save(folder)
+
+
+def _copied_split(folder: Path) -> None:
+    from ris_verified.data.manifest import Manifest
 
     manifest = Manifest.load(folder)
     source, target = manifest.of("train")[0], manifest.of("test")[0]
-    (folder / target.file).write_bytes((folder / source.file).read_bytes())
-    changed = dataclasses.replace(
-        target, sha256=checksum(folder / target.file), bytes=(folder / target.file).stat().st_size
-    )
-    shards = [changed if shard == target else shard for shard in manifest.shards]
-    dataclasses.replace(manifest, shards=shards).save(folder)
+    _rewritten(folder, target, (folder / source.file).read_bytes())
+
+
+def _proposals_of_others(folder: Path) -> None:
+    from safetensors import safe_open
+    from safetensors.torch import save
+
+    from ris_verified.data.manifest import Manifest
+
+    for shard in Manifest.load(folder).of("train"):
+        with safe_open(folder / shard.file, "pt") as file:
+            tensors, header = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        tensors["proposals"] = tensors["proposals"].roll(1, 0)
+        _rewritten(folder, shard, save(tensors, header))
 
 
 def _split_lost(folder: Path) -> None:
@@ -52,5 +75,6 @@ FAULTS = (
     Fault("heads_do_not_divide", "RV0104", "a field is written after construction", _bent),
     *(_damage(kind) for kind in DAMAGE),
     DataFault("split_lost", "RV1401", "one machine's part never arrived", _split_lost),
+    DataFault("proposals_of_others", "RV1002", "shards are shuffled without their proposals", _proposals_of_others),
     DataFault("test_copied_from_training", "RV1609", "a shard is copied under another name", _copied_split),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import KEY, Context
 from ris_verified.audit.damage import DAMAGE, damage_file, tiny_data
 from ris_verified.audit.laws.drawn import own_keys
+from ris_verified.audit.laws.proposals import stored_proposals
 from ris_verified.audit.laws.unpacking import as_drawn, moves, refusals, same_field
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 
@@ -71,11 +72,14 @@ def checked_batch(context: Context) -> Batch:
 @rule(
     "RV1002",
     "Stored form and R_true",
-    law="to_ri stacks (re, im) on the last axis; H_full [M, N, 2], C [L, N, 2]; R_true ∝ A P Aᴴ with trace N",
-    why="R_true of other positions or powers than stored ones is a target that cannot be reached.",
+    law="to_ri stacks (re, im) on the last axis; H_full [M, N, 2], C [L, N, 2]; R_true ∝ A P Aᴴ with trace N; stored "
+    "proposals are those that inference makes",
+    why="R_true of other positions or powers than stored ones is a target that cannot be reached; proposals of other "
+    "scenes or of an older search are inputs that inference never sees.",
     how="Shapes of stored or drawn scenes; R_true against A P Aᴴ of the stated positions (equal powers where powers"
-    " are not stored), bound 8 eps·N of trace N in float32 plus the rounding of positions, k r eps.",
-    remedy="build R_true from the stored positions and powers",
+    " are not stored), bound 8 eps·N of trace N in float32 plus the rounding of positions, k r eps. Stored proposals "
+    "of 32 scenes against those made now: median of the largest gap over a figure's scale, bound 1e3 eps.",
+    remedy="build R_true from the stored positions and powers; generate the data again where the search has changed",
 )
 def stored_form(context: Context) -> Sequence[Measurement]:
     """Positions in float32 turn phases by at most k·r·eps on each element."""
@@ -90,6 +94,7 @@ def stored_form(context: Context) -> Sequence[Measurement]:
         equal(to_ri(z).tolist(), [[[1.0, 2.0], [3.0, -4.0]]], "to_ri of 1+2j, 3−4j", where="to_ri"),
         equal(list(batch.H_full.shape[1:]), [M, N, 2], "shape of a scene", where="H_full"),
         equal(list(batch.C.shape[1:]), [L, N, 2], "shape of a scene", where="C"),
+        *stored_proposals(context, batch),
     ]
     if cfg.scene.power_spread_db or not all(m.passed for m in found):
         return found

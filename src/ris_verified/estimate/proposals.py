@@ -1,4 +1,4 @@
-"""Candidate sources, added one after the other where the likelihood and the learned heat together are highest."""
+"""Candidate sources, added one after the other where the likelihood and the density of sources together are highest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from ris_verified.array.folded import FoldedGrid
-from ris_verified.estimate.beside import Beside, beside_nothing, beside_powers, deviance_of
-from ris_verified.estimate.candidates import best_exchanges, refined, summits
+from ris_verified.array.folded import folded
+from ris_verified.config import Config, EstimateConfig
+from ris_verified.estimate.beside import beside_nothing, beside_powers, deviance_of
+from ris_verified.estimate.candidates import best_exchanges, strongest
 from ris_verified.estimate.descent import improved
-from ris_verified.estimate.field import Field, gain, see
+from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.linearised import linearise
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import remoteness
 from ris_verified.estimate.powers import source_powers
 from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
+# Range planes, elevations and azimuths of the grid.
+GRID = (6, 8, 20)
 # Scenes whose fields are held at once.
 TOGETHER = 128
 # Rounds of the powers.
@@ -34,64 +37,56 @@ class Proposals:
         parameters: `B x K x 3` real, azimuth, elevation (rad), 1/range (1/m).
         sigma: `B x K x 3` real, their Cramér–Rao bounds, in their units.
         log_power: `B x K` real, logarithm of the share of power.
-        log_chosen: `B x K` real, logarithm of the weight of the choice among its rivals, zero where exchanged; carries
-            the heat's gradient.
         gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
-        noise: `B` real, logarithm of the noise's share of the energy.
-        cell: `B x K` int64, where in a plane of the dictionary each is.
+        noise: `B x K` real, logarithm of the noise's share of the energy, the same for all of a scene.
     """
 
     parameters: Tensor
     sigma: Tensor
     log_power: Tensor
-    log_chosen: Tensor
     gain: Tensor
     noise: Tensor
-    cell: Tensor
+
+    def packed(self) -> Tensor:
+        """Return all in one, `B x K x 9` real."""
+        single = torch.stack([self.log_power, self.gain, self.noise], -1)
+        return torch.cat([self.parameters, self.sigma, single], -1)
+
+    @classmethod
+    def of(cls, packed: Tensor) -> Proposals:
+        """Return what `packed` was made of."""
+        return cls(packed[..., :3], packed[..., 3:6], *packed[..., 6:].unbind(-1))
 
 
-def propose(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
+def propose(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Proposals:
     """Add one source after the other, each beside those before it, and refine all after every addition; exchange one.
 
-    A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, the density of
-    sources there and the learned heat, all in nats. The choice is an index and carries no gradient; its weight
-    among the other summits does.
+    A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, and the density of
+    sources there, in nats. What is proposed depends on the scene alone: the estimators' settings have no say in it.
 
     Args:
-        heat: `B x R x V x H` real.
-        data: the measurements.
-        grid: the dictionary.
-        lobe: `G x G` bool, main lobes; the heat of a lobe counts once.
-        count: number of sources to propose.
+        y: `B x L x M` complex.
+        H_full: `B x M x N` complex.
+        C: `B x L x N` complex.
+        cfg: reads `array` and `scene`.
 
     Returns:
         `Proposals`.
     """
-    parts = [
-        _proposed(heat[first : first + TOGETHER], data.only(slice(first, first + TOGETHER)), grid, lobe, count)
-        for first in range(0, len(heat), TOGETHER)
-    ]
+    data = Measurement.of(y, H_full, C, replace(cfg, estimate=EstimateConfig()))
+    parts = [_proposed(data.only(slice(first, first + TOGETHER))) for first in range(0, len(y), TOGETHER)]
     return Proposals(*(torch.cat([vars(part)[field.name] for part in parts]) for field in fields(Proposals)))
 
 
-def _proposed(heat: Tensor, data: Measurement, grid: FoldedGrid, lobe: Tensor, count: int) -> Proposals:
-    field = see(data, grid)
-    added, weight = _added(heat, data, field, lobe, count)
-    exchanged, weight = _exchanged(*_stepped(added, data), weight, data, field)
-    now, _ = _stepped(exchanged, data)
-    rank = now.powers.argsort(-1, descending=True)
-    now = now.ranked(rank)
+def _proposed(data: Measurement) -> Proposals:
+    field = see(data, folded(data.cfg.array, data.cfg.scene, GRID, data.y.real.dtype, data.y.device))
+    now = _exchanged(*_stepped(_added(data, field), data), data, field)
+    now, _ = _stepped(now, data)
+    now = now.ranked(now.powers.argsort(-1, descending=True))
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
-    directions = grid.places.view(-1, heat.shape[2] * heat.shape[3], 3)[0, :, :2]
-    return Proposals(
-        now.place,
-        _sigma(end.curvature, now.noise),
-        now.powers.log().log_softmax(-1),
-        weight.gather(1, rank),
-        -_costs(now, data).diff(dim=0).mT,
-        (now.noise * data.rows / data.energy).log(),
-        torch.cdist(now.place[..., :2], directions).argmin(-1),
-    )
+    gains = -_costs(now, data).diff(dim=0).mT
+    noise = (now.noise * data.rows / data.energy).log()[:, None].expand_as(gains)
+    return Proposals(now.place, _sigma(end.curvature, now.noise), now.powers.log().log_softmax(-1), gains, noise)
 
 
 @dataclass(frozen=True)
@@ -133,20 +128,17 @@ class _State:
         )
 
 
-def _added(heat: Tensor, data: Measurement, field: Field, lobe: Tensor, count: int) -> tuple[_State, Tensor]:
-    """Add sources one after the other; return them and the log weight of each choice, `B x K` real."""
-    learned, known, now = heat.flatten(1), beside_nothing(data), _nothing(data)
-    weights, taken = [], torch.zeros_like(learned, dtype=torch.bool)
-    for _ in range(count):
-        new, index, weight = _choice(learned.masked_fill(taken, 0.0), known, data, field)
-        now, fitted = _stepped(now.joined(new, data), data)
-        known, taken = beside_powers(fitted, now.powers, now.noise), taken | lobe[index]
-        weights.append(weight)
-    return now, torch.stack(weights, 1)
+def _added(data: Measurement, field: Field) -> _State:
+    """Add sources one after the other."""
+    known, now = beside_nothing(data), _nothing(data)
+    for _ in range(data.cfg.scene.sources_max):
+        now, fitted = _stepped(now.joined(strongest(known, data, field)[:, None], data), data)
+        known = beside_powers(fitted, now.powers, now.noise)
+    return now
 
 
-def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, field: Field) -> tuple[_State, Tensor]:
-    """Move the source that promises most elsewhere, where all are likelier after a step; heat has no say in it."""
+def _exchanged(now: _State, fitted: Fit, data: Measurement, field: Field) -> _State:
+    """Move the source that promises most elsewhere, where all are likelier after a step."""
     known = beside_powers(fitted, now.powers, now.noise)
     places, _, _ = best_exchanges(now.place, known, data, field, 1)
     moved = (places[0] != now.place).any(-1)
@@ -155,8 +147,7 @@ def _exchanged(now: _State, fitted: Fit, weight: Tensor, data: Measurement, fiel
     columns = torch.where(moved[:, None, None], new, now.columns)
     trial, after = _stepped(_State(places[0], columns, powers, now.noise), data)
     farther = (remoteness(trial.place, data.cfg) - remoteness(now.place, data.cfg)).sum(1)
-    wins = after.cost - farther < fitted.cost - BETTER
-    return trial.where(wins, now), weight.masked_fill(moved & wins[:, None], 0.0)
+    return trial.where(after.cost - farther < fitted.cost - BETTER, now)
 
 
 def _nothing(data: Measurement) -> _State:
@@ -178,19 +169,6 @@ def _stepped(now: _State, data: Measurement) -> tuple[_State, Fit]:
     start = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     after = improved(start, data, start.given_load(data))
     return replace(now, place=after.parameters, columns=after.columns), after
-
-
-def _choice(heat: Tensor, known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the place `B x 1 x 3`, its grid point `B` and the log weight `B` among the summits."""
-    volume, _ = gain(known, data, field)
-    # How many scenes have a source there, apart from what is learned.
-    worth = heat + remoteness(field.grid.places, data.cfg)
-    rivals = summits(volume + worth.view_as(volume), data.cfg.estimate.search_summits)
-    places, gains = refined(field.grid.places[rivals], known, data)
-    score = gains + worth.gather(1, rivals)
-    best = score.argmax(-1, keepdim=True)
-    place = places.gather(1, best[..., None].expand(-1, -1, 3))
-    return place, rivals.gather(1, best)[:, 0], score.log_softmax(-1).gather(1, best)[:, 0]
 
 
 def _sigma(curvature: Tensor, noise: Tensor) -> Tensor:

@@ -1,0 +1,36 @@
+"""What is stored with scenes for the network is what inference would make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.rule import Measurement, at_most
+
+if TYPE_CHECKING:
+    from ris_verified.data.batch import Batch
+
+SCENES = 32
+
+
+def stored_proposals(context: Context, batch: Batch) -> Sequence[Measurement]:
+    """Compare the proposals of some scenes with those made now; nothing where none are stored.
+
+    Another machine rounds otherwise, and where two places are as likely it may choose the other one: the median tells.
+    """
+    import torch
+
+    from ris_verified.data.batch import ProposedBatch
+    from ris_verified.estimate.proposals import propose
+    from ris_verified.shapes import from_ri
+
+    if not isinstance(batch, ProposedBatch):
+        return []
+    y, H_full, C = (from_ri(value[:SCENES]) for value in (batch.y, batch.H_full, batch.C))
+    with torch.no_grad():
+        made = propose(y, H_full, C, context.config).packed()
+    gap = (batch.proposals[:SCENES] - made).abs() / made.abs().amax((0, 1))
+    bound = 1e3 * torch.finfo(made.dtype).eps
+    worst = float(gap.amax((1, 2)).median())
+    return [at_most(worst, bound, f"stored proposals against those made now, {len(made)} scenes", where="proposals")]

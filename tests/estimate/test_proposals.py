@@ -1,0 +1,132 @@
+"""Proposals on drawn scenes: they find what is there, say how sure they are, and scenes do not mix."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.data.dataset import draw_batch
+from ris_verified.estimate import proposals as module
+from ris_verified.estimate.beside import beside_nothing
+from ris_verified.estimate.candidates import strongest
+from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.parameters import limits, remoteness
+from ris_verified.estimate.projection import fit_columns
+from ris_verified.estimate.proposals import Proposals, propose
+from ris_verified.shapes import from_ri
+
+COUNT = 3
+
+
+def _proposed(cfg, count=4, key=3, sources=COUNT):
+    batch = draw_batch(cfg, count, key)
+    data = (from_ri(batch.y), from_ri(batch.H_full), from_ri(batch.C))
+    return batch, data, propose(*data, cfg.replaced({"scene.sources_min": 1, "scene.sources_max": sources}))
+
+
+def _scenes(K, snr, **more):
+    return Config(scene=SceneConfig(sources_min=K, sources_max=K, snr_db_min=snr, snr_db_max=snr, **more))
+
+
+@pytest.mark.parametrize("symbols", ["varying", "constant"])
+@pytest.mark.parametrize("K", [1, 3])
+def test_strong_sources_are_found_within_their_sigma_and_hold_the_power(K, symbols):
+    cfg = _scenes(K, 30.0, symbols=symbols)
+    batch, _, found = _proposed(cfg, 8)
+    strongest = found.log_power.topk(K).indices[..., None].expand(-1, -1, 3)
+    true = torch.stack([batch.ptr[..., 0], batch.ptr[..., 1], 1 / batch.ptr[..., 2]], -1)[:, :K]
+    error = (found.parameters.gather(1, strongest)[:, :, None] - true[:, None]).abs()
+    sigma = found.sigma.gather(1, strongest)[:, :, None]
+    near = (error / sigma).amax(-1).amin(1)
+    # Of 24 coordinates and more, one in a thousand lies beyond 5 sigma; one scene may be a failed search.
+    assert ((near < 5).all(-1)).sum() >= 7
+    assert (found.log_power.exp().topk(K).values.sum(-1) > 0.9).sum() >= 7
+
+
+def test_gains_tell_how_many_there_are():
+    _, _, found = _proposed(_scenes(2, 20.0), 8)
+    assert (found.gain[:, :2] > 0).all()
+    assert (found.gain[:, 2] < found.gain[:, :2].amin(1)).all()
+    assert (found.gain[:, 2] < 3).sum() >= 7
+
+
+def test_every_figure_is_finite_and_in_the_view():
+    cfg = _scenes(3, -5.0)
+    _, _, found = _proposed(cfg)
+    for name, value in vars(found).items():
+        assert torch.isfinite(value).all(), name
+    low, high = limits(cfg, found.parameters)
+    assert ((found.parameters >= low) & (found.parameters <= high)).all()
+    assert torch.allclose(found.log_power.exp().sum(-1), torch.ones(4))
+    assert all(map(torch.equal, vars(found).values(), vars(Proposals.of(found.packed())).values()))
+    assert (found.noise <= 0).all()
+
+
+def test_a_power_of_two_in_the_measurements_changes_nothing():
+    cfg = _scenes(2, 10.0)
+    _, (y, H_full, C), found = _proposed(cfg, sources=2)
+    # It is exact in floating point.
+    again = propose(1024 * y, H_full, C, cfg)
+    assert torch.allclose(found.parameters, again.parameters, rtol=0, atol=1e4 * torch.finfo(torch.float32).eps)
+
+
+def test_the_estimators_settings_have_no_say():
+    cfg = _scenes(2, 0.0)
+    other = dataclasses.replace(cfg, estimate=EstimateConfig(search_summits=1, mle_ridge=1.0, prior="none"))
+    _, data, _ = _proposed(cfg)
+    assert torch.equal(propose(*data, cfg).packed(), propose(*data, other).packed())
+
+
+def test_the_first_place_is_the_likeliest_under_the_density_of_sources():
+    cfg = _scenes(1, -5.0)
+    batch, data, _ = _proposed(cfg, 32)
+    measured = Measurement.of(*data, cfg)
+    field = module.see(measured, module.folded(cfg.array, cfg.scene, module.GRID, torch.float32, batch.y.device))
+    with_density = strongest(beside_nothing(measured), measured, field)
+    plain = dataclasses.replace(measured, cfg=cfg.replaced({"estimate.prior": "none"}))
+    without = strongest(beside_nothing(plain), plain, field)
+    # The density grows with the range; near ones are left where it counts.
+    assert (with_density != without).any()
+    assert (remoteness(with_density, cfg) - remoteness(without, cfg)).sum() > 0
+
+
+@pytest.mark.parametrize("snr", [10.0, 0.0])
+def test_an_exchange_is_kept_where_it_is_likelier(monkeypatch, snr):
+    seen = []
+
+    def watched(now, fitted, data, field):
+        result = exchanged(now, fitted, data, field)
+        cost = fit_columns(result.place, result.columns, data, result.load).cost
+        seen.append((now.place, fitted.cost, result.place, cost))
+        return result
+
+    exchanged = module._exchanged
+    monkeypatch.setattr(module, "_exchanged", watched)
+    cfg = _scenes(5, snr)
+    _proposed(cfg, 64, sources=5)
+    ((place, cost, other, less),) = seen
+    stayed = (place == other).flatten(1).all(1)
+    farther = (remoteness(other, cfg) - remoteness(place, cfg)).sum(1)
+    # The density of places counts in full; the cost of a kept one is computed anew.
+    rounding = 1e3 * torch.finfo(cost.dtype).eps * cost.abs()
+    assert (less - farther < cost - module.BETTER + rounding)[~stayed].all()
+    assert torch.allclose(less[stayed], cost[stayed], rtol=100 * torch.finfo(cost.dtype).eps, atol=0)
+    assert not stayed.all()
+
+
+def test_a_source_without_power_leaves_the_sigmas_of_the_others():
+    generator = torch.Generator().manual_seed(0)
+    tangents = torch.randn(4, 20, 6, generator=generator)
+    curvature = tangents.mT @ tangents
+    whole = module._sigma(curvature, torch.ones(4))
+    faded = torch.zeros(4, 9, 9)
+    faded[:, :6, :6] = curvature
+    # What a vanishing source leaves in single precision: rows of rounding, and not quite positive.
+    faded[:, 6:, 6:] = 1e-30 * torch.randn(4, 3, 3, generator=generator)
+    sigma = module._sigma(faded, torch.ones(4))
+    assert torch.isfinite(sigma).all()
+    assert torch.allclose(sigma[:, :2], whole, rtol=1e3 * torch.finfo(torch.float32).eps)
+    assert (sigma[:, 2] > 1e3 * sigma[:, :2].amax(1)).all()
