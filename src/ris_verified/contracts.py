@@ -38,6 +38,15 @@ def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> Inva
     )
 
 
+def _both_sides(R: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return R v and Rᴴ v, `B x N` complex each."""
+    # As real products: complex ones of these shapes copy all of R.
+    flat, parts = torch.view_as_real(R.resolve_conj()).flatten(2), torch.view_as_real(v)
+    right = torch.view_as_complex(flat @ torch.stack([parts, torch.view_as_real(1j * v)], 1).flatten(0, 1))
+    along, across = (parts.mT @ flat).unflatten(2, parts.shape).unbind(1)
+    return right, torch.complex(along[..., 0] + across[..., 1], across[..., 0] - along[..., 1])
+
+
 @torch.no_grad()
 def check_covariance(R: Tensor, name: str) -> None:
     """Raise unless every matrix is finite, Hermitian, positive on a probe and has trace N.
@@ -53,7 +62,7 @@ def check_covariance(R: Tensor, name: str) -> None:
     if R.ndim != 3 or R.shape[-2] != N or not R.is_complex():
         raise InvariantError(describe(R), where=name, expected="complex [B, N, N]")
     v = _probe(N, R.dtype, R.device)
-    right, left = R @ v, (v.conj() @ R).conj()
+    right, left = _both_sides(R, v)
     trace = torch.diagonal(R, dim1=-2, dim2=-1).to(torch.complex128).sum(-1)
     quadratic = (right @ v.conj()).real
     bound = tolerance(R.dtype, N)

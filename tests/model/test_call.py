@@ -9,12 +9,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from ris_verified.config import Config, ModelConfig
 from ris_verified.data.batch import ProposedBatch
-from ris_verified.data.dataset import draw_batch
-from ris_verified.estimate.proposals import propose
+from ris_verified.data.dataset import draw_batch, with_proposals
 from ris_verified.model import network
 from ris_verified.model.call import outputs_of
 from ris_verified.model.network import build_model
-from ris_verified.shapes import from_ri
 
 CFG = Config(
     model=ModelConfig(channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, dropout=0.0)
@@ -23,9 +21,7 @@ CFG = Config(
 
 @pytest.fixture(scope="module")
 def stored():
-    batch = draw_batch(CFG, 3, 1)
-    made = propose(*(from_ri(value) for value in (batch.y, batch.H_full, batch.C)), CFG)
-    return ProposedBatch(**vars(batch), proposals=made.packed())
+    return with_proposals(draw_batch(CFG, 3, 1), CFG)
 
 
 def _called(batch):

@@ -125,6 +125,8 @@ def test_a_wrong_shape_is_one_error():
         build_model(ODD)(**{**inputs, "H_full": inputs["H_full"][..., 0]})
     with pytest.raises(ShapeError, match="model"):
         build_model(ODD)(**{**inputs, "H": inputs["H"][:, :2]})
+    with pytest.raises(ShapeError, match="proposals"):
+        build_model(ODD)(**inputs, proposals=torch.zeros(2, 5, 9))
 
 
 def test_reference_model_has_the_sizes_of_the_checklist():

@@ -17,11 +17,13 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.data.assemble import Truth, to_batch, to_truth
-from ris_verified.data.batch import Batch
+from ris_verified.data.batch import Batch, ProposedBatch
 from ris_verified.data.manifest import Manifest, Shard, again, verify
 from ris_verified.data.shard import FORMAT, stacked, stored_origin
 from ris_verified.errors import DataError, InputError
+from ris_verified.estimate.proposals import propose
 from ris_verified.scene.scene import Scene, draw_scene
+from ris_verified.shapes import from_ri
 
 
 def _tensors(arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
@@ -41,6 +43,13 @@ def scenes_to_truth(scenes: list[Scene], cfg: Config) -> Truth:
 def draw_batch(cfg: Config, count: int, *key: int) -> Batch:
     """Draw `count` scenes of a key of their own and return them as a batch; no file is read."""
     return scenes_to_batch([draw_scene(cfg, *key, index) for index in range(count)], cfg)
+
+
+def with_proposals(batch: Batch, cfg: Config) -> ProposedBatch:
+    """Return drawn scenes as a data folder would give them, with what the likelihood proposes."""
+    with torch.no_grad():
+        made = propose(from_ri(batch.y), from_ri(batch.H_full), from_ri(batch.C), cfg)
+    return ProposedBatch(**vars(batch), proposals=made.packed())
 
 
 class SceneDataset(torch.utils.data.Dataset[Batch]):

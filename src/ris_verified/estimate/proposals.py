@@ -21,6 +21,8 @@ from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
 # Range planes, elevations and azimuths of the grid.
 GRID = (6, 8, 20)
+# Of a packed proposal.
+FIGURES = 9
 # Scenes whose fields are held at once.
 TOGETHER = 128
 # Rounds of the powers.

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.array.steering import planar_steering, steering
@@ -14,7 +15,7 @@ from ris_verified.covariance.predicted import pack_factor
 from ris_verified.errors import ShapeError
 from ris_verified.estimate.field import first_gain
 from ris_verified.estimate.measurement import Measurement
-from ris_verified.estimate.proposals import Proposals, propose
+from ris_verified.estimate.proposals import FIGURES, Proposals, propose
 from ris_verified.model.backbone import Backbone
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head, Slots
@@ -66,13 +67,18 @@ class LocalisationModel(nn.Module):
         """
         if H.shape != y.shape:
             raise ShapeError(f"H {describe(H)}, y {describe(y)}", where="model", expected="equal shapes")
+        stored = (len(y), self.cfg.scene.sources_max, FIGURES)
+        if proposals is not None and proposals.shape != stored:
+            raise ShapeError(describe(proposals), where="proposals", expected=f"real {list(stored)}")
         y, H_full, C = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
         grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
         with torch.autocast(y.device.type, enabled=False):
             features = self._features(y, H_full, C, grid)
             found = propose(y, H_full, C, self.cfg) if proposals is None else Proposals.of(proposals)
-        feature_map, tokens = self.backbone(features)
-        slots = self.head(feature_map, tokens, found, self.dictionary)
+        # What is made for long sequences is slower, its backward several times, on some ten tokens.
+        with sdpa_kernel(SDPBackend.MATH):
+            feature_map, tokens = self.backbone(features)
+            slots = self.head(feature_map, tokens, found, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
 
