@@ -65,6 +65,39 @@ def test_every_figure_is_finite_and_in_the_view():
     assert (found.noise <= 0).all()
 
 
+def test_what_is_surely_a_source_keeps_its_power_and_what_is_not_loses_it():
+    _, _, found = _proposed(_scenes(2, 20.0), 8)
+    lost = found.log_power - found.log_share
+    # Two sources at 20 dB cost hundreds of nats, the third place a few at most.
+    assert (found.loss[:, :2] > 50).all()
+    assert (found.loss[:, 2] < 15).all()
+    assert torch.allclose(found.log_share.exp().sum(-1), torch.ones(8))
+    assert torch.allclose(lost[:, 0], lost[:, 1], atol=1e-2)
+    assert (lost[:, 2] > lost[:, 0] + torch.log(torch.tensor(1.1))).all()
+
+
+def test_the_loss_is_that_of_the_likelihood_with_own_powers():
+    cfg = _scenes(2, 5.0)
+    _, data, found = _proposed(cfg, 4)
+    measured = Measurement.of(*(value.to(torch.complex128) for value in data), cfg)
+    places = found.parameters.double()
+    columns, noise = module.columns_at(places, measured), measured.energy / measured.rows
+    load = torch.tensor([0.5, 1.0, 4.0], dtype=torch.float64).expand(4, -1)
+
+    def likelihood(kept):
+        # y_l ~ CN(0, σ² (I + Σ_k b_k b_kᴴ/load_k)), up to a constant.
+        B = columns[..., kept]
+        R = torch.eye(B.shape[2]) + (B / load[:, None, None, kept]) @ B.mH
+        y = measured.y[..., None]
+        quadratic = (y.mH @ torch.linalg.solve(R, y)).real.sum((1, 2, 3)) / noise
+        return -quadratic - torch.linalg.slogdet(R).logabsdet.sum(1)
+
+    losses = module._losses(fit_columns(places, columns, measured, load), noise)
+    for k in range(COUNT):
+        fall = likelihood(list(range(COUNT))) - likelihood([j for j in range(COUNT) if j != k])
+        assert torch.allclose(fall, losses[:, k], rtol=1e-9, atol=1e-9)
+
+
 def test_a_power_of_two_in_the_measurements_changes_nothing():
     cfg = _scenes(2, 10.0)
     _, (y, H_full, C), found = _proposed(cfg, sources=2)

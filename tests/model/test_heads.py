@@ -17,15 +17,16 @@ def _case():
     head, dictionary = Head(cfg).eval(), Dictionary(cfg)
     places = dictionary.coordinates[:K].expand(2, -1, -1)
     powers = torch.randn(2, K, generator=generator).log_softmax(-1)
-    found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), -torch.ones(2, K))
+    nats = torch.linspace(-2.0, 30.0, K).expand(2, -1)
+    found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), nats, -torch.ones(2, K))
     feature_map = torch.randn(2, m.channels, m.dictionary_elevation, m.dictionary_azimuth, generator=generator)
     tokens = torch.randn(2, 10, m.width, generator=generator)
     return head, dictionary, found, feature_map, tokens
 
 
-def test_slots_have_the_powers_of_the_likelihood():
+def test_slots_have_the_shares_of_the_likelihood():
     head, dictionary, found, feature_map, tokens = _case()
-    assert torch.equal(head(feature_map, tokens, found, dictionary).log_power, found.log_power)
+    assert torch.equal(head(feature_map, tokens, found, dictionary).log_power, found.log_share)
 
 
 def test_a_slot_reads_the_features_where_its_place_is():

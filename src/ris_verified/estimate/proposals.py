@@ -22,7 +22,9 @@ from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 # Range planes, elevations and azimuths of the grid.
 GRID = (6, 8, 20)
 # Of a packed proposal.
-FIGURES = 9
+FIGURES = 10
+# Nats at which a proposal is as likely noise as a source, and how softly.
+DOUBTFUL, SOFT = 6.0, 4.0
 # Scenes whose fields are held at once.
 TOGETHER = 128
 # Rounds of the powers.
@@ -40,6 +42,7 @@ class Proposals:
         sigma: `B x K x 3` real, their Cramér–Rao bounds, in their units.
         log_power: `B x K` real, logarithm of the share of power.
         gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
+        loss: `B x K` real, by how much the log-likelihood falls without each, in nats.
         noise: `B x K` real, logarithm of the noise's share of the energy, the same for all of a scene.
     """
 
@@ -47,12 +50,22 @@ class Proposals:
     sigma: Tensor
     log_power: Tensor
     gain: Tensor
+    loss: Tensor
     noise: Tensor
 
     def packed(self) -> Tensor:
-        """Return all in one, `B x K x 9` real."""
-        single = torch.stack([self.log_power, self.gain, self.noise], -1)
+        """Return all in one, `B x K x 10` real."""
+        single = torch.stack([self.log_power, self.gain, self.loss, self.noise], -1)
         return torch.cat([self.parameters, self.sigma, single], -1)
+
+    @property
+    def log_share(self) -> Tensor:
+        """Logarithm of each one's share of power, counted by how surely it is a source, `B x K` real.
+
+        A place that is seldom seen may fit noise with much power: it must not rank before a source.
+        """
+        sure = torch.nn.functional.logsigmoid((self.loss - DOUBTFUL) / SOFT)
+        return (self.log_power + sure).log_softmax(-1)
 
     @classmethod
     def of(cls, packed: Tensor) -> Proposals:
@@ -86,9 +99,9 @@ def _proposed(data: Measurement) -> Proposals:
     now, _ = _stepped(now, data)
     now = now.ranked(now.powers.argsort(-1, descending=True))
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
-    gains = -_costs(now, data).diff(dim=0).mT
+    log_power, gains = now.powers.log().log_softmax(-1), -_costs(now, data).diff(dim=0).mT
     noise = (now.noise * data.rows / data.energy).log()[:, None].expand_as(gains)
-    return Proposals(now.place, _sigma(end.curvature, now.noise), now.powers.log().log_softmax(-1), gains, noise)
+    return Proposals(now.place, _sigma(end.curvature, now.noise), log_power, gains, _losses(end, now.noise), noise)
 
 
 @dataclass(frozen=True)
@@ -171,6 +184,12 @@ def _stepped(now: _State, data: Measurement) -> tuple[_State, Fit]:
     start = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     after = improved(start, data, start.given_load(data))
     return replace(now, place=after.parameters, columns=after.columns), after
+
+
+def _losses(now: Fit, noise: Tensor) -> Tensor:
+    """Return by how much the log-likelihood falls without each source, `B x K` real."""
+    spread = now.inverse_diagonal
+    return (power(now.symbols) / (spread * noise[:, None, None]) + torch.log(now.load[:, None] * spread)).sum(1)
 
 
 def _sigma(curvature: Tensor, noise: Tensor) -> Tensor:

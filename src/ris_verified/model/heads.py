@@ -11,8 +11,8 @@ from ris_verified.config import Config
 from ris_verified.estimate.proposals import Proposals
 from ris_verified.model.dictionary import Dictionary
 
-# Coordinates and their sigmas, power, gain and noise.
-FACTS = 9
+# Coordinates and their sigmas, power, gain, loss and noise.
+FACTS = 10
 # Of the logarithm of a sigma over a cell.
 WIDEST = 8.0
 
@@ -60,7 +60,7 @@ class Head(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
         self.refine = _mlp(d, d, 3)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
-        self.count = _mlp(2 * d + 2 * self.sources + 1, d, self.sources)
+        self.count = _mlp(2 * d + 3 * self.sources + 1, d, self.sources)
 
     def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
@@ -76,12 +76,12 @@ class Head(nn.Module):
         local = feature_map.float().flatten(2).gather(2, cell).mT
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
-        evidence = torch.cat([_tamed(found.gain), found.log_power, found.noise[:, :1]], -1)
+        evidence = torch.cat([_tamed(found.gain), _tamed(found.loss), found.log_power, found.noise[:, :1]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.
             found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
-            found.log_power,
+            found.log_share,
             self._residual(slots),
             self.count(pooled).float(),
         )
@@ -94,13 +94,13 @@ class Head(nn.Module):
         return shaped
 
 
-def _tamed(gain: Tensor) -> Tensor:
-    return gain.asinh()
+def _tamed(nats: Tensor) -> Tensor:
+    return nats.asinh()
 
 
 def _facts(found: Proposals, dictionary: Dictionary) -> Tensor:
     """Return what is known of each proposal as numbers of about one, `B x K x FACTS` real."""
     scaled = found.parameters / dictionary.coordinates.abs().amax(0)
     width = (found.sigma / dictionary.cell).log().clamp(-WIDEST, WIDEST)
-    single = torch.stack([found.log_power, _tamed(found.gain), found.noise], -1)
+    single = torch.stack([found.log_power, _tamed(found.gain), _tamed(found.loss), found.noise], -1)
     return torch.cat([scaled, width, single], -1)
