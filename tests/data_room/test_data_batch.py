@@ -72,7 +72,7 @@ def test_split_holds_every_scene_once(batch):
 
 
 def test_proposals_go_along(batch):
-    proposals = torch.arange(10 * len(batch) * 2.0).view(len(batch), 2, 10)
+    proposals = torch.arange(11 * len(batch) * 2.0).view(len(batch), 2, 11)
     stored = ProposedBatch(**vars(batch), proposals=proposals)
     assert torch.equal(unpack(stored).proposals, proposals)
     assert unpack(stored, "meta").proposals.device.type == "meta"

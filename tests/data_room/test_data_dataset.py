@@ -60,7 +60,7 @@ def test_fields_have_the_shapes_and_dtypes_of_the_checklist(sound, small):
         "H_full": ([3, M, N, 2], torch.float32),
     }
     assert tuple(expected) == FIELDS
-    expected["proposals"] = ([3, K, 10], torch.float32)
+    expected["proposals"] = ([3, K, 11], torch.float32)
     assert {name: (list(v.shape), v.dtype) for name, v in vars(batch).items()} == expected
 
 

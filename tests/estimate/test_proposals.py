@@ -118,12 +118,13 @@ def test_the_first_place_is_the_likeliest_under_the_density_of_sources():
     batch, data, _ = _proposed(cfg, 32)
     measured = Measurement.of(*data, cfg)
     field = module.see(measured, module.folded(cfg.array, cfg.scene, module.GRID, torch.float32, batch.y.device))
-    with_density = strongest(beside_nothing(measured), measured, field)
+    with_density, promise = strongest(beside_nothing(measured), measured, field)
     plain = dataclasses.replace(measured, cfg=cfg.replaced({"estimate.prior": "none"}))
-    without = strongest(beside_nothing(plain), plain, field)
+    without, _ = strongest(beside_nothing(plain), plain, field)
     # The density grows with the range; near ones are left where it counts.
     assert (with_density != without).any()
     assert (remoteness(with_density, cfg) - remoteness(without, cfg)).sum() > 0
+    assert torch.equal(propose(*data, cfg).promise[:, 0], promise)
 
 
 @pytest.mark.parametrize("snr", [10.0, 0.0])

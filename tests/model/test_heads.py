@@ -18,7 +18,7 @@ def _case():
     places = dictionary.coordinates[:K].expand(2, -1, -1)
     powers = torch.randn(2, K, generator=generator).log_softmax(-1)
     nats = torch.linspace(-2.0, 30.0, K).expand(2, -1)
-    found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), nats, -torch.ones(2, K))
+    found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), nats, nats, -torch.ones(2, K))
     feature_map = torch.randn(2, m.channels, m.dictionary_elevation, m.dictionary_azimuth, generator=generator)
     tokens = torch.randn(2, 10, m.width, generator=generator)
     return head, dictionary, found, feature_map, tokens

@@ -58,7 +58,7 @@ class ProposedBatch(Batch):
     """Scenes and what `estimate.proposals.propose` makes of them, as a data folder holds them.
 
     Args:
-        proposals: `B x K_MAX x 10` float32, packed.
+        proposals: `B x K_MAX x 11` float32, packed.
     """
 
     proposals: Tensor

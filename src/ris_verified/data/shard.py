@@ -64,7 +64,7 @@ def stacked(scenes: list[Scene], cfg: Config) -> Arrays:
 
 
 def proposed(arrays: Arrays, cfg: Config) -> NDArray[np.float32]:
-    """Return what the likelihood proposes in stored scenes, `S x K_MAX x 10` float32: no training step makes it anew.
+    """Return what the likelihood proposes in stored scenes, `S x K_MAX x 11` float32: no training step makes it anew.
 
     Args:
         arrays: from `stacked`.

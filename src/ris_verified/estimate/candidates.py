@@ -160,11 +160,11 @@ def first_source(data: Measurement) -> Tensor:
     places = grid.places[summits(volume, SURE * count)]
     exact = _gains(_look(places, None, data), None, data) + _far(places, None, data)
     best = exact.topk(min(count, places.shape[1])).indices
-    return _best(*refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data), None, data)
+    return _best(*refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data), None, data)[0]
 
 
-def strongest(known: Beside, data: Measurement, field: Field) -> Tensor:
-    """Return the place where one more source raises the likelihood most, `B x 3` real.
+def strongest(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
+    """Return the place where one more source raises the likelihood most, and by how much, `B x 3` and `B` real.
 
     Args:
         known: what the sources that are there leave.
@@ -175,9 +175,9 @@ def strongest(known: Beside, data: Measurement, field: Field) -> Tensor:
     return _best(places, gains, known, data)
 
 
-def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> Tensor:
-    best = (gains + _far(places, known, data)).argmax(-1)
-    return places[torch.arange(len(places), device=places.device), best]
+def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
+    most, best = (gains + _far(places, known, data)).max(-1)
+    return places[torch.arange(len(places), device=places.device), best], most
 
 
 def best_exchanges(

@@ -22,7 +22,7 @@ from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 # Range planes, elevations and azimuths of the grid.
 GRID = (6, 8, 20)
 # Of a packed proposal.
-FIGURES = 10
+FIGURES = 11
 # Nats at which a proposal is as likely noise as a source, and how softly.
 DOUBTFUL, SOFT = 6.0, 4.0
 # Scenes whose fields are held at once.
@@ -43,6 +43,7 @@ class Proposals:
         log_power: `B x K` real, logarithm of the share of power.
         gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
         loss: `B x K` real, by how much the log-likelihood falls without each, in nats.
+        promise: `B x K` real, gain that each addition promised, in the order of additions, density included, in nats.
         noise: `B x K` real, logarithm of the noise's share of the energy, the same for all of a scene.
     """
 
@@ -51,11 +52,12 @@ class Proposals:
     log_power: Tensor
     gain: Tensor
     loss: Tensor
+    promise: Tensor
     noise: Tensor
 
     def packed(self) -> Tensor:
-        """Return all in one, `B x K x 10` real."""
-        single = torch.stack([self.log_power, self.gain, self.loss, self.noise], -1)
+        """Return all in one, `B x K x 11` real."""
+        single = torch.stack([self.log_power, self.gain, self.loss, self.promise, self.noise], -1)
         return torch.cat([self.parameters, self.sigma, single], -1)
 
     @property
@@ -95,13 +97,15 @@ def propose(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Proposals:
 
 def _proposed(data: Measurement) -> Proposals:
     field = see(data, folded(data.cfg.array, data.cfg.scene, GRID, data.y.real.dtype, data.y.device))
-    now = _exchanged(*_stepped(_added(data, field), data), data, field)
+    now, promise = _added(data, field)
+    now = _exchanged(*_stepped(now, data), data, field)
     now, _ = _stepped(now, data)
     now = now.ranked(now.powers.argsort(-1, descending=True))
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     log_power, gains = now.powers.log().log_softmax(-1), -_costs(now, data).diff(dim=0).mT
     noise = (now.noise * data.rows / data.energy).log()[:, None].expand_as(gains)
-    return Proposals(now.place, _sigma(end.curvature, now.noise), log_power, gains, _losses(end, now.noise), noise)
+    losses = _losses(end, now.noise)
+    return Proposals(now.place, _sigma(end.curvature, now.noise), log_power, gains, losses, promise, noise)
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,15 @@ class _State:
         )
 
 
-def _added(data: Measurement, field: Field) -> _State:
-    """Add sources one after the other."""
-    known, now = beside_nothing(data), _nothing(data)
+def _added(data: Measurement, field: Field) -> tuple[_State, Tensor]:
+    """Add sources one after the other; return them and the gain that each promised, `B x K` real."""
+    known, now, promises = beside_nothing(data), _nothing(data), []
     for _ in range(data.cfg.scene.sources_max):
-        now, fitted = _stepped(now.joined(strongest(known, data, field)[:, None], data), data)
+        place, promise = strongest(known, data, field)
+        now, fitted = _stepped(now.joined(place[:, None], data), data)
         known = beside_powers(fitted, now.powers, now.noise)
-    return now
+        promises.append(promise)
+    return now, torch.stack(promises, 1)
 
 
 def _exchanged(now: _State, fitted: Fit, data: Measurement, field: Field) -> _State:

@@ -51,7 +51,7 @@ class Nested:
 
 
 def _added(now: Fit, data: Measurement, field: Field, steps: int) -> Fit:
-    start = torch.cat([now.parameters, strongest(beside(now, data), data, field)[:, None]], 1)
+    start = torch.cat([now.parameters, strongest(beside(now, data), data, field)[0][:, None]], 1)
     return _refined(linearised(start, data, now.next_load), data, steps)
 
 

@@ -60,7 +60,7 @@ class Head(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
         self.refine = _mlp(d, d, 3)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
-        self.count = _mlp(2 * d + 3 * self.sources + 1, d, self.sources)
+        self.count = _mlp(2 * d + 4 * self.sources + 1, d, self.sources)
 
     def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
@@ -76,7 +76,8 @@ class Head(nn.Module):
         local = feature_map.float().flatten(2).gather(2, cell).mT
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
-        evidence = torch.cat([_tamed(found.gain), _tamed(found.loss), found.log_power, found.noise[:, :1]], -1)
+        nats = torch.cat([found.gain, found.loss, found.promise], -1)
+        evidence = torch.cat([_tamed(nats), found.log_power, found.noise[:, :1]], -1)
         pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.

@@ -57,7 +57,7 @@ class LocalisationModel(nn.Module):
                 nothing to H_full and C, from which the features are made.
             C: `B x L x N x 2` float32.
             H_full: `B x M x N x 2` float32.
-            proposals: `B x K_MAX x 10` float32, as stored with scenes; None makes them.
+            proposals: `B x K_MAX x 11` float32, as stored with scenes; None makes them.
 
         Returns:
             A `ModelOutput`.

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ris_verified.data.dataset import scenes_to_batch
+from ris_verified.data.dataset import scenes_to_batch, with_proposals
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState
 
@@ -118,7 +118,8 @@ def _step(pipeline: Pipeline, state: TrainState, scenes: int) -> tuple[list[int]
     config = pipeline.config
     # The same scene over and over: a search that rests when it is done then does the same for every batch.
     same = [pipeline.draw_scene(config, KEY, 0)] * scenes
-    batch = pipeline.unpack(scenes_to_batch(same, config), next(state.model.parameters()).device)
+    drawn = with_proposals(scenes_to_batch(same, config), config)
+    batch = pipeline.unpack(drawn, next(state.model.parameters()).device)
     state.optimizer.zero_grad(set_to_none=True)
     given = sum(value.untyped_storage().nbytes() for value in vars(batch).values())
     with Allocations([*held_tensors(state), *vars(batch).values()]) as followed:
