@@ -30,7 +30,7 @@ def test_presets_load_and_keep_the_physics(name: str) -> None:
     cfg = Config.load(name)
     assert cfg.array == Config().array
     # `small` blends less of R_samp (docs/decisions/0018).
-    beta = 0.1 if name == "small" else 0.3
+    beta = 0.05 if name == "small" else 0.3
     assert cfg.covariance == dataclasses.replace(Config().covariance, beta=beta)
     assert cfg.scene == Config().scene
 

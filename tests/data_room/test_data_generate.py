@@ -169,7 +169,7 @@ def test_a_file_size_limit_is_one_error_and_no_part_is_left(small, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
     try:
-        with pytest.raises(StorageError, match=r"train-0000000\S*: cannot write 1\d,\d{3} bytes: File too large"):
+        with pytest.raises(StorageError, match=r"train-0000000\S*: cannot write 2\d,\d{3} bytes: File too large"):
             generate(cfg, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

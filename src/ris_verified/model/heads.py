@@ -60,7 +60,9 @@ class Head(nn.Module):
         self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
         self.refine = _mlp(d, d, 3)
         self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
-        self.count = _mlp(2 * d + 4 * self.sources + 1, d, self.sources)
+        # A way of their own: among the pooled slots a score of figures would be learnt slowly.
+        self.count = nn.Sequential(nn.Linear(4 * self.sources + 1, d), nn.GELU(), _mlp(d, 2 * d, self.sources))
+        self.around = nn.Linear(2 * d, self.sources)
 
     def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
@@ -77,14 +79,14 @@ class Head(nn.Module):
         memory = self.context(tokens)
         slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
         nats = torch.cat([found.gain, found.loss, found.promise], -1)
-        evidence = torch.cat([_tamed(nats), found.log_power, found.noise[:, :1]], -1)
-        pooled = torch.cat([slots.mean(1), memory.mean(1), evidence], -1)
+        evidence = torch.cat([_tamed(nats), found.log_power / 4, found.noise[:, :1]], -1)
+        pooled = torch.cat([slots.mean(1), memory.mean(1)], -1)
         return Slots(
             # In units of one sigma: what is known well is not moved far.
             found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
             found.log_share,
             self._residual(slots),
-            self.count(pooled).float(),
+            (self.count(evidence) + self.around(pooled)).float(),
         )
 
     def _residual(self, slots: Tensor) -> Tensor | None:
@@ -96,7 +98,7 @@ class Head(nn.Module):
 
 
 def _tamed(nats: Tensor) -> Tensor:
-    return nats.asinh()
+    return nats.asinh() / 2
 
 
 def _facts(found: Proposals, dictionary: Dictionary) -> Tensor:
