@@ -14,11 +14,15 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
+import torch
 
 from ris_verified.config import DataConfig
+from ris_verified.data import shard
 from ris_verified.data.generate import generate
 from ris_verified.data.manifest import MANIFEST, Manifest, data_digest, planned_shards, verify
 from ris_verified.errors import DataError, InputError, StorageError
+from ris_verified.estimate.proposals import propose
+from ris_verified.scene.scene import draw_scene
 
 DRAW = """
 import sys
@@ -257,3 +261,20 @@ def test_sigterm_says_how_to_go_on_and_the_same_call_completes(long_run, tmp_pat
     assert not [name for name in left if name.endswith(".part")]
     (folder / f".train-0001960.safetensors.{process.pid}.part").write_bytes(b"left by a kill")
     _resumes(cfg, folder, _whole(left), contents, expected)
+
+
+def test_proposals_are_made_in_one_thread_and_the_caller_keeps_his(small, monkeypatch):
+    seen = []
+
+    def watched(*given):
+        seen.append(torch.get_num_threads())
+        return propose(*given)
+
+    monkeypatch.setattr(shard, "propose", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        shard.proposed(shard.stacked([draw_scene(small, 0, 0)], small), small)
+        assert (seen, torch.get_num_threads()) == ([1], 2)
+    finally:
+        torch.set_num_threads(before)
