@@ -40,9 +40,11 @@ def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> Inva
 
 def _both_sides(R: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return R v and Rᴴ v, `B x N` complex each."""
-    # As real products: complex ones of these shapes copy all of R.
+    # As real products: complex ones of these shapes copy all of R. Few rows on the left take half as long as few
+    # columns on the right.
     flat, parts = torch.view_as_real(R.resolve_conj()).flatten(2), torch.view_as_real(v)
-    right = torch.view_as_complex(flat @ torch.stack([parts, torch.view_as_real(1j * v)], 1).flatten(0, 1))
+    turned = torch.stack([torch.view_as_real(v.conj().resolve_conj()), torch.view_as_real(1j * v.conj())]).flatten(1)
+    right = torch.complex(*(turned @ flat.flatten(0, 1).mT)).view(R.shape[:2])
     along, across = (parts.mT @ flat).unflatten(2, parts.shape).unbind(1)
     return right, torch.complex(along[..., 0] + across[..., 1], across[..., 0] - along[..., 1])
 
@@ -68,7 +70,7 @@ def check_covariance(R: Tensor, name: str) -> None:
     bound = tolerance(R.dtype, N)
     laws = {
         "trace is not N": ((trace - N).abs() / N, min(bound, 1e-5)),
-        "not Hermitian": ((right - left).norm(dim=-1) / N**1.5, bound),
+        "not Hermitian": (torch.view_as_real(right - left).flatten(1).norm(dim=-1) / N**1.5, bound),
         "not positive semidefinite": (-quadratic / N**2, bound),
     }
     held = [value <= limit for value, limit in laws.values()]
