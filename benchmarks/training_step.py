@@ -4,7 +4,7 @@ Scenes come with their proposals, as a data folder holds them. Operations are th
 and convolutions, forward and backward, as torch counts them (a complex product as one real one); the peak is the best
 of square products in the step's precision, in the same run.
 
-Run: python benchmarks/training_step.py [--preset quick|reference] [--steps 12]
+Run: python benchmarks/training_step.py [--preset quick|reference] [--steps 12] [--set KEY=VALUE]
 """
 
 from __future__ import annotations
@@ -107,8 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", default="quick")
     parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
-    pipeline = Pipeline.default(Config.load(args.preset))
+    pipeline = Pipeline.default(Config.load(args.preset, args.set))
     size = pipeline.config.train.batch_size
     drawn = draw_batch(pipeline.config, size, 0)
     with_proposals(drawn, pipeline.config)

@@ -40,8 +40,7 @@ def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> Inva
 
 def _both_sides(R: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return R v and Rᴴ v, `B x N` complex each."""
-    # As real products: complex ones of these shapes copy all of R. Few rows on the left take half as long as few
-    # columns on the right.
+    # As real products with few rows on the left: complex ones of these shapes copy all of R.
     flat, parts = torch.view_as_real(R.resolve_conj()).flatten(2), torch.view_as_real(v)
     turned = torch.stack([torch.view_as_real(v.conj().resolve_conj()), torch.view_as_real(1j * v.conj())]).flatten(1)
     right = torch.complex(*(turned @ flat.flatten(0, 1).mT)).view(R.shape[:2])

@@ -13,6 +13,8 @@ from ris_verified.data.dataset import draw_batch, with_proposals
 from ris_verified.model import network
 from ris_verified.model.call import outputs_of
 from ris_verified.model.network import build_model
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.state import TrainState
 
 CFG = Config(
     model=ModelConfig(channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, dropout=0.0)
@@ -39,6 +41,14 @@ def test_stored_proposals_stand_in_for_the_search(stored, wrap, monkeypatch):
         assert torch.equal(value, vars(expected)[name]), name
 
 
+def test_training_and_validation_use_what_is_stored(stored, monkeypatch):
+    monkeypatch.setattr(network, "propose", None)
+    pipeline = Pipeline.default(CFG)
+    state = TrainState.create(pipeline, total_steps=2)
+    assert not pipeline.train_step(state, stored, pipeline).skipped
+    assert pipeline.validate(pipeline, state.model, [stored])["capture"] > 0
+
+
 def test_proposals_of_others_are_believed(stored):
     model = build_model(CFG).eval()
     others = ProposedBatch(**{**vars(stored), "proposals": stored.proposals.roll(1, 0)})
@@ -52,4 +62,7 @@ def test_a_model_that_takes_four_inputs_gets_four(stored):
             return len(inputs)
 
     assert outputs_of(Counting(), stored) == 4
+    declined = Counting()
+    declined.takes_proposals = False
+    assert outputs_of(declined, stored) == 4
     assert outputs_of(build_model(CFG), draw_batch(CFG, 2, 1)).angles.shape[0] == 2

@@ -13,7 +13,7 @@ from ris_verified.config import Config
 from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import DataError
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.weights import SHIPPED, load_model, stored_config
+from ris_verified.train.weights import SHIPPED, load_model, save_model, stored_config
 
 FOLDER = files("ris_verified") / "weights"
 
@@ -46,6 +46,15 @@ def test_weights_of_another_array_are_refused():
     cfg = stored_config("small", ["array.horizontal=8"])
     with pytest.raises(DataError, match=r"small\.safetensors"):
         load_model("small", Pipeline.default(cfg))
+
+
+def test_weights_of_a_former_network_of_the_same_configuration_are_one_error(tmp_path):
+    cfg = stored_config("small")
+    model = load_model("small", Pipeline.default(cfg))
+    model.head.heat = torch.nn.Linear(2, 2)
+    save_model(model, cfg, tmp_path / "former.safetensors")
+    with pytest.raises(DataError, match=r"former\.safetensors.*holds other tensors.*train again"):
+        load_model(tmp_path / "former.safetensors", Pipeline.default(cfg))
 
 
 def test_an_unknown_name_lists_the_known_ones():

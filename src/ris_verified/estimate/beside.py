@@ -69,12 +69,25 @@ class Beside:
             symbols: `B x ...` complex, of the sources.
             spread: `B x ...` real, the diagonal of (B_lᴴ B_l + load)⁻¹.
         """
-        quadratic = power(symbols) / (spread * _along(self.noise_variance, spread))
-        return quadratic if self.free else quadratic + torch.log(_along(self.load, spread) * spread)
+        noise = _along(self.noise_variance, spread)
+        if self.free:
+            return power(symbols) / (spread * noise)
+        return loss_without(symbols, spread, noise, _along(self.load, spread))
 
 
 def _along(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def loss_without(symbols: Tensor, spread: Tensor, noise: Tensor, load: Tensor) -> Tensor:
+    """Return by how much the log-likelihood falls without each Gaussian symbol, `...` real.
+
+    Args:
+        symbols: `...` complex.
+        spread: `...` real, the diagonal of (B_lᴴ B_l + load)⁻¹.
+        noise, load: real, noise variance and noise over power, or what expands to `...`.
+    """
+    return power(symbols) / (spread * noise) + torch.log(load * spread)
 
 
 def beside_nothing(data: Measurement) -> Beside:

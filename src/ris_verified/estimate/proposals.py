@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_verified.array.folded import folded
 from ris_verified.config import Config, EstimateConfig
-from ris_verified.estimate.beside import beside_nothing, beside_powers, deviance_of
+from ris_verified.estimate.beside import beside_nothing, beside_powers, deviance_of, loss_without
 from ris_verified.estimate.candidates import best_exchanges, strongest
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, see
@@ -194,8 +194,7 @@ def _stepped(now: _State, data: Measurement) -> tuple[_State, Fit]:
 
 def _losses(now: Fit, noise: Tensor) -> Tensor:
     """Return by how much the log-likelihood falls without each source, `B x K` real."""
-    spread = now.inverse_diagonal
-    return (power(now.symbols) / (spread * noise[:, None, None]) + torch.log(now.load[:, None] * spread)).sum(1)
+    return loss_without(now.symbols, now.inverse_diagonal, noise[:, None, None], now.load[:, None]).sum(1)
 
 
 def _sigma(curvature: Tensor, noise: Tensor) -> Tensor:

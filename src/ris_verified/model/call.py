@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -16,7 +16,7 @@ from ris_verified.model.output import ModelOutput
 class TakesProposals(Protocol):
     """A module that is called with (y, H, C, H_full, proposals) where scenes come with these."""
 
-    takes_proposals: Literal[True]
+    takes_proposals: bool
 
 
 def outputs_of(model: nn.Module, batch: Batch) -> ModelOutput:
@@ -31,7 +31,7 @@ def outputs_of(model: nn.Module, batch: Batch) -> ModelOutput:
     """
     bare = model.module if isinstance(model, DistributedDataParallel | AveragedModel) else model
     inputs = [batch.y, batch.H, batch.C, batch.H_full]
-    if isinstance(batch, ProposedBatch) and isinstance(bare, TakesProposals):
+    if isinstance(batch, ProposedBatch) and isinstance(bare, TakesProposals) and bare.takes_proposals:
         inputs.append(batch.proposals)
     outputs: ModelOutput = model(*inputs)
     return outputs

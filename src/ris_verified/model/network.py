@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -36,7 +34,7 @@ class LocalisationModel(nn.Module):
         cfg: reads `array`, `scene` and `model`.
     """
 
-    takes_proposals: Literal[True] = True
+    takes_proposals = True
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
@@ -75,7 +73,7 @@ class LocalisationModel(nn.Module):
         with torch.autocast(y.device.type, enabled=False):
             features = self._features(y, H_full, C, grid)
             found = propose(y, H_full, C, self.cfg) if proposals is None else Proposals.of(proposals)
-        # What is made for long sequences is slower, its backward several times, on some ten tokens.
+        # What is made for long sequences is slower on some ten tokens.
         with sdpa_kernel(SDPBackend.MATH):
             feature_map, tokens = self.backbone(features)
             slots = self.head(feature_map, tokens, found, self.dictionary)

@@ -111,5 +111,13 @@ def load_model(path: str | Path, pipeline: Pipeline) -> nn.Module:
             remedy="pass the configuration that the weights were trained with",
         )
     model = pipeline.build_model(pipeline.config)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(
+            f"holds other tensors than the network has: {str(error).splitlines()[-1].strip()}",
+            where=str(file),
+            expected="weights of the network that this version builds from this configuration",
+            remedy="train again, or install the version that wrote them",
+        ) from error
     return model.eval()
