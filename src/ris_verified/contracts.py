@@ -40,10 +40,10 @@ def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> Inva
 
 def _both_sides(R: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Return R v and Rᴴ v, `B x N` complex each."""
-    # As real products with few rows on the left: complex ones of these shapes copy all of R.
+    # As real products whose large factor is read as it lies: others of these shapes copy all of R or cross it.
     flat, parts = torch.view_as_real(R.resolve_conj()).flatten(2), torch.view_as_real(v)
     turned = torch.stack([torch.view_as_real(v.conj().resolve_conj()), torch.view_as_real(1j * v.conj())]).flatten(1)
-    right = torch.complex(*(turned @ flat.flatten(0, 1).mT)).view(R.shape[:2])
+    right = torch.view_as_complex(flat @ turned.mT)
     along, across = (parts.mT @ flat).unflatten(2, parts.shape).unbind(1)
     return right, torch.complex(along[..., 0] + across[..., 1], across[..., 0] - along[..., 1])
 
