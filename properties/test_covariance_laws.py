@@ -11,7 +11,7 @@ from ris_verified.contracts import tolerance
 from ris_verified.covariance.blend import blend
 from ris_verified.covariance.predicted import pack_factor, predicted_covariance, unpack_factor
 from ris_verified.covariance.sample import least_squares_snapshots, sample_covariance
-from ris_verified.loss.dense import inside, squared_distance
+from ris_verified.loss.dense import inside, read, squared_distance
 from ris_verified.shapes import from_ri, to_ri
 
 
@@ -162,13 +162,13 @@ def test_blend_before_loading_is_at_most_prediction_plus_sample_in_rank(case):
 
 
 def _same(a, b, factor):
-    scale = max(float(b.abs().max()), torch.finfo(torch.float64).tiny)
+    scale = max(float(b.detach().abs().max()), torch.finfo(torch.float64).tiny)
     assert torch.allclose(a, b, rtol=0, atol=factor * torch.finfo(torch.float64).eps * scale)
 
 
 def _same_with_slopes(ours, written, leaf, generator):
     N, probe = ours.shape[-1], _normal(generator, ours.dtype, *ours.shape)
-    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), leaf)[0] for R in (ours, written)]
+    slopes = [torch.autograd.grad((probe.conj() * R).real.sum(), leaf, retain_graph=True)[0] for R in (ours, written)]
     _same(ours, written, 64 * N)
     _same(*slopes, 64 * N * N)
 
@@ -186,7 +186,11 @@ def test_blend_and_its_gradient_are_those_of_the_steps_as_written(case):
 
     raw = (1 - beta) * P + beta * S
     written = normalised(normalised((raw + raw.mH) / 2) + loading * torch.eye(N, dtype=torch.float64))
-    _same_with_slopes(blend(P, S, cfg).R, written, P, generator)
+    ours = blend(P, S, cfg)
+    _same_with_slopes(ours.R, written, P, generator)
+    _same_with_slopes(ours.R_raw, raw, P, generator)
+    # Both at once, as a loss could read them.
+    _same_with_slopes(ours.R + 2 * ours.R_raw, written + 2 * raw, P, generator)
 
 
 @given(cases())
@@ -207,15 +211,19 @@ def test_what_the_loss_reads_and_its_gradient_are_those_of_the_sums_as_written(c
     U, weight = _normal(generator, torch.complex128, B, N, K), _normal(generator, torch.complex128, B, K, K)
     R.requires_grad_()
 
-    def read(distance, block, total):
+    def figure(distance, block, total):
         return (distance + 3 * (weight.conj() * block).real.sum((1, 2)) - 2 * total.cos()).sum()
 
     wrong = R - T
     written = (wrong.abs().square().sum((1, 2)), U.mH @ R @ U, torch.diagonal(R, dim1=-2, dim2=-1).real.sum(-1))
-    ours = (squared_distance(R, T), *inside(R, U))
-    for mine, theirs in zip(ours, written, strict=True):
-        _same(mine, theirs, 64 * N * N)
-    _same(*(torch.autograd.grad(read(*values), R)[0] for values in (ours, written)), 64 * N * N)
+    for ours in ((squared_distance(R, T), *inside(R, U)), read(R, T, U)):
+        for mine, theirs in zip(ours, written, strict=True):
+            _same(mine, theirs, 64 * N * N)
+        slopes = [torch.autograd.grad(figure(*values), R, retain_graph=True)[0] for values in (ours, written)]
+        _same(*slopes, 64 * N * N)
+        for mine, theirs in zip(ours, written, strict=True):
+            alone = [torch.autograd.grad(v.abs().sum(), R, retain_graph=True)[0] for v in (mine, theirs)]
+            _same(*alone, 64 * N * N)
 
 
 @given(cases())

@@ -53,7 +53,7 @@ def least_squares_snapshots(
         return _ridge_solve(stacked, y.flatten(1), cfg.covariance.ridge)[:, None]
     _B, _L, _M = y.shape
     # c_l only rotates the columns of H, so for unit-modulus codes all l share one Gram matrix.
-    square = C.abs().square()
+    square = torch.view_as_real(C.resolve_conj()).square().sum(-1)
     if bool((square - 1).abs().amax() < 8 * torch.finfo(square.dtype).eps):
         x = _ridge_solve_shared(H_full, y, cfg.covariance.ridge)
         return x * C.conj()

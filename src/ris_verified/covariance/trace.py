@@ -1,9 +1,13 @@
-"""Traces and inner products of batched matrices."""
+"""Traces, inner products and Hermitian parts of batched matrices."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+BLOCK = 2**17
 
 
 def trace(R: Tensor) -> Tensor:
@@ -28,7 +32,28 @@ def gram_of_trace(A: Tensor) -> Tensor:
     return A @ A.mH
 
 
+def reals(R: Tensor) -> Tensor:
+    """Return `B x N x N` complex as `B x 2N²` real, in the same memory where R is contiguous."""
+    return torch.view_as_real(R.resolve_conj()).flatten(1)
+
+
+def blocks(R: Tensor) -> Iterator[slice]:
+    """Cut `B x N x N` complex along B, so that what is made of a block stays in the cache.
+
+    A temporary of the size of R is fresh memory, which costs more than the sum; a block's is used again.
+    """
+    step = len(R) if R.is_cuda else max(1, BLOCK // max(1, R[0].numel()))
+    return (slice(start, start + step) for start in range(0, len(R), step))
+
+
 def inner(A: Tensor, B: Tensor) -> Tensor:
     """Return Re⟨A, B⟩ = Re tr AᴴB of two `B x N x N` complex, `B` real."""
-    a, b = (torch.view_as_real(z.resolve_conj()).flatten(1) for z in (A, B))
-    return (a * b).sum(1)
+    return torch.cat([(reals(A[block]) * reals(B[block])).sum(1) for block in blocks(A)])
+
+
+def plus_adjoint(R: Tensor) -> Tensor:
+    """Return R + Rᴴ of `B x N x N` complex, contiguous."""
+    both = torch.empty(R.shape, dtype=R.dtype, device=R.device)
+    for block in blocks(R):
+        torch.add(R[block], R[block].mH, out=both[block])
+    return both

@@ -11,41 +11,40 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ris_verified.covariance.trace import trace
+from ris_verified.covariance.trace import blocks, reals, trace
 
 
-class _SquaredDistance(torch.autograd.Function):
+class _Read(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, R: Tensor, R_true: Tensor) -> Tensor:
-        wrong = R - R_true
-        ctx.save_for_backward(wrong)
-        return squared_norm(wrong)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (wrong,) = ctx.saved_tensors
-        return wrong * (2 * gradient)[:, None, None], None
-
-
-class _Inside(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, R: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(U)
-        return U.mH @ (R @ U), trace(R)
+    def forward(ctx: Any, R: Tensor, R_true: Tensor | None, U: Tensor | None) -> tuple[Tensor | None, ...]:
+        ctx.save_for_backward(R, R_true, U)
+        ctx.set_materialize_grads(False)
+        distance = None if R_true is None else _distance(R, R_true)
+        return distance, None if U is None else (U.mH @ R) @ U, trace(R)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, block: Tensor, total: Tensor) -> tuple[Tensor, None]:
-        (U,) = ctx.saved_tensors
-        gradient = U @ (block @ U.mH)
-        gradient.diagonal(dim1=-2, dim2=-1).add_(total[:, None])
-        return gradient, None
+    def backward(ctx: Any, distance: Tensor | None, block: Tensor | None, total: Tensor | None) -> Any:
+        R, R_true, U = ctx.saved_tensors
+        if distance is None:
+            gradient = torch.zeros_like(R, memory_format=torch.contiguous_format)
+        else:
+            gradient = (R - R_true).to(R.dtype).contiguous()
+            reals(gradient).mul_(2 * distance[:, None])
+        if block is not None:
+            gradient.baddbmm_(U @ block, U.mH)
+        if total is not None:
+            gradient.diagonal(dim1=-2, dim2=-1).add_(total[:, None])
+        return gradient, None, None
+
+
+def _distance(R: Tensor, R_true: Tensor) -> Tensor:
+    return torch.cat([squared_norm(R[block] - R_true[block]) for block in blocks(R)])
 
 
 def squared_norm(R: Tensor) -> Tensor:
     """Return ‖R‖²_F of `B x N x N` complex, `B` real."""
-    norm: Tensor = torch.linalg.vector_norm(torch.view_as_real(R.resolve_conj()).flatten(1), dim=1)
+    norm: Tensor = torch.linalg.vector_norm(reals(R), dim=1)
     return norm.square()
 
 
@@ -56,7 +55,7 @@ def squared_distance(R: Tensor, R_true: Tensor) -> Tensor:
         R: `B x N x N` complex.
         R_true: `B x N x N` complex, a constant.
     """
-    distance: Tensor = _SquaredDistance.apply(R, R_true)  # type: ignore[no-untyped-call]
+    distance: Tensor = _Read.apply(R, R_true, None)[0]  # type: ignore[no-untyped-call]
     return distance
 
 
@@ -67,5 +66,17 @@ def inside(R: Tensor, U: Tensor) -> tuple[Tensor, Tensor]:
         R: `B x N x N` complex.
         U: `B x N x K` complex, a constant.
     """
-    seen: tuple[Tensor, Tensor] = _Inside.apply(R, U)  # type: ignore[no-untyped-call]
+    _, block, total = _Read.apply(R, None, U)  # type: ignore[no-untyped-call]
+    return block, total
+
+
+def read(R: Tensor, R_true: Tensor, U: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return `squared_distance` and what `inside` returns, with one matrix of gradients for the three.
+
+    Args:
+        R: `B x N x N` complex.
+        R_true: `B x N x N` complex, a constant.
+        U: `B x N x K` complex, a constant.
+    """
+    seen: tuple[Tensor, Tensor, Tensor] = _Read.apply(R, R_true, U)  # type: ignore[no-untyped-call]
     return seen

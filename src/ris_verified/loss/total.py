@@ -11,7 +11,7 @@ from torch.nn import functional
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
 from ris_verified.errors import InvariantError
-from ris_verified.loss.dense import inside
+from ris_verified.loss.dense import inside, read, squared_norm
 from ris_verified.loss.terms import aligned, covariance_error, missing_gap, positions_error, true_subspace
 from ris_verified.model.output import ModelOutput
 
@@ -65,18 +65,23 @@ def loss(
         )
     R = R_hat if R_blend is None else R_blend
     weights = {f.name: vars(cfg.loss)[f.name] for f in dataclasses.fields(cfg.loss)}
-    values = {"covariance": covariance_error(R, batch.R_in)}
+    values = _of_matrices(R, batch, cfg)
     nmse = values["covariance"].detach().mean()
-    if weights["alignment"] or weights["eigengap"]:
-        U, kept = true_subspace(batch.ptr, cfg.array)
-        U = U.to(R.dtype)
-        seen = inside(R, U)
-        values["alignment"] = aligned(*seen)
-        if weights["eigengap"]:
-            values["eigengap"] = missing_gap(seen, inside(batch.R_in, U), kept, R.shape[-1])
     if weights["angle"] or weights["range"]:
         values["angle"], values["range"] = positions_error(outputs.angles, outputs.ranges, batch.ptr)
     values["order"] = functional.cross_entropy(outputs.k_logits, batch.K - 1, reduction="none")
     used = {name: values[name].mean() for name, weight in weights.items() if weight}
     total = sum((weights[name] * value for name, value in used.items()), R.real.new_zeros(()))
     return LossResult(total, {name: value.detach() for name, value in used.items()}, nmse)
+
+
+def _of_matrices(R: Tensor, batch: Batch, cfg: Config) -> dict[str, Tensor]:
+    if not (cfg.loss.alignment or cfg.loss.eigengap):
+        return {"covariance": covariance_error(R, batch.R_in)}
+    U, kept = true_subspace(batch.ptr, cfg.array)
+    U = U.to(R.dtype)
+    distance, *seen = read(R, batch.R_in, U)
+    values = {"covariance": distance / squared_norm(batch.R_in), "alignment": aligned(*seen)}
+    if cfg.loss.eigengap:
+        values["eigengap"] = missing_gap((seen[0], seen[1]), inside(batch.R_in, U), kept, R.shape[-1])
+    return values
