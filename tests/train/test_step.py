@@ -107,6 +107,21 @@ class TrainStepContract:
         for old, (name, new) in zip(before, state.model.named_parameters(), strict=True):
             assert not torch.equal(old, new), name
 
+    @pytest.mark.parametrize("share", [0.5, 2.0])
+    def test_gradients_beyond_the_limit_are_scaled_to_it_and_others_stay_bit_for_bit(self, share):
+        def gradient(limit):
+            pipeline, state, batch = self._start(f"train.clip_norm={limit}")
+            report = pipeline.train_step(state, batch, pipeline)
+            return torch.cat([p.grad.flatten() for p in state.model.parameters()]), float(report.gradient_norm)
+
+        whole, norm = gradient(1e6)
+        clipped, reported = gradient(share * norm)
+        assert reported == norm
+        if share > 1:
+            assert torch.equal(clipped, whole)
+        # torch divides by norm + 1e-6.
+        assert float(clipped.norm()) == pytest.approx(min(share, 1) * norm, rel=1e-6 / norm + 1e-5)
+
     def test_head_learns_at_four_times_the_rate_before_and_after_every_step(self):
         pipeline, state, batch = self._start("train.epochs=1")
         for _ in range(6):

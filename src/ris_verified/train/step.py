@@ -20,6 +20,8 @@ from ris_verified.train.state import StepReport, TrainState, autocast_dtype
 
 logger = logging.getLogger(__name__)
 
+CLIP_GUARD = 1e-6  # torch divides by norm + 1e-6
+
 
 def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResult | None:
     """Run the pipeline's forward under autocast and its loss on R_blend in full precision.
@@ -159,7 +161,9 @@ def _gradient_norm(state: TrainState) -> Tensor:
 
 
 def _update(state: TrainState, norm: Tensor, train: TrainConfig) -> None:
-    torch.nn.utils.clip_grads_with_norm_(_gradients(state), train.clip_norm, norm)
+    # Below the limit the gradients would be multiplied by one, a pass over all of them; `norm` has been read already.
+    if bool(norm + CLIP_GUARD > train.clip_norm):
+        torch.nn.utils.clip_grads_with_norm_(_gradients(state), train.clip_norm, norm)
     state.optimizer.step()
     state.update_averages(train)
 
