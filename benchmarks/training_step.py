@@ -30,6 +30,7 @@ from ris_verified.data.dataset import draw_batch, with_proposals
 from ris_verified.model.call import outputs_of
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState, autocast_dtype
+from ris_verified.train.step import gradient_norm, update
 
 CHECKS = [
     (blend_stage, "check_covariance"),
@@ -79,10 +80,8 @@ def _step(pipeline: Pipeline, state: TrainState, batch: Batch, seconds: Seconds)
         used = [f.name for f in fields(ends) if vars(ends)[f.name].grad is not None]
         torch.autograd.backward([vars(outputs)[n] for n in used], [vars(ends)[n].grad for n in used])
     with _timed(seconds, "optimiser and averages"):
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), cfg.train.clip_norm)
-        state.optimizer.step()
+        update(state, gradient_norm(state), cfg.train)
         state.optimizer.zero_grad()
-        state.update_averages(cfg.train)
 
 
 def _operations(pipeline: Pipeline, state: TrainState, batch: Batch) -> int:

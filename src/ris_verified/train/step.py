@@ -76,10 +76,10 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     results = _accumulate(state, batch, pipeline)
     skipped, norm = results is None, torch.tensor(torch.nan)
     if results is not None:
-        norm = _gradient_norm(state)
+        norm = gradient_norm(state)
         skipped = not bool(torch.isfinite(norm))
     if not skipped:
-        _update(state, norm, pipeline.config.train)
+        update(state, norm, pipeline.config.train)
     state.step += 1
     state.scheduler.step()
     _count(state, skipped, pipeline.config.train.nonfinite_limit)
@@ -156,11 +156,19 @@ def _gradients(state: TrainState) -> list[nn.Parameter]:
     return [p for group in state.optimizer.param_groups for p in group["params"] if p.grad is not None]
 
 
-def _gradient_norm(state: TrainState) -> Tensor:
+def gradient_norm(state: TrainState) -> Tensor:
+    """Return the norm of all gradients as one vector."""
     return torch.nn.utils.get_total_norm([p.grad for p in _gradients(state) if p.grad is not None])
 
 
-def _update(state: TrainState, norm: Tensor, train: TrainConfig) -> None:
+def update(state: TrainState, norm: Tensor, train: TrainConfig) -> None:
+    """Clip to `train.clip_norm`, step the optimiser and fold the weights into the averages.
+
+    Args:
+        state: changed in place; its gradients are finite.
+        norm: of `gradient_norm`.
+        train: reads `clip_norm` and `swa_share`.
+    """
     # Below the limit the gradients would be multiplied by one, a pass over all of them; `norm` has been read already.
     if bool(norm + CLIP_GUARD > train.clip_norm):
         torch.nn.utils.clip_grads_with_norm_(_gradients(state), train.clip_norm, norm)
