@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-# Elements: 2 MB in single precision stay near two cores, and few blocks make few meetings of their threads.
+# Numbers: 1 or 2 MB in single precision stay near two cores, and few blocks make few meetings of their threads.
 BLOCK = 2**18
 
 
@@ -39,17 +39,24 @@ def reals(R: Tensor) -> Tensor:
 
 
 def blocks(R: Tensor) -> Iterator[slice]:
-    """Cut `B x N x N` complex along B, so that what is made of a block stays in the cache.
+    """Cut `B x …` along B, into one block at least, so that what is made of a block stays in the cache.
 
     A temporary of the size of R is fresh memory, which costs more than the sum; a block's is used again.
     """
-    step = len(R) if R.is_cuda else max(1, BLOCK // max(1, R[0].numel()))
-    return (slice(start, start + step) for start in range(0, len(R), step))
+    step = max(1, len(R) if R.is_cuda else BLOCK // max(1, R[:1].numel()))
+    return (slice(start, start + step) for start in range(0, max(1, len(R)), step))
+
+
+def by_blocks(operation: Callable[..., Tensor], A: Tensor, B: Tensor) -> Iterator[Tensor]:
+    """Yield operation(A, B) of two real `B x n` in blocks, all in one piece of memory: read each before the next."""
+    cuts = list(blocks(A))
+    room = torch.empty_like(A[cuts[0]])
+    return (operation(A[cut], B[cut], out=room[: len(A[cut])]) for cut in cuts)
 
 
 def inner(A: Tensor, B: Tensor) -> Tensor:
     """Return Re⟨A, B⟩ = Re tr AᴴB of two `B x N x N` complex, `B` real."""
-    return torch.cat([(reals(A[block]) * reals(B[block])).sum(1) for block in blocks(A)])
+    return torch.cat([product.sum(1) for product in by_blocks(torch.mul, reals(A), reals(B))])
 
 
 def plus_adjoint(R: Tensor) -> Tensor:
