@@ -72,7 +72,7 @@ def coupled(draw: st.DrawFn) -> dict[str, Any]:
         "scene.antennas": draw(st.integers(most + 1, 64)),
         "model.heads": heads,
         "model.width": heads * draw(st.integers(1, 64)),
-        "model.head_width": heads * draw(st.integers(1, 64)),
+        "model.head_width": draw(st.integers(1, 700)),
         "model.dictionary_azimuth": 4 * draw(st.integers(1, 16)),
     }
 

@@ -52,7 +52,7 @@ def test_a_file_and_overrides(tmp_path: Path) -> None:
 
 
 def test_overrides_that_only_fit_each_other() -> None:
-    cfg = Config.load(overrides=["model.heads=9", "model.width=450", "model.head_width=450"])
+    cfg = Config.load(overrides=["model.heads=9", "model.width=450"])
     assert (cfg.model.width, cfg.model.heads) == (450, 9)
 
 
@@ -93,7 +93,7 @@ def test_an_unknown_key_is_told_the_nearest(override: str, named: str) -> None:
         ("covariance.factor_mode=magic", "covariance.factor_mode", "'magic'"),
         ("scene.range_min=11.0", "scene.range_max", "10.0"),
         ("scene.sources_max=16", "scene.sources_max", "16"),
-        ("model.heads=5", "model.width", "448"),
+        ("model.heads=7", "model.width", "416"),
         ("model.dictionary_azimuth=30", "model.dictionary_azimuth", "30"),
         ("seed=-1", "seed", "-1"),
         ("train=3", "train", "3"),
@@ -159,6 +159,6 @@ def test_replaced_changes_what_it_is_told_and_nothing_else() -> None:
     cfg = Config()
     changed = cfg.replaced({"train.epochs": 3, "seed": 5, "model.width": 512})
     assert (changed.train.epochs, changed.seed, changed.model.width) == (3, 5, 512)
-    assert changed.replaced({"train.epochs": 12, "seed": 0, "model.width": 448}) == cfg
+    assert changed.replaced({"train.epochs": 12, "seed": 0, "model.width": 416}) == cfg
     with pytest.raises(ConfigError, match=r"train\.epochs"):
         cfg.replaced({"train.epoch": 3})

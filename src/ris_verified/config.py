@@ -124,17 +124,17 @@ class CovarianceConfig:
 class ModelConfig:
     """Sizes of the network; the dictionary is uniform in sine of the angles and in 1/range."""
 
-    channels: int = 64
-    width: int = 448
-    layers: int = 3
+    channels: int = 48
+    width: int = 416
+    layers: int = 2
     heads: int = 8
-    head_width: int = 448
-    head_layers: int = 3
-    dropout: float = 0.1
+    head_width: int = 1568
+    head_layers: int = 2
+    dropout: float = 0.0
     dictionary_azimuth: int = 20
     dictionary_elevation: int = 8
     dictionary_range: int = 6
-    residual: bool = True
+    residual: bool = False
 
     def __post_init__(self) -> None:
         check_kinds(self, "model")
@@ -142,14 +142,7 @@ class ModelConfig:
         at_least(self, "model", 1, "head_layers", "dictionary_range")
         at_least(self, "model", 4, "dictionary_azimuth", "dictionary_elevation")
         between(self, "model", "dropout", 0.0, 0.9)
-        for name in ("width", "head_width"):
-            size = {"width": self.width, "head_width": self.head_width}[name]
-            require(
-                size % self.heads == 0,
-                f"model.{name}",
-                size,
-                f"a multiple of model.heads = {self.heads}",
-            )
+        require(self.width % self.heads == 0, "model.width", self.width, f"a multiple of model.heads = {self.heads}")
         for name, size in (
             ("dictionary_azimuth", self.dictionary_azimuth),
             ("dictionary_elevation", self.dictionary_elevation),

@@ -48,7 +48,7 @@ def test_an_unknown_field_is_named_with_its_neighbour() -> None:
 
 
 def test_values_that_only_fit_each_other_are_accepted_together() -> None:
-    made = trial_config(Config(), {"model.width": 450, "model.head_width": 450, "model.heads": 9})
+    made = trial_config(Config(), {"model.width": 450, "model.heads": 9})
     assert made.model.width == 450
 
 

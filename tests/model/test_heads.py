@@ -20,24 +20,24 @@ def _case():
     nats = torch.linspace(-2.0, 30.0, K).expand(2, -1)
     found = Proposals(places, 0.01 + torch.zeros(2, K, 3), powers, torch.ones(2, K), nats, nats, -torch.ones(2, K))
     feature_map = torch.randn(2, m.channels, m.dictionary_elevation, m.dictionary_azimuth, generator=generator)
-    tokens = torch.randn(2, 10, m.width, generator=generator)
-    return head, dictionary, found, feature_map, tokens
+    context = torch.randn(2, m.width, generator=generator)
+    return head, dictionary, found, feature_map, context
 
 
 def test_slots_have_the_shares_of_the_likelihood():
-    head, dictionary, found, feature_map, tokens = _case()
-    assert torch.equal(head(feature_map, tokens, found, dictionary).log_power, found.log_share)
+    head, dictionary, found, feature_map, context = _case()
+    assert torch.equal(head(feature_map, context, found, dictionary).log_power, found.log_share)
 
 
 def test_a_slot_reads_the_features_where_its_place_is():
-    head, dictionary, found, feature_map, tokens = _case()
-    before = head(feature_map, tokens, found, dictionary).coordinates
+    head, dictionary, found, feature_map, context = _case()
+    before = head(feature_map, context, found, dictionary).coordinates
     there, elsewhere = feature_map.clone(), feature_map.clone()
     # The first proposals are the first places of the dictionary, one azimuth after the other.
     there[:, :, 0, 2] += 1.0
     elsewhere[:, :, 5, 11] += 1.0
-    assert not torch.equal(head(there, tokens, found, dictionary).coordinates, before)
-    assert torch.equal(head(elsewhere, tokens, found, dictionary).coordinates, before)
+    assert not torch.equal(head(there, context, found, dictionary).coordinates, before)
+    assert torch.equal(head(elsewhere, context, found, dictionary).coordinates, before)
 
 
 def test_a_place_is_in_the_cell_of_the_nearest_direction():

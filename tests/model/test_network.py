@@ -15,7 +15,7 @@ from ris_verified.model.groups import group_sizes, parameter_groups
 from ris_verified.model.network import build_model
 
 TINY = ModelConfig(
-    channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, dropout=0.0,
+    channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, residual=True,
     dictionary_azimuth=8, dictionary_elevation=4, dictionary_range=2,
 )  # fmt: skip
 ODD = Config(
@@ -154,8 +154,8 @@ def test_groups_are_a_partition_at_four_times_the_rate():
 def test_frozen_and_stray_parameters_are_named(spoil):
     model = build_model(ODD)
     if spoil == "freeze":
-        model.head.context.bias.requires_grad_(False)
+        model.head.embed.bias.requires_grad_(False)
     else:
         model.extra = torch.nn.Parameter(torch.zeros(1))
-    with pytest.raises(InvariantError, match="head.context.bias" if spoil == "freeze" else "extra"):
+    with pytest.raises(InvariantError, match="head.embed.bias" if spoil == "freeze" else "extra"):
         parameter_groups(model, ODD)

@@ -1,4 +1,4 @@
-"""The decoder that turns proposals into slots."""
+"""The layers that turn proposals into slots."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from ris_verified.config import Config
 from ris_verified.estimate.proposals import Proposals
 from ris_verified.model.dictionary import Dictionary
 
-# Coordinates and their sigmas, power, gain, loss and noise.
-FACTS = 10
+# Of a proposal: coordinates and their sigmas; gain, loss, promise, power and noise, which tell how many there are.
+FACTS, EVIDENCE = 11, 5
+# Width of the layers that count.
+COUNTING = 192
 # Of the logarithm of a sigma over a cell.
 WIDEST = 8.0
 
@@ -34,15 +36,23 @@ class Slots:
     k_logits: Tensor
 
 
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    last = nn.Linear(hidden, outputs)
-    nn.init.normal_(last.weight, std=0.02 / hidden**0.5)
-    nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.GELU(), last)
+class ResidualBlock(nn.Module):
+    """Two layers of one width after a normalisation, around an identity path."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.Dropout(dropout)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `B x d` to the same shape."""
+        out: Tensor = x + self.body(x)
+        return out
 
 
 class Head(nn.Module):
-    """A decoder that counts and moves the proposals together.
+    """Layers that count and move all proposals together.
 
     Args:
         cfg: reads `model`, `array.elements` and `scene.sources_max`.
@@ -52,58 +62,62 @@ class Head(nn.Module):
         super().__init__()
         m, d = cfg.model, cfg.model.head_width
         self.sources, self.elements = cfg.scene.sources_max, cfg.array.elements
-        self.embed = nn.Linear(m.channels + FACTS, d)
-        self.context = nn.Linear(m.width, d)
-        layer = nn.TransformerDecoderLayer(
-            d, m.heads, 4 * d, m.dropout, nn.functional.gelu, batch_first=True, norm_first=True
-        )
-        self.decoder = nn.TransformerDecoder(layer, m.head_layers, nn.LayerNorm(d))
-        self.refine = _mlp(d, d, 3)
-        self.residual = _mlp(d, d, 4 * self.elements) if m.residual else None
-        # A way of their own: among the pooled slots a score of figures would be learnt slowly.
-        self.count = nn.Sequential(nn.Linear(4 * self.sources + 1, d), nn.GELU(), _mlp(d, 2 * d, self.sources))
-        self.around = nn.Linear(2 * d, self.sources)
+        # The strongest comes first, so a place in the vector means the same in every scene.
+        self.embed = nn.Linear(self.sources * (m.channels + FACTS) + m.width, d)
+        self.joint = nn.Sequential(*(ResidualBlock(d, m.dropout) for _ in range(m.head_layers)))
+        self.norm = nn.LayerNorm(d)
+        self.refine = _last(d, 3 * self.sources)
+        self.residual = _last(d, 4 * self.elements * self.sources) if m.residual else None
+        self.around = _last(d, self.sources)
+        # A way of their own: among the features of the scene a score of figures would be learnt slowly.
+        self.count = nn.Sequential(
+            nn.Linear(self.sources * EVIDENCE, COUNTING), nn.GELU(),
+            nn.Linear(COUNTING, COUNTING), nn.GELU(), _last(COUNTING, self.sources),
+        )  # fmt: skip
 
-    def forward(self, feature_map: Tensor, tokens: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
+    def forward(self, feature_map: Tensor, context: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.
 
         Args:
             feature_map: `B x c x V x H` real.
-            tokens: `B x T x d` real.
+            context: `B x d` real.
             found: the proposals.
             dictionary: gives the cell of a place and the scale of a coordinate.
         """
         facts = _facts(found, dictionary)
         cell = dictionary.cell_of(found.parameters)[:, None].expand(-1, feature_map.shape[1], -1)
-        local = feature_map.float().flatten(2).gather(2, cell).mT
-        memory = self.context(tokens)
-        slots = self.decoder(self.embed(torch.cat([local, facts], -1)), memory)
-        nats = torch.cat([found.gain, found.loss, found.promise], -1)
-        evidence = torch.cat([_tamed(nats), found.log_power / 4, found.noise[:, :1]], -1)
-        pooled = torch.cat([slots.mean(1), memory.mean(1)], -1)
+        local = feature_map.flatten(2).gather(2, cell)
+        given = torch.cat([local.flatten(1), facts.flatten(1), context], -1)
+        joint = self.norm(self.joint(self.embed(given)))
+        moves = self.refine(joint).float().unflatten(-1, (self.sources, 3))
         return Slots(
             # In units of one sigma: what is known well is not moved far.
-            found.parameters + torch.minimum(found.sigma, dictionary.cell) * self.refine(slots).float(),
+            found.parameters + torch.minimum(found.sigma, dictionary.cell) * moves,
             found.log_share,
-            self._residual(slots),
-            (self.count(evidence) + self.around(pooled)).float(),
+            self._residual(joint),
+            (self.count(facts[..., -EVIDENCE:].flatten(1)) + self.around(joint)).float(),
         )
 
-    def _residual(self, slots: Tensor) -> Tensor | None:
+    def _residual(self, joint: Tensor) -> Tensor | None:
         if self.residual is None:
             return None
-        flat: Tensor = self.residual(slots)
-        shaped: Tensor = flat.float().unflatten(-1, (2, self.elements, 2))
+        flat: Tensor = self.residual(joint)
+        shaped: Tensor = flat.float().unflatten(-1, (self.sources, 2, self.elements, 2))
         return shaped
 
 
-def _tamed(nats: Tensor) -> Tensor:
-    return nats.asinh() / 2
+def _last(inputs: int, outputs: int) -> nn.Linear:
+    """Return a layer that begins near zero."""
+    last = nn.Linear(inputs, outputs)
+    nn.init.normal_(last.weight, std=0.02 / inputs**0.5)
+    nn.init.zeros_(last.bias)
+    return last
 
 
 def _facts(found: Proposals, dictionary: Dictionary) -> Tensor:
     """Return what is known of each proposal as numbers of about one, `B x K x FACTS` real."""
     scaled = found.parameters / dictionary.coordinates.abs().amax(0)
     width = (found.sigma / dictionary.cell).log().clamp(-WIDEST, WIDEST)
-    single = torch.stack([found.log_power, _tamed(found.gain), _tamed(found.loss), found.noise], -1)
-    return torch.cat([scaled, width, single], -1)
+    nats = torch.stack([found.gain, found.loss, found.promise], -1).asinh() / 2
+    shares = torch.stack([found.log_power / 4, found.noise], -1)
+    return torch.cat([scaled, width, nats, shares], -1)

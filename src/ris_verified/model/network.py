@@ -25,10 +25,10 @@ class LocalisationModel(nn.Module):
     """CNN and transformer over back-projected snapshots, with factor heads on the steering manifold.
 
     Features: the likelihood gain of whitened measurements on a dictionary of steering vectors. Each of
-    K_MAX slots is a proposal, which a decoder moves by what it is uncertain; its power is that of the likelihood.
+    K_MAX slots is a proposal, which the head moves by what it is uncertain; its power is that of the likelihood.
     Its factors are the plane wave of its direction (times the root of the slot's power) and the
     curvature at that direction and range, so that their product is the exact steering vector, plus a
-    small learned residual.
+    small learned residual where the configuration asks for one.
 
     Args:
         cfg: reads `array`, `scene` and `model`.
@@ -75,8 +75,8 @@ class LocalisationModel(nn.Module):
             found = propose(y, H_full, C, self.cfg) if proposals is None else Proposals.of(proposals)
         # What is made for long sequences is slower on some ten tokens.
         with sdpa_kernel(SDPBackend.MATH):
-            feature_map, tokens = self.backbone(features)
-            slots = self.head(feature_map, tokens, found, self.dictionary)
+            feature_map, context = self.backbone(features)
+            slots = self.head(feature_map, context, found, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
 

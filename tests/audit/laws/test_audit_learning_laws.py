@@ -52,7 +52,7 @@ def test_another_sound_loss_passes(sound: Pipeline) -> None:
     [
         {"loss.order": 0.0, "train.accumulation": 3, "train.ema_decay": 0.0},
         {"scene.sources_max": 1, "train.precision": "bfloat16", "train.swa_share": 0.5},
-        {"covariance.factor_mode": "sum", "model.residual": False},
+        {"covariance.factor_mode": "sum", "model.residual": True},
     ],
     ids=lambda change: " ".join(change),
 )

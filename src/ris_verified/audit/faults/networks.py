@@ -111,9 +111,9 @@ def _remembered(pipeline: Pipeline) -> Pipeline:
 
 
 def _dead(model: nn.Module, cfg: Any) -> None:
-    refine: Any = model.get_submodule("head.refine")
-    refine[1] = nn.ReLU()
-    nn.init.constant_(refine[0].bias, -1e3)
+    count: Any = model.get_submodule("head.count")
+    count[1] = nn.ReLU()
+    nn.init.constant_(count[0].bias, -1e3)
 
 
 def _loose_tensor(model: nn.Module, cfg: Any) -> None:
@@ -127,7 +127,7 @@ def _loose_layer(model: nn.Module, cfg: Any) -> None:
 
 
 def _tied(model: nn.Module, cfg: Any) -> None:
-    model.head.decoder.norm.weight = model.backbone.encoder.norm.weight  # type: ignore[union-attr]
+    model.head.norm.weight = model.backbone.encoder.norm.weight  # type: ignore[union-attr]
 
 
 def _counting(model: nn.Module, cfg: Any) -> None:
@@ -201,7 +201,7 @@ FAULTS = (
     Fault("heads_not_built", "RV1604", "the number of heads is a constant", built("model", heads=2)),
     Fault("layers_not_built", "RV1604", "the number of layers is a constant", built("model", layers=1)),
     Fault("dropout_in_evaluation", "RV1605", "functional dropout without its mode",
-          _inside("backbone.merge", lambda x: nn.functional.dropout(x, 0.1, training=True))),
+          _inside("backbone.stem", lambda x: nn.functional.dropout(x, 0.1, training=True))),
     Fault("state_in_forward", "RV1605", "a counter drifts the ranges", modelling(_counting)),
     Fault("reseeds_in_forward", "RV1605", "the same dropout mask in every step",
           _given(_reseeded)),
