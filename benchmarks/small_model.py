@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.dataset import scenes_to_batch, scenes_to_truth
 from ris_verified.estimate.search import greedy_search
+from ris_verified.heap import keep_freed_memory
 from ris_verified.pipeline import Pipeline
 from ris_verified.scene.scene import Scene, draw_scene
 from ris_verified.shapes import from_ri
@@ -86,6 +87,8 @@ def main() -> None:
     parser.add_argument("--key", type=int, default=KEY, help="of the scenes")
     parser.add_argument("--ship", type=Path, metavar="FILE", help="write the weights in half precision and stop")
     args = parser.parse_args()
+    # As the command does.
+    keep_freed_memory()
     cfg = stored_config(args.weights)
     pipeline = Pipeline.default(cfg)
     model = load_model(args.weights, pipeline)

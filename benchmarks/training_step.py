@@ -27,6 +27,7 @@ import ris_verified.covariance.sample as sample_stage
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import draw_batch, with_proposals
+from ris_verified.heap import keep_freed_memory
 from ris_verified.model.call import outputs_of
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState, autocast_dtype
@@ -108,6 +109,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
+    # As the command does.
+    keep_freed_memory()
     pipeline = Pipeline.default(Config.load(args.preset, args.set))
     size = pipeline.config.train.batch_size
     drawn = draw_batch(pipeline.config, size, 0)

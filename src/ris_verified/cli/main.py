@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from ris_verified.audit import cli as audit
 from ris_verified.cli import launch, localize, stages, study
 from ris_verified.errors import NoGoError, RisVerifiedError, StorageError
+from ris_verified.heap import keep_freed_memory
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: dict[str, Command] = {
@@ -36,7 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command.
+    """Run one command; where it is the process's own, memory that it frees is kept for what comes next.
 
     Args:
         argv: arguments, those of the process where None.
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 internal error, 130 interrupted,
         141 standard output was closed.
     """
+    if argv is None:
+        keep_freed_memory()
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:

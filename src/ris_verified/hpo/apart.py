@@ -15,6 +15,7 @@ import optuna
 import torch
 
 from ris_verified.errors import TrainingError
+from ris_verified.heap import keep_freed_memory
 from ris_verified.hpo.objective import Report
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ def _trial(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     try:
         pipe.send(("score", objective(values, number, *([_reporter(pipe)] if judged else []))))
     except optuna.TrialPruned:
