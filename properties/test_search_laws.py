@@ -20,8 +20,8 @@ from ris_verified.estimate.candidates import (
     _look,
     _refined,
     first_source,
+    ranked,
     refined,
-    strongest,
     summits,
 )
 from ris_verified.estimate.field import HIDDEN, STALE, first_gain, gain, see
@@ -280,7 +280,9 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     points = field.grid.places.expand(2, -1, -1)
     exact, about = worth(points), gain(known, case.data, field)[0].flatten(1)
     about = about + known.far_weight[:, None] * remoteness(points, case.cfg)
-    best, (place, promise) = exact.amax(1), strongest(known, case.data, field)
+    best, (places, promises) = exact.amax(1), ranked(known, case.data, field)
+    assert (promises.diff(dim=1) <= 0).all()
+    place, promise = places[:, 0], promises[:, 0]
     # What is hidden counts as a share of the mean over the places that are looked at, and these differ.
     looked = torch.cat([points[torch.arange(2)[:, None], torch.stack([exact.argmax(1), about.argmax(1)], 1)],
                         place[:, None]], 1)  # fmt: skip

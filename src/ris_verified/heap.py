@@ -25,4 +25,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:
         return False
-    return all([bool(mallopt(name, value)) for name, value in KEPT.items()])
+    taken = [bool(mallopt(name, value)) for name, value in KEPT.items()]
+    return all(taken)

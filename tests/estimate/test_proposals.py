@@ -11,7 +11,7 @@ from ris_verified.config import Config, EstimateConfig, SceneConfig
 from ris_verified.data.dataset import draw_batch
 from ris_verified.estimate import proposals as module
 from ris_verified.estimate.beside import beside_nothing
-from ris_verified.estimate.candidates import strongest
+from ris_verified.estimate.candidates import ranked
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import limits, remoteness
 from ris_verified.estimate.projection import fit_columns
@@ -118,13 +118,37 @@ def test_the_first_place_is_the_likeliest_under_the_density_of_sources():
     batch, data, _ = _proposed(cfg, 32)
     measured = Measurement.of(*data, cfg)
     field = module.see(measured, module.folded(cfg.array, cfg.scene, module.GRID, torch.float32, batch.y.device))
-    with_density, promise = strongest(beside_nothing(measured), measured, field)
+    places, promise = ranked(beside_nothing(measured), measured, field)
     plain = dataclasses.replace(measured, cfg=cfg.replaced({"estimate.prior": "none"}))
-    without, _ = strongest(beside_nothing(plain), plain, field)
+    without, _ = ranked(beside_nothing(plain), plain, field)
+    with_density, without = places[:, 0], without[:, 0]
     # The density grows with the range; near ones are left where it counts.
     assert (with_density != without).any()
     assert (remoteness(with_density, cfg) - remoteness(without, cfg)).sum() > 0
-    assert torch.equal(propose(*data, cfg).promise[:, 0], promise)
+    assert torch.equal(propose(*data, cfg).promise[:, 0], promise[:, 0])
+
+
+def test_where_nothing_promises_enough_the_other_places_follow_with_hardly_any_power():
+    cfg = _scenes(1, 20.0)
+    _, _, found = _proposed(cfg, 16, sources=4)
+    ended = found.promise[:, 1] <= module.HOPELESS
+    assert ended.sum() > 8
+    # They were looked at together, beside the one source, and stand in the order of what they promised.
+    assert (found.promise[ended, 1:].diff(dim=1) <= 0).all()
+    others = found.log_power.argsort(-1)[:, :-1]
+    assert (found.log_power.gather(1, others)[ended].exp() < 1e-2).all()
+    apart = torch.cdist(found.parameters, found.parameters) + torch.eye(4)
+    assert (apart[ended] > 1e-3).all()
+
+
+def test_a_scene_ends_by_itself():
+    cfg = _scenes(3, 0.0).replaced({"scene.sources_min": 1, "scene.sources_max": 5})
+    _, data, found = _proposed(cfg, 16, sources=5)
+    # Some end early, some late; each alone is proposed the same, but for the rounding of another batch.
+    assert 0 < (found.promise <= module.HOPELESS).any(1).sum() < 16
+    alone = torch.cat([propose(*(value[i : i + 1] for value in data), cfg).packed() for i in range(16)])
+    gap = (alone - found.packed()).abs().amax((1, 2)) / found.packed().abs().amax()
+    assert gap.median() < 1e4 * torch.finfo(torch.float32).eps
 
 
 @pytest.mark.parametrize("snr", [10.0, 0.0])

@@ -160,24 +160,25 @@ def first_source(data: Measurement) -> Tensor:
     places = grid.places[summits(volume, SURE * count)]
     exact = _gains(_look(places, None, data), None, data) + _far(places, None, data)
     best = exact.topk(min(count, places.shape[1])).indices
-    return _best(*refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data), None, data)[0]
+    places, gains = refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data)
+    best = (gains + _far(places, None, data)).argmax(-1)
+    return places[torch.arange(len(places), device=places.device), best]
 
 
-def strongest(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
-    """Return the place where one more source raises the likelihood most, and by how much, `B x 3` and `B` real.
+def ranked(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
+    """Return the places where one more source promises most, and what it promises, the best first.
 
     Args:
         known: what the sources that are there leave.
         data: the measurements.
         field: as for `gain`.
+
+    Returns:
+        `B x T x 3` real, and the gains in log-likelihood with the worth of being far, `B x T` real.
     """
     places, gains, _, _ = _promising(known, data, field)
-    return _best(places, gains, known, data)
-
-
-def _best(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
-    most, best = (gains + _far(places, known, data)).max(-1)
-    return places[torch.arange(len(places), device=places.device), best], most
+    worth, rank = (gains + _far(places, known, data)).sort(-1, descending=True)
+    return places.gather(1, rank[..., None].expand(-1, -1, 3)), worth
 
 
 def best_exchanges(

@@ -15,11 +15,14 @@ LOWEST_DAMPING = 1e-9
 HIGHEST_DAMPING = 1e9
 
 
-def _step(now: Linearised, secant: Tensor, damping: Tensor, data: Measurement) -> tuple[Tensor, Tensor]:
+def _step(
+    now: Linearised, secant: Tensor, damping: Tensor, data: Measurement, still: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the damped step and its promised decrease; a parameter that it would push out of the view stays."""
     low, high = limits(data.cfg, now.parameters)
     slope = now.slope.unflatten(-1, (-1, 3))
     held = ((now.parameters <= low) & (slope < 0)) | ((now.parameters >= high) & (slope > 0))
+    held = held if still is None else held | still[..., None]
     free = (~held).flatten(1).to(slope.dtype)
     diagonal = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
     floor = torch.finfo(slope.dtype).eps * diagonal.amax(-1, keepdim=True)
@@ -41,19 +44,20 @@ def _solved(matrix: Tensor, slope: Tensor, free: Tensor) -> Tensor:
     return solved
 
 
-def improved(now: Linearised, data: Measurement, load: Tensor | None) -> Fit:
+def improved(now: Linearised, data: Measurement, load: Tensor | None, still: Tensor | None = None) -> Fit:
     """Take one damped step where that raises the likelihood; nothing here waits for the device.
 
     Args:
         now: where to step from.
         data: the measurements.
         load: that of the fit there, as for `fit`.
+        still: `B x K` bool, sources that stay where they are; None lets all move.
 
     Returns:
         A `Fit`, not linearised.
     """
     damping = torch.full_like(now.rss, DAMPING)
-    step, _ = _step(now, torch.zeros_like(now.curvature), damping, data)
+    step, _ = _step(now, torch.zeros_like(now.curvature), damping, data, still)
     trial = fit(clamped(now.parameters + step, data.cfg), data, load)
     return trial.where(trial.cost < now.cost, now)
 

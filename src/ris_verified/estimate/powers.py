@@ -43,8 +43,9 @@ def source_powers(
         inner.diagonal(dim1=-2, dim2=-1).add_(1)
         spread = root[..., None] * torch.linalg.inv_ex(inner)[0] * root[..., None, :]
         symbols = (spread @ seen)[..., 0] / noise[:, None, None]
-        determined = 1 - torch.diagonal(spread, dim1=-2, dim2=-1).real / p[:, None]
-        determined = determined.clamp_min(torch.finfo(p.dtype).eps)
+        # γ = (V_l B_lᴴ B_l)_kk/σ²: its difference from one would be lost to rounding where there is hardly any power.
+        determined = (spread * gram.mT).sum(-1).real / noise[:, None, None]
+        determined = determined.clamp_min(torch.finfo(p.dtype).tiny)
         left = power(data.y - (columns @ symbols[..., None])[..., 0]).sum((1, 2))
         noise = (left / (data.rows - determined.sum((1, 2)))).clamp_min(floor)
         p = power(symbols).sum(1) / determined.sum(1)

@@ -10,17 +10,19 @@ from torch import Tensor
 from ris_verified.array.folded import folded
 from ris_verified.config import Config, EstimateConfig
 from ris_verified.estimate.beside import beside_nothing, beside_powers, deviance_of, loss_without
-from ris_verified.estimate.candidates import best_exchanges, strongest
+from ris_verified.estimate.candidates import best_exchanges, ranked
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.linearised import linearise
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import remoteness
-from ris_verified.estimate.powers import source_powers
+from ris_verified.estimate.powers import LEAST, source_powers
 from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
 # Range planes, elevations and azimuths of the grid.
-GRID = (6, 8, 20)
+GRID = (8, 10, 24)
+# Summits of it that are looked at exactly.
+SUMMITS = 6
 # Of a packed proposal.
 FIGURES = 11
 # Nats at which a proposal is as likely noise as a source, and how softly.
@@ -29,6 +31,10 @@ DOUBTFUL, SOFT = 6.0, 4.0
 TOGETHER = 128
 # Rounds of the powers.
 ROUNDS = 3
+# A place that promises fewer nats becomes no source.
+HOPELESS = 3.0
+# Of the strongest, the power below which a source stays where it is.
+FADED = 1e-4
 # The exchange is kept where it brings so many nats.
 BETTER = 2.0
 
@@ -79,7 +85,8 @@ def propose(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Proposals:
     """Add one source after the other, each beside those before it, and refine all after every addition; exchange one.
 
     A place is chosen by the gain in log-likelihood, with Gaussian symbols once a source is known, and the density of
-    sources there, in nats. What is proposed depends on the scene alone: the estimators' settings have no say in it.
+    sources there, in nats. Where no place promises enough, the next best follow with hardly any power. What is
+    proposed depends on the scene alone: the estimators' settings have no say in it.
 
     Args:
         y: `B x L x M` complex.
@@ -90,7 +97,9 @@ def propose(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Proposals:
     Returns:
         `Proposals`.
     """
-    data = Measurement.of(y, H_full, C, replace(cfg, estimate=EstimateConfig()))
+    # As many places as there can be sources.
+    search = EstimateConfig(search_summits=max(SUMMITS, cfg.scene.sources_max))
+    data = Measurement.of(y, H_full, C, replace(cfg, estimate=search))
     parts = [_proposed(data.only(slice(first, first + TOGETHER))) for first in range(0, len(y), TOGETHER)]
     return Proposals(*(torch.cat([vars(part)[field.name] for part in parts]) for field in fields(Proposals)))
 
@@ -100,7 +109,7 @@ def _proposed(data: Measurement) -> Proposals:
     now, promise = _added(data, field)
     now = _exchanged(*_stepped(now, data), data, field)
     now, _ = _stepped(now, data)
-    now = now.ranked(now.powers.argsort(-1, descending=True))
+    now = now.ranked(now.powers.argsort(dim=-1, descending=True, stable=True))
     end = linearise(fit_columns(now.place, now.columns, data, now.load), data)
     log_power, gains = now.powers.log().log_softmax(-1), -_costs(now, data).diff(dim=0).mT
     noise = (now.noise * data.rows / data.energy).log()[:, None].expand_as(gains)
@@ -131,6 +140,10 @@ class _State:
             self.noise,
         )
 
+    def only(self, chosen: Tensor) -> _State:
+        """Return some of the scenes."""
+        return _State(*(value[chosen] for value in vars(self).values()))
+
     def where(self, chosen: Tensor, other: _State) -> _State:
         """Return this for the chosen scenes and the other one for the rest."""
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
@@ -148,14 +161,28 @@ class _State:
 
 
 def _added(data: Measurement, field: Field) -> tuple[_State, Tensor]:
-    """Add sources one after the other; return them and the gain that each promised, `B x K` real."""
-    known, now, promises = beside_nothing(data), _nothing(data), []
-    for _ in range(data.cfg.scene.sources_max):
-        place, promise = strongest(known, data, field)
-        now, fitted = _stepped(now.joined(place[:, None], data), data)
+    """Add sources one after the other; return K_MAX of them and what each promised, `B x K` real.
+
+    Where no place promises enough, those that promise most follow with hardly any power.
+    """
+    most, energy = data.cfg.scene.sources_max, data.energy
+    place, powers, promised = (energy.new_zeros(len(energy), most, *more) for more in ((3,), (), ()))
+    noise, going = energy.clone(), torch.arange(len(energy), device=energy.device)
+    known, now = beside_nothing(data), _nothing(data)
+    part, left = data, field
+    for count in range(most):
+        places, promise = ranked(known, part, left)
+        place[going, count:], promised[going, count:] = places[:, : most - count], promise[:, : most - count]
+        hopeful = torch.nonzero((promise[:, 0] > HOPELESS) | (count == 0))[:, 0]
+        if not len(hopeful):
+            break
+        if len(hopeful) < len(going):
+            going, part, left, now = going[hopeful], part.only(hopeful), left.only(hopeful), now.only(hopeful)
+        now, fitted = _stepped(now.joined(places[hopeful, :1], part), part)
         known = beside_powers(fitted, now.powers, now.noise)
-        promises.append(promise)
-    return now, torch.stack(promises, 1)
+        place[going, : count + 1], powers[going, : count + 1], noise[going] = now.place, now.powers, now.noise
+    powers = powers.maximum(LEAST * powers.amax(1, keepdim=True))
+    return _State(place, columns_at(place, data), powers, noise), promised
 
 
 def _exchanged(now: _State, fitted: Fit, data: Measurement, field: Field) -> _State:
@@ -188,7 +215,8 @@ def _stepped(now: _State, data: Measurement) -> tuple[_State, Fit]:
     powers, noise = source_powers(now.columns, data, now.powers, now.noise, ROUNDS)
     now = replace(now, powers=powers, noise=noise)
     start = linearise(fit_columns(now.place, now.columns, data, now.load), data)
-    after = improved(start, data, start.given_load(data))
+    # Rounding alone would say where to one without power goes.
+    after = improved(start, data, start.given_load(data), still=powers <= FADED * powers.amax(1, keepdim=True))
     return replace(now, place=after.parameters, columns=after.columns), after
 
 

@@ -11,7 +11,6 @@ from ris_verified.array.steering import planar_steering, steering
 from ris_verified.config import Config
 from ris_verified.covariance.predicted import pack_factor
 from ris_verified.errors import ShapeError
-from ris_verified.estimate.field import first_gain
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.proposals import FIGURES, Proposals, propose
 from ris_verified.model.backbone import Backbone
@@ -24,8 +23,8 @@ from ris_verified.shapes import as_complex, describe, from_ri
 class LocalisationModel(nn.Module):
     """CNN and transformer over back-projected snapshots, with factor heads on the steering manifold.
 
-    Features: the likelihood gain of whitened measurements on a dictionary of steering vectors. Each of
-    K_MAX slots is a proposal, which the head moves by what it is uncertain; its power is that of the likelihood.
+    Features: the power of whitened measurements, projected back, on a dictionary of steering vectors. Each
+    of K_MAX slots is a proposal, which the head moves by what it is uncertain; its power is that of the likelihood.
     Its factors are the plane wave of its direction (times the root of the slot's power) and the
     curvature at that direction and range, so that their product is the exact steering vector, plus a
     small learned residual where the configuration asks for one.
@@ -82,8 +81,10 @@ class LocalisationModel(nn.Module):
 
     def _features(self, y: Tensor, H_full: Tensor, C: Tensor, grid: FoldedGrid) -> Tensor:
         whitener = _whitener(H_full)
-        gain = first_gain(Measurement.of(y @ whitener.mT, whitener @ H_full, C, self.cfg), grid)[1]
-        log = gain.clamp_min(torch.finfo(gain.dtype).tiny).log()
+        data = Measurement.of(y @ whitener.mT, whitener @ H_full, C, self.cfg)
+        back = data.back(data.y.conj()[:, :, None])[:, :, 0]
+        power = grid.inside(back.mH).unflatten(1, grid.shape)
+        log = power.clamp_min(torch.finfo(power.dtype).tiny).log()
         peak = (log - log.amax((1, 2, 3), keepdim=True)).exp()
         log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)
         where = self.dictionary.coordinates[:, :2].unflatten(0, self.dictionary.shape)[0]
