@@ -1,7 +1,7 @@
 """The laws that stages check on what they return, switched off by `config.contracts = false`.
 
-Each check costs a few passes over its tensor. Hermiticity and positivity are tested against one
-fixed unit-modulus probe vector v: R v = Rᴴ v for every v holds only for a Hermitian R.
+Each check costs one pass over its tensor. Hermiticity and positivity are tested against two fixed
+vectors v, w of unit modulus: vᴴR w = (wᴴR v)* for all v and w holds only for a Hermitian R.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ def tolerance(dtype: torch.dtype, size: int, factor: float = 4.0) -> float:
 
 
 @functools.cache
-def _probe(elements: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _probes(elements: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return two vectors v of unit modulus, `N x 2` complex, and what turns rows of R, read as reals, into R v."""
     n = torch.arange(elements, dtype=torch.float64)
-    phase = math.pi * (math.sqrt(5) - 1) * n * n
-    return torch.polar(torch.ones_like(phase), phase).to(device=device, dtype=dtype)
+    phase = math.pi * torch.outer(n * n, torch.tensor([math.sqrt(5) - 1, math.sqrt(2) - 1], dtype=torch.float64))
+    v = torch.complex(phase.cos(), phase.sin())
+    parts = torch.stack([torch.view_as_real(v.conj().resolve_conj()), torch.view_as_real(1j * v.conj())], -1)
+    return v.to(device, dtype), parts.transpose(1, 2).reshape(2 * elements, 4).to(device, v.to(dtype).real.dtype)
 
 
 def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> InvariantError:
@@ -38,19 +41,9 @@ def _fail(law: str, name: str, value: Tensor, bound: float, bad: Tensor) -> Inva
     )
 
 
-def _both_sides(R: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return R v and Rᴴ v, `B x N` complex each."""
-    # As real products whose large factor is read as it lies: others of these shapes copy all of R or cross it.
-    flat, parts = torch.view_as_real(R.resolve_conj()).flatten(2), torch.view_as_real(v)
-    turned = torch.stack([torch.view_as_real(v.conj().resolve_conj()), torch.view_as_real(1j * v.conj())]).flatten(1)
-    right = torch.view_as_complex(flat @ turned.mT)
-    along, across = (parts.mT @ flat).unflatten(2, parts.shape).unbind(1)
-    return right, torch.complex(along[..., 0] + across[..., 1], across[..., 0] - along[..., 1])
-
-
 @torch.no_grad()
 def check_covariance(R: Tensor, name: str) -> None:
-    """Raise unless every matrix is finite, Hermitian, positive on a probe and has trace N.
+    """Raise unless every matrix is finite, Hermitian and positive on two probes and has trace N.
 
     Args:
         R: `B x N x N` complex.
@@ -62,15 +55,16 @@ def check_covariance(R: Tensor, name: str) -> None:
     N = R.shape[-1]
     if R.ndim != 3 or R.shape[-2] != N or not R.is_complex():
         raise InvariantError(describe(R), where=name, expected="complex [B, N, N]")
-    v = _probe(N, R.dtype, R.device)
-    right, left = _both_sides(R, v)
+    v, reals = _probes(N, R.dtype, R.device)
+    # As a real product, which reads R as it lies: a complex one copies all of it.
+    seen = torch.view_as_real(R.resolve_conj()).flatten(2) @ reals
+    forms = v.mH @ torch.view_as_complex(seen.unflatten(2, (2, 2)))
     trace = torch.diagonal(R, dim1=-2, dim2=-1).to(torch.complex128).sum(-1)
-    quadratic = (right @ v.conj()).real
     bound = tolerance(R.dtype, N)
     laws = {
         "trace is not N": ((trace - N).abs() / N, min(bound, 1e-5)),
-        "not Hermitian": (torch.view_as_real(right - left).flatten(1).norm(dim=-1) / N**1.5, bound),
-        "not positive semidefinite": (-quadratic / N**2, bound),
+        "not Hermitian": ((forms - forms.mH).abs().amax((1, 2)) / N**1.5, bound),
+        "not positive semidefinite": (-torch.diagonal(forms, dim1=-2, dim2=-1).real.amin(1) / N**2, bound),
     }
     held = [value <= limit for value, limit in laws.values()]
     if bool(torch.stack(held).all()):

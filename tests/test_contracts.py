@@ -1,0 +1,49 @@
+"""What stages return is checked: a sound covariance passes, each broken law is named with its place in the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ris_verified.contracts import check_covariance
+from ris_verified.errors import InvariantError
+
+N = 30
+
+
+def _sound(rank, dtype=torch.complex64):
+    F = torch.randn(4, N, rank, dtype=dtype, generator=torch.Generator().manual_seed(rank))
+    R = F @ F.mH
+    return R * (N / torch.diagonal(R, dim1=1, dim2=2).real.sum(1))[:, None, None]
+
+
+def _off(change):
+    R = _sound(5)
+    change(R[2])
+    return R
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("rank", [1, 5, N])
+def test_a_sound_covariance_passes_in_any_layout(rank, dtype):
+    R = _sound(rank, dtype)
+    check_covariance(R, "R")
+    check_covariance(R.mH, "R")
+    check_covariance(R.conj(), "R")
+
+
+@pytest.mark.parametrize(
+    ("law", "change"),
+    [
+        ("not Hermitian", lambda R: R[3, 7].add_(0.1)),
+        ("not Hermitian", lambda R: R[7, 3].add_(0.1j)),
+        ("not Hermitian", lambda R: R.triu_().add_(R.triu(1).mT)),
+        ("not Hermitian", lambda R: R.diagonal().add_(1e-2j * torch.linspace(-1, 1, N))),
+        ("not positive semidefinite", lambda R: R.mul_(-9).diagonal().add_(10)),
+        ("trace is not N", lambda R: R.mul_(1.001)),
+        ("trace is not N", lambda R: R[0, 0].fill_(torch.nan)),
+    ],
+)
+def test_a_broken_law_is_named_with_its_place(law, change):
+    with pytest.raises(InvariantError, match=rf"R_x\[2\]: {law}"):
+        check_covariance(_off(change), "R_x")
