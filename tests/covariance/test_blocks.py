@@ -8,7 +8,7 @@ import torch
 import ris_verified.covariance.trace as stage
 from ris_verified.config import ArrayConfig, Config
 from ris_verified.covariance.blend import blend
-from ris_verified.covariance.trace import gram_of_trace, inner, plus_adjoint
+from ris_verified.covariance.trace import gram_of_trace, hermitian, inner
 from ris_verified.loss.dense import squared_distance
 
 
@@ -25,7 +25,13 @@ def test_blocks_change_neither_values_nor_gradients(monkeypatch, scenes):
         made = blend(leaf, S, cfg)
         distance = squared_distance(made.R, T)
         (distance.sum() + (rough.conj() * made.R).real.sum()).backward()
-        return made.R.detach(), distance.detach(), leaf.grad, inner(rough, T), plus_adjoint(rough)
+        return (
+            made.R.detach(),
+            distance.detach(),
+            leaf.grad,
+            inner(rough, T),
+            hermitian(rough, torch.ones(len(rough)), 0.5),
+        )
 
     whole = figures()
     # The blocks of `inner` are counted in reals.
@@ -38,4 +44,4 @@ def test_blocks_change_neither_values_nor_gradients(monkeypatch, scenes):
 def test_no_scene_is_a_block_of_none():
     none = torch.zeros(0, 9, 9, dtype=torch.complex64)
     assert inner(none, none).shape == (0,)
-    assert plus_adjoint(none).shape == none.shape
+    assert hermitian(none, torch.ones(0), 0.5).shape == none.shape

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, check_isolated, tolerance
-from ris_verified.covariance.trace import inner, plus_adjoint, reals, trace
+from ris_verified.covariance.trace import hermitian, inner, trace
 from ris_verified.shapes import shaped
 
 
@@ -108,9 +108,7 @@ class _Blended(torch.autograd.Function):
         # one addition to the diagonal.
         total, N = trace(raw), raw.shape[-1]
         scale, lift = N / ((1 + loading) * total), loading / (1 + loading)
-        R = plus_adjoint(raw)
-        reals(R).mul_(scale[:, None] / 2)
-        R.diagonal(dim1=-2, dim2=-1).add_(lift)
+        R = hermitian(raw, scale, lift)
         ctx.save_for_backward(R, total, scale)
         ctx.lift, ctx.share = lift, 1 - beta
         ctx.set_materialize_grads(False)
@@ -124,9 +122,7 @@ class _Blended(torch.autograd.Function):
         R, total, scale = ctx.saved_tensors
         # R = s H(raw) + c I with s = N/((1 + ε) tr raw): ∂ = s H(G) − Re⟨G, R − c I⟩/tr(raw) · I.
         along = inner(gradient, R) - ctx.lift * trace(gradient)
-        through = plus_adjoint(gradient)
-        reals(through).mul_(ctx.share * scale[:, None] / 2)
-        through.diagonal(dim1=-2, dim2=-1).sub_((ctx.share * along / total)[:, None])
+        through = hermitian(gradient, ctx.share * scale, -(ctx.share * along / total)[:, None])
         return through if raw is None else through.add_(raw, alpha=ctx.share), None, None, None
 
 

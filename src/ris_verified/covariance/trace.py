@@ -59,9 +59,11 @@ def inner(A: Tensor, B: Tensor) -> Tensor:
     return torch.cat([product.sum(1) for product in by_blocks(torch.mul, reals(A), reals(B))])
 
 
-def plus_adjoint(R: Tensor) -> Tensor:
-    """Return R + Rᴴ of `B x N x N` complex, contiguous."""
+def hermitian(R: Tensor, scale: Tensor, lift: Tensor | float) -> Tensor:
+    """Return scale·(R + Rᴴ)/2 + lift·I of `B x N x N` complex, scale `B` real, lift `B x 1` or a number."""
     both = torch.empty(R.shape, dtype=R.dtype, device=R.device)
     for block in blocks(R):
         torch.add(R[block], R[block].mH, out=both[block])
+        reals(both[block]).mul_(scale[block, None] / 2)
+    both.diagonal(dim1=-2, dim2=-1).add_(lift)
     return both

@@ -22,7 +22,7 @@ SMALL, LARGER = 2, 4
 # In a schedule this long no average of the tail begins at one of the steps that are compared.
 STEPS = 1000
 KEY = 5_918_203
-CLIP_NORM = 1e-9  # the smallest that the configuration takes
+LEAST_NORM = 1e-9  # that the configuration takes
 HEAP = 1.2  # measured, docs/decisions/0007
 
 
@@ -144,7 +144,7 @@ def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "c
         A `Memory`, in bytes.
     """
     # Whether a step clips depends on its gradient; those that are compared all do.
-    pipeline = replace(pipeline, config=pipeline.config.replaced({"train.clip_norm": CLIP_NORM}))
+    pipeline = replace(pipeline, config=pipeline.config.replaced({"train.clip_norm": LEAST_NORM}))
     state = TrainState.create(pipeline, total_steps=STEPS, device=device)
     make_moments(state)
     # The first step begins the average, in operations that no later step repeats.
