@@ -20,7 +20,7 @@ from ris_verified.estimate.candidates import (
     _look,
     _refined,
     first_source,
-    ranked,
+    ranked_places,
     refined,
     summits,
 )
@@ -280,7 +280,7 @@ def test_the_strongest_place_is_in_the_view_and_no_worse_than_the_grid(case):
     points = field.grid.places.expand(2, -1, -1)
     exact, about = worth(points), gain(known, case.data, field)[0].flatten(1)
     about = about + known.far_weight[:, None] * remoteness(points, case.cfg)
-    best, (places, promises) = exact.amax(1), ranked(known, case.data, field)
+    best, (places, promises) = exact.amax(1), ranked_places(known, case.data, field)
     assert (promises.diff(dim=1) <= 0).all()
     place, promise = places[:, 0], promises[:, 0]
     # What is hidden counts as a share of the mean over the places that are looked at, and these differ.

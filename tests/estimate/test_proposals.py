@@ -11,7 +11,7 @@ from ris_verified.config import Config, EstimateConfig, SceneConfig
 from ris_verified.data.dataset import draw_batch
 from ris_verified.estimate import proposals as module
 from ris_verified.estimate.beside import beside_nothing
-from ris_verified.estimate.candidates import ranked
+from ris_verified.estimate.candidates import ranked_places
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.parameters import limits, remoteness
 from ris_verified.estimate.projection import fit_columns
@@ -118,9 +118,9 @@ def test_the_first_place_is_the_likeliest_under_the_density_of_sources():
     batch, data, _ = _proposed(cfg, 32)
     measured = Measurement.of(*data, cfg)
     field = module.see(measured, module.folded(cfg.array, cfg.scene, module.GRID, torch.float32, batch.y.device))
-    places, promise = ranked(beside_nothing(measured), measured, field)
+    places, promise = ranked_places(beside_nothing(measured), measured, field)
     plain = dataclasses.replace(measured, cfg=cfg.replaced({"estimate.prior": "none"}))
-    without, _ = ranked(beside_nothing(plain), plain, field)
+    without, _ = ranked_places(beside_nothing(plain), plain, field)
     with_density, without = places[:, 0], without[:, 0]
     # The density grows with the range; near ones are left where it counts.
     assert (with_density != without).any()

@@ -165,7 +165,7 @@ def first_source(data: Measurement) -> Tensor:
     return places[torch.arange(len(places), device=places.device), best]
 
 
-def ranked(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
+def ranked_places(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
     """Return the places where one more source promises most, and what it promises, the best first.
 
     Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ris_verified.array.folded import folded
 from ris_verified.config import Config, EstimateConfig
 from ris_verified.estimate.beside import beside_nothing, beside_powers, deviance_of, loss_without
-from ris_verified.estimate.candidates import best_exchanges, ranked
+from ris_verified.estimate.candidates import best_exchanges, ranked_places
 from ris_verified.estimate.descent import improved
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.linearised import linearise
@@ -49,7 +49,7 @@ class Proposals:
         log_power: `B x K` real, logarithm of the share of power.
         gain: `B x K` real, by how much each raises the log-likelihood beside those before it, in nats.
         loss: `B x K` real, by how much the log-likelihood falls without each, in nats.
-        promise: `B x K` real, gain that each addition promised, in the order of additions, density included, in nats.
+        promise: `B x K` real, gain that each promised when it was added, in that order, density included, in nats.
         noise: `B x K` real, logarithm of the noise's share of the energy, the same for all of a scene.
     """
 
@@ -171,7 +171,7 @@ def _added(data: Measurement, field: Field) -> tuple[_State, Tensor]:
     known, now = beside_nothing(data), _nothing(data)
     part, left = data, field
     for count in range(most):
-        places, promise = ranked(known, part, left)
+        places, promise = ranked_places(known, part, left)
         place[going, count:], promised[going, count:] = places[:, : most - count], promise[:, : most - count]
         hopeful = torch.nonzero((promise[:, 0] > HOPELESS) | (count == 0))[:, 0]
         if not len(hopeful):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.estimate.beside import beside, snr
-from ris_verified.estimate.candidates import best_exchanges, first_source, ranked
+from ris_verified.estimate.candidates import best_exchanges, first_source, ranked_places
 from ris_verified.estimate.descent import descend, moved
 from ris_verified.estimate.field import Field, see
 from ris_verified.estimate.linearised import Linearised, linearised, linearised_gaussian
@@ -51,7 +51,7 @@ class Nested:
 
 
 def _added(now: Fit, data: Measurement, field: Field, steps: int) -> Fit:
-    start = torch.cat([now.parameters, ranked(beside(now, data), data, field)[0][:, :1]], 1)
+    start = torch.cat([now.parameters, ranked_places(beside(now, data), data, field)[0][:, :1]], 1)
     return _refined(linearised(start, data, now.next_load), data, steps)
 
 
