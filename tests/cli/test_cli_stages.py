@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -186,8 +187,9 @@ def test_a_study_trains_scores_and_leaves_a_configuration(
     out = tmp_path / "hpo"
     asked = ["hpo", "--config", tiny, "--n_trials", "2", "--epochs_per_trial", "1", "--space", "narrow"]
     assert main([*asked, "--out", str(out)]) == 0
-    printed = capsys.readouterr()
-    assert "2 of 2 trials have a score" in printed.out
+    # The second one may be pruned by its only epoch.
+    scored = re.search(r"[12] of 2 trials have a score", capsys.readouterr().out)
+    assert scored
     best = Config.load(out / "best.toml")
     assert best.data.train_scenes == 16
     assert 1e-4 <= best.train.learning_rate <= 4e-4
@@ -197,7 +199,7 @@ def test_a_study_trains_scores_and_leaves_a_configuration(
     assert not list(out.rglob("weights.safetensors"))
     page = (out / "report.html").read_bytes()
     assert main(["hpo", "report", "--out", str(out)]) == 0
-    assert "2 of 2 trials have a score" in capsys.readouterr().out
+    assert scored[0] in capsys.readouterr().out
     assert (out / "report.html").read_bytes() == page
 
 
