@@ -127,7 +127,7 @@ class ModelConfig:
     channels: int = 48
     width: int = 416
     layers: int = 2
-    heads: int = 8
+    heads: int = 4
     head_width: int = 1568
     head_layers: int = 2
     dropout: float = 0.0
