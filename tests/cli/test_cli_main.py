@@ -106,3 +106,13 @@ def test_hpo_is_a_module_of_its_own() -> None:
     done = subprocess.run([*command, "nosuch"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "invalid choice: 'nosuch'" in done.stderr
+
+
+def test_only_a_process_of_its_own_is_told_to_keep_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[bool] = []
+    monkeypatch.setattr(module, "keep_freed_memory", lambda: told.append(True))
+    main(["audit", "--list"])
+    assert not told
+    monkeypatch.setattr(sys, "argv", ["ris-verified", "audit", "--list"])
+    assert main() == 0
+    assert told == [True]

@@ -7,12 +7,15 @@ import dataclasses
 import pytest
 import torch
 
+from ris_verified.array.folded import folded
 from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, ModelConfig, SceneConfig
 from ris_verified.covariance.predicted import predicted_covariance, unpack_factor
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InvariantError, ShapeError
 from ris_verified.model.groups import group_sizes, parameter_groups
 from ris_verified.model.network import build_model
+from ris_verified.shapes import from_ri
 
 TINY = ModelConfig(
     channels=8, width=16, layers=1, heads=2, head_width=16, head_layers=1, residual=True,
@@ -159,3 +162,16 @@ def test_frozen_and_stray_parameters_are_named(spoil):
         model.extra = torch.nn.Parameter(torch.zeros(1))
     with pytest.raises(InvariantError, match="head.embed.bias" if spoil == "freeze" else "extra"):
         parameter_groups(model, ODD)
+
+
+def test_features_are_highest_near_a_lonely_source():
+    cfg = Config(scene=SceneConfig(sources_min=1, sources_max=1, snr_db_min=30.0, snr_db_max=30.0))
+    batch, model = draw_batch(cfg, 16, 5), build_model(cfg)
+    data = (from_ri(batch.y), from_ri(batch.H_full), from_ri(batch.C))
+    grid = folded(cfg.array, cfg.scene, model.dictionary.shape, torch.float32, torch.device("cpu"))
+    planes = model.dictionary.shape[0]
+    peak = model._features(*data, grid)[:, planes : 2 * planes].flatten(1)
+    assert torch.allclose(peak.amax(1), torch.ones(16))
+    best = model.dictionary.coordinates[peak.argmax(1), :2]
+    # Half a cell in the middle of the view, more towards its edges; one scene in sixteen may show a side lobe.
+    assert ((best - batch.ptr[:, 0, :2]).abs() < 2 * model.dictionary.cell[:2]).all(1).sum() >= 15
