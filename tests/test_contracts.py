@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ris_verified.contracts import check_covariance
+from ris_verified.contracts import _probes, check_covariance
 from ris_verified.errors import InvariantError
 
 N = 30
@@ -47,3 +47,11 @@ def test_a_sound_covariance_passes_in_any_layout(rank, dtype):
 def test_a_broken_law_is_named_with_its_place(law, change):
     with pytest.raises(InvariantError, match=rf"R_x\[2\]: {law}"):
         check_covariance(_off(change), "R_x")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_either_probe_shows_a_negative_direction(sign):
+    v, w = _probes(N, torch.complex128, torch.device("cpu"))[0].T
+    R = torch.eye(N, dtype=torch.complex128) + sign * 3 * (torch.outer(v, v.conj()) - torch.outer(w, w.conj())) / N
+    with pytest.raises(InvariantError, match="not positive semidefinite"):
+        check_covariance(R[None], "R")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 
 from ris_verified.config import Config
@@ -45,3 +47,24 @@ def test_a_place_is_in_the_cell_of_the_nearest_direction():
     planes = dictionary.coordinates.view(dictionary.shape[0], -1, 3)
     nudged = planes + 0.2 * dictionary.cell * torch.tensor([1.0, -1.0, 1.0])
     assert torch.equal(dictionary.cell_of(nudged), torch.arange(planes.shape[1]).expand(len(planes), -1))
+
+
+def test_slots_read_in_their_order_and_move_in_sigmas_or_cells():
+    head, dictionary, found, feature_map, context = _case()
+    # One is known to less than a cell, the others worse.
+    sigma = found.sigma.clone()
+    sigma[:, 1:] = 10.0
+    found = dataclasses.replace(found, sigma=sigma)
+    seen = {}
+    head.embed.register_forward_hook(lambda module, given, made: seen.update(given=given[0]))
+    head.refine.register_forward_hook(lambda module, given, made: seen.update(moves=made))
+    slots = head(feature_map, context, found, dictionary)
+    K, channels = found.parameters.shape[1], feature_map.shape[1]
+    local = seen["given"][:, : channels * K].unflatten(1, (channels, K))
+    for k in range(K):
+        cell = dictionary.cell_of(found.parameters)[:, k]
+        assert torch.equal(local[:, :, k], feature_map.flatten(2)[torch.arange(2), :, cell])
+    unit = torch.minimum(sigma, dictionary.cell)
+    assert (unit[:, 0] < unit[:, 1]).all()
+    moved = unit * seen["moves"].unflatten(1, (K, 3))
+    assert torch.allclose(slots.coordinates, found.parameters + moved)
