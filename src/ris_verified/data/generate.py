@@ -155,6 +155,8 @@ def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
                 '`if __name__ == "__main__":`; whole shards are kept',
             ) from error
         except BaseException:
-            # A full disk or Ctrl-C must not wait for the shards that are queued.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # A full disk or Ctrl-C must not wait for the shards that are queued. The pool's own `cancel_futures` is
+            # forgotten where the pool is gone before its thread has looked.
+            for future in futures:
+                future.cancel()
             raise
