@@ -160,9 +160,8 @@ def first_source(data: Measurement) -> Tensor:
     places = grid.places[summits(volume, SURE * count)]
     exact = _gains(_look(places, None, data), None, data) + _far(places, None, data)
     best = exact.topk(min(count, places.shape[1])).indices
-    places, gains = refined(places.gather(1, best[..., None].expand(-1, -1, 3)), None, data)
-    best = (gains + _far(places, None, data)).argmax(-1)
-    return places[torch.arange(len(places), device=places.device), best]
+    places, gains = refined(_picked(places, best), None, data)
+    return _ranked(places, gains, None, data)[0][:, 0]
 
 
 def ranked_places(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Tensor]:
@@ -177,8 +176,16 @@ def ranked_places(known: Beside, data: Measurement, field: Field) -> tuple[Tenso
         `B x T x 3` real, and the gains in log-likelihood with the worth of being far, `B x T` real.
     """
     places, gains, _, _ = _promising(known, data, field)
-    worth, rank = (gains + _far(places, known, data)).sort(-1, descending=True)
-    return places.gather(1, rank[..., None].expand(-1, -1, 3)), worth
+    return _ranked(places, gains, known, data)
+
+
+def _ranked(places: Tensor, gains: Tensor, known: Beside | None, data: Measurement) -> tuple[Tensor, Tensor]:
+    worth, rank = (gains + _far(places, known, data)).sort(dim=-1, descending=True, stable=True)
+    return _picked(places, rank), worth
+
+
+def _picked(places: Tensor, which: Tensor) -> Tensor:
+    return places.gather(1, which[..., None].expand(-1, -1, 3))
 
 
 def best_exchanges(

@@ -79,12 +79,9 @@ def gain(known: Beside, data: Measurement, field: Field) -> tuple[Tensor, Field]
     return volume, Field(field.grid, left, known.basis.shape[2])
 
 
-def first_gain(data: Measurement, grid: FoldedGrid | None = None) -> tuple[FoldedGrid, Tensor]:
-    """Return a grid and about Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² with no source there, `B x R x V x H` real.
-
-    Where no grid is given it is that of the search, finer.
-    """
-    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER) if grid is None else grid
+def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
+    """Return a finer grid and about Σ_l |(Φ_l a_g)ᴴ y_l|²/‖Φ_l a_g‖² with no source there, `B x R x V x H` real."""
+    grid = search_grid(data.cfg, data.y.real.dtype, data.y.device, FINER)
     back = data.back(data.y.conj()[:, :, None])[:, :, 0]
     strong, rest = _directions(data, FIRST)
     L, gains = back.shape[1], grid.places.new_empty(len(back), 4, len(grid.places) // 4)

@@ -21,8 +21,6 @@ from ris_verified.estimate.projection import Fit, columns_at, fit_columns
 
 # Range planes, elevations and azimuths of the grid.
 GRID = (8, 10, 24)
-# Summits of it that are looked at exactly.
-SUMMITS = 6
 # Of a packed proposal.
 FIGURES = 11
 # Nats at which a proposal is as likely noise as a source, and how softly.
@@ -97,8 +95,9 @@ def propose(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Proposals:
     Returns:
         `Proposals`.
     """
-    # As many places as there can be sources.
-    search = EstimateConfig(search_summits=max(SUMMITS, cfg.scene.sources_max))
+    search = EstimateConfig()
+    # At least as many places as there can be sources.
+    search = replace(search, search_summits=max(search.search_summits, cfg.scene.sources_max))
     data = Measurement.of(y, H_full, C, replace(cfg, estimate=search))
     parts = [_proposed(data.only(slice(first, first + TOGETHER))) for first in range(0, len(y), TOGETHER)]
     return Proposals(*(torch.cat([vars(part)[field.name] for part in parts]) for field in fields(Proposals)))
