@@ -14,6 +14,7 @@ from ris_verified.audit.drills import resident_bytes
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 
 if TYPE_CHECKING:
+    from ris_verified.data.batch import Batch
     from ris_verified.pipeline import Pipeline
     from ris_verified.train.state import TrainState
 
@@ -66,7 +67,11 @@ def _followed(small: Context, scenes: int) -> Measurement:
 def _halved(small: Context) -> list[Measurement]:
     import torch
 
+    from ris_verified.data.dataset import with_proposals
+
     sizes: list[int] = []
+    # As stored: where two places tie in a search, the size of the batch decides between them.
+    batch = with_proposals(small.batch, small.config)
 
     def scarce(outputs: Any, R_hat: Any, part: Any, cfg: Any, **options: Any) -> Any:
         if len(part) > 3:
@@ -75,29 +80,29 @@ def _halved(small: Context) -> list[Measurement]:
         return small.pipeline.loss(outputs, R_hat, part, cfg, **options)
 
     whole, parts = small.state(), small.state()
-    small.pipeline.train_step(whole, small.batch, small.pipeline)
-    least = 64 * torch.finfo(torch.float32).eps * len(small.batch) ** 0.5
-    bound = max([least, *(AMPLIFIED * _apart(_shaken(small, key), whole) for key in range(SHAKES))])
+    small.pipeline.train_step(whole, batch, small.pipeline)
+    least = 64 * torch.finfo(torch.float32).eps * len(batch) ** 0.5
+    bound = max([least, *(AMPLIFIED * _apart(_shaken(small, batch, key), whole) for key in range(SHAKES))])
     try:
         tight = dataclasses.replace(small.pipeline, loss=scarce)
-        report = small.pipeline.train_step(parts, small.batch, tight)
+        report = small.pipeline.train_step(parts, batch, tight)
     except RuntimeError as error:
         return [equal(type(error).__name__, "a step", "out of memory with more than three scenes", where="train_step")]
     apart = _apart(parts, whole)
     return [
         equal(report.skipped, False, "a step that ran out of memory is taken, not skipped", where="train_step"),
-        equal(sum(sizes), len(small.batch), "scenes in the step after halving", where="train_step"),
+        equal(sum(sizes), len(batch), "scenes in the step after halving", where="train_step"),
         at_most(apart, bound, "gradient after halving against the whole batch's, relative", where="train_step"),
     ]
 
 
-def _shaken(small: Context, key: int) -> TrainState:
+def _shaken(small: Context, batch: Batch, key: int) -> TrainState:
     """Return the state after a step on measurements disturbed by rounding: what no order of sums can be below."""
     import torch
 
-    state, y = small.state(), small.batch.y
+    state, y = small.state(), batch.y
     noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(key)).to(y.device)
-    disturbed = dataclasses.replace(small.batch, y=y * (1 + torch.finfo(y.dtype).eps * noise))
+    disturbed = dataclasses.replace(batch, y=y * (1 + torch.finfo(y.dtype).eps * noise))
     small.pipeline.train_step(state, disturbed, small.pipeline)
     return state
 
