@@ -1,4 +1,4 @@
-"""Slips in what judges: metric, bound, score, validation, loop, localisation and the forecast of memory."""
+"""Slips in what judges: metric, bound, score, validation, loop, localisation and memory."""
 
 from __future__ import annotations
 
@@ -109,6 +109,30 @@ def _worst_kept(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
     return result
 
 
+def _parts_added(f: Any, state: Any, batch: Any, pipe: Pipeline) -> Any:
+    def loss(outputs: Any, R_hat: Any, part: Any, *rest: Any, **named: Any) -> Any:
+        result = pipe.loss(outputs, R_hat, part, *rest, **named)
+        return dataclasses.replace(result, total=result.total * (len(batch) / len(part)))
+
+    return f(state, batch, dataclasses.replace(pipe, loss=loss))
+
+
+def _rest_dropped(f: Any, state: Any, batch: Any, pipe: Pipeline) -> Any:
+    class TooMany(Exception):
+        pass
+
+    def loss(*given: Any, **named: Any) -> Any:
+        try:
+            return pipe.loss(*given, **named)
+        except torch.OutOfMemoryError as error:
+            raise TooMany from error
+
+    try:
+        return f(state, batch, dataclasses.replace(pipe, loss=loss))
+    except TooMany:
+        return _rest_dropped(f, state, batch.split(2)[0], pipe)
+
+
 def _peak(change: Callable[[Any], Any]) -> Callable[[Pipeline], Pipeline]:
     return _staged("peak_memory", lambda f, *given: change(f(*given)))
 
@@ -126,6 +150,8 @@ FAULTS = (
           _peak(lambda m: dataclasses.replace(m, held=m.held // 4))),
     Fault("forecast_of_one_scene", "RV1402", "the batch is forgotten",
           _staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
+    Fault("halves_are_added", "RV1402", "each part's mean counts in full", _staged("train_step", _parts_added)),
+    Fault("halves_are_dropped", "RV1402", "what has no room is left out", _staged("train_step", _rest_dropped)),
     Fault("metric_by_index", "RV1603", "estimate k is taken for source k", _staged("metric", _index_matched)),
     Fault("metric_forgives_misses", "RV1603", "a NaN error is zero", _staged("metric", _misses_forgiven)),
     Fault("weights_of_another_model", "RV1605", "what is saved is not what was validated",
