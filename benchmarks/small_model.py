@@ -1,8 +1,8 @@
 """Print what shipped or trained weights do on unseen scenes, beside the greedy search that needs none.
 
-K uniform on 1 … 5, SNR −5 … 20 dB. Learned: one forward pass, peaks of R_blend, NF-MLE. Greedy: the same without
-learning. Once with K known and once with K from the K head and from the nested greedy fits. The capture is printed for
-blends with other shares of R_samp, too.
+K uniform on 1 … 5, SNR −5 … 20 dB. Learned: one forward pass, peaks of R_blend, Newton, NF-MLE, as `localize` has
+them. Greedy: the same without learning. Once with K known and once with K from the K head and from the nested greedy
+fits. The capture is printed for blends with other shares of R_samp, too.
 
 Run: python benchmarks/small_model.py [--weights small] [--scenes 1000] [--batch 50] [--key N] [--ship FILE]
 """
@@ -54,7 +54,9 @@ def _measure(pipeline: Pipeline, model: nn.Module, scenes: list[Scene]) -> dict[
 
     def learned(K: Tensor | None) -> object:
         outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
-        return pipeline.spectrum(blended.R, outputs.k_logits.argmax(-1) + 1 if K is None else K, cfg)
+        K = outputs.k_logits.argmax(-1) + 1 if K is None else K
+        peaks = pipeline.spectrum(blended.R, K, cfg)
+        return pipeline.newton(blended.R, K, peaks, cfg) if cfg.estimate.newton_nearfield else peaks
 
     def greedy(K: Tensor | None) -> object:
         return greedy_search(*data, K, cfg)

@@ -50,7 +50,7 @@ FREE: dict[str, st.SearchStrategy[Any]] = {
     "train.precision": st.sampled_from(["auto", "float32", "bfloat16"]),
     "estimate.mle_snr_threshold_db": unit(-100.0, 100.0),
     "estimate.newton_step": unit(0.01, 1.0),
-    "estimate.order_criterion": st.sampled_from(["marginal", "bic", "aicc", "model"]),
+    "estimate.order_criterion": st.sampled_from(["marginal", "bic", "aicc", "model", "auto"]),
     "estimate.prior": st.sampled_from(["scene", "none"]),
     "hpo.data_share": unit(1e-3, 1.0),
 }

@@ -219,7 +219,7 @@ class EstimateConfig:
     mle_snr_threshold_db: float = -10.0
     mle_ridge: float = 0.0
     prior: Literal["scene", "none"] = "scene"
-    order_criterion: Literal["marginal", "bic", "aicc", "model"] = "marginal"
+    order_criterion: Literal["marginal", "bic", "aicc", "model", "auto"] = "marginal"
 
     def __post_init__(self) -> None:
         check_kinds(self, "estimate")
@@ -231,7 +231,7 @@ class EstimateConfig:
         even(self, "estimate", "grid_azimuth", "grid_elevation", "search_azimuth", "search_elevation")
         between(self, "estimate", "newton_step", 0.01, 1.0)
         one_of(self, "estimate", "prior", ("scene", "none"))
-        one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model"))
+        one_of(self, "estimate", "order_criterion", ("marginal", "bic", "aicc", "model", "auto"))
 
 
 @dataclass(frozen=True, kw_only=True)

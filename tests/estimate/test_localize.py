@@ -95,6 +95,12 @@ class TestAcceptedForms:
         sigma = double.covariance.diagonal(dim1=-2, dim2=-1).sqrt()[:, ::3]
         assert (torch.nan_to_num((single.azimuth - double.azimuth) / sigma).abs() < 0.05).all()
 
+    def test_what_asks_a_head_where_there_is_one_counts_nested_fits_without(self, truth):
+        auto = dataclasses.replace(LOUD, estimate=EstimateConfig(order_criterion="auto"))
+        found, expected = (rv.localize(*truth.measurement, cfg) for cfg in (auto, LOUD))
+        assert found.order.tolist() == expected.order.tolist()
+        assert torch.equal(torch.nan_to_num(found.range), torch.nan_to_num(expected.range))
+
     def test_the_input_is_left_alone(self, truth):
         before = [v.clone() for v in truth.measurement]
         rv.localize(*truth.measurement, LOUD, order=1)
@@ -106,8 +112,9 @@ class TestWithAModel:
     def truth(self, drawn):
         return drawn(LOUD, 4)
 
-    def test_a_perfect_model_finds_the_sources_and_its_blend_travels(self, truth):
-        cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(order_criterion="model"))
+    @pytest.mark.parametrize("criterion", ["model", "auto"])
+    def test_a_perfect_model_finds_the_sources_and_its_blend_travels(self, truth, criterion):
+        cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(order_criterion=criterion))
         model = Oracle(truth)
         estimates = rv.localize(*truth.measurement, cfg, model=model)
         assert estimates.order.tolist() == truth.K.tolist()
@@ -120,6 +127,30 @@ class TestWithAModel:
         assert estimates.blend.beta == cfg.covariance.beta
         assert estimates.blend.R.shape == (4, 144, 144)
         assert estimates.blend.proof.holds.all()
+
+    @pytest.mark.parametrize(("criterion", "asked"), [("marginal", 1), ("model", 0), ("auto", 0)])
+    def test_who_is_asked_for_the_order(self, truth, criterion, asked):
+        cfg, calls = dataclasses.replace(LOUD, estimate=EstimateConfig(order_criterion=criterion)), []
+
+        def order(y, H_full, C, cfg):
+            calls.append(len(y))
+            return truth.K
+
+        pipeline = dataclasses.replace(Pipeline.default(cfg), order=order)
+        rv.localize(*truth.measurement, cfg, model=Oracle(truth), pipeline=pipeline)
+        assert len(calls) == asked
+
+    def test_peaks_are_sought_in_the_precision_of_the_network(self, truth):
+        seen = []
+
+        def spectrum(R, K, cfg):
+            seen.append(R.dtype)
+            return Pipeline.default(cfg).spectrum(R, K, cfg)
+
+        pipeline = dataclasses.replace(Pipeline.default(LOUD), spectrum=spectrum)
+        found = rv.localize(*truth.measurement, LOUD, order=truth.K, model=Oracle(truth), pipeline=pipeline)
+        assert seen == [torch.complex64]
+        assert found.azimuth.dtype == torch.float64
 
     def test_the_model_sees_what_training_showed_it(self, truth):
         model = Oracle(truth)

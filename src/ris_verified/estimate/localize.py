@@ -38,7 +38,8 @@ def localize(
 
     Without a model: greedy matched-field search, order by the marginal likelihood, NF-MLE. With a
     model: spectrum of R_blend, near-field Newton and NF-MLE as `cfg.estimate` has them on; the order
-    comes from the residuals, or from the K head where `estimate.order_criterion = "model"`.
+    comes from nested fits, which take longer than all the rest, or from the K head where
+    `estimate.order_criterion` is `"model"` or `"auto"`.
 
     Args:
         y: `B x L x M` complex, or with a last axis of 2; one scene without B is accepted.
@@ -73,11 +74,11 @@ def localize(
         return stages.mle(greedy_search(*data, K, cfg), *data, cfg)
     blended, head = _covariances(stages, model, data, cfg)
     if K is None:
-        K = head if cfg.estimate.order_criterion == "model" else stages.order(*data, cfg)
-    R = blended.R.to(data[0].dtype)
-    peaks = stages.spectrum(R, K, cfg)
+        K = head if cfg.estimate.order_criterion in ("model", "auto") else stages.order(*data, cfg)
+    # The network is as exact as single precision, and NF-MLE goes on in that of the data.
+    peaks = stages.spectrum(blended.R, K, cfg)
     if cfg.estimate.newton_nearfield:
-        peaks = stages.newton(R, K, peaks, cfg)
+        peaks = stages.newton(blended.R, K, peaks, cfg)
     return replace(stages.mle(peaks, *data, cfg), blend=blended)
 
 

@@ -16,6 +16,7 @@ def order_criterion(residual: Tensor, deviance: Tensor, cfg: Config) -> Tensor:
     `marginal`: 2 deviance + 2k log G, with the symbols integrated out. A source costs the logarithm of the number of
     places that noise alone could choose from, the cells between the points of the search grid. A single set, of
     constant symbols, is too few to integrate over, and its two numbers count by Akaike: 2k more each.
+    `model` and `auto` ask the K head, where there is one; nested fits then count as for `marginal`.
     `bic`, `aicc`: n log(RSS_k/n) + penalty with the symbols as unknowns: n = 2LM real data, p = 3k + 2k ·
     (snapshots with symbols of their own); the penalty is p log n (BIC) or 2p + 2p(p+1)/(n−p−1) (AICc).
 
@@ -32,7 +33,7 @@ def order_criterion(residual: Tensor, deviance: Tensor, cfg: Config) -> Tensor:
     """
     s, e = cfg.scene, cfg.estimate
     k = torch.arange(1, len(residual) + 1, dtype=torch.float64, device=residual.device)[:, None]
-    if cfg.estimate.order_criterion == "marginal":
+    if cfg.estimate.order_criterion not in ("bic", "aicc"):
         places = (e.search_azimuth - 1) * (e.search_elevation - 1) * max(e.search_range - 1, 1)
         return 2 * (deviance.double() + k * (math.log(places) + (2 if s.symbols == "constant" else 0)))
     n = 2 * s.snapshots * s.antennas

@@ -95,9 +95,9 @@ def localised(pipeline: Pipeline, model: nn.Module | None, scenes: Scenes) -> Fo
 
 
 def _answerable(cfg: Config, model: nn.Module | None) -> Config:
-    # The K head cannot be asked without a model; BIC is what the order stage makes of that setting.
+    # The K head cannot be asked without a model.
     asks_model = model is None and cfg.estimate.order_criterion == "model"
-    return cfg.replaced({"estimate.order_criterion": "bic"}) if asks_model else cfg
+    return cfg.replaced({"estimate.order_criterion": "auto"}) if asks_model else cfg
 
 
 def _points(azimuth: Tensor, elevation: Tensor, range: Tensor) -> Real:
