@@ -120,6 +120,21 @@ def _cells(joined: _Chunk, pipeline: Pipeline) -> list[dict[str, Any]]:
     return cells
 
 
+def _difference(first: Tensor, second: Tensor) -> dict[str, float | None]:
+    """Return the mean difference of two figures of the same scenes, and its standard error."""
+    apart = first.double() - second.double()
+    error = float(apart.std() / len(apart) ** 0.5) if len(apart) > 1 else None
+    return {"mean": float(apart.mean()), "standard_error": error}
+
+
+def _differences(capture: dict[str, Tensor], errors: dict[str, Errors]) -> dict[str, Any]:
+    return {
+        "training_capture": _difference(capture["R_blend"], capture["R_blend_untrained"]),
+        "blend_capture": _difference(capture["R_blend"], capture["R_pred"]),
+        "learned_found": _difference(errors["mle"].found, errors["classical"].found),
+    }
+
+
 def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, Any]:
     everything = torch.ones_like(joined.K, dtype=torch.bool)
     return {
@@ -128,6 +143,7 @@ def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, An
         "scenes": len(joined.K),
         "seconds": seconds,
         "subspace_capture": {name: float(value.mean()) for name, value in joined.capture.items()},
+        "differences": _differences(joined.capture, joined.errors),
         "order_accuracy": {
             "head": _order(joined.head_order, joined),
             "residual": _order(joined.residual_order, joined),

@@ -11,6 +11,8 @@ LEGEND = (
     "elevation and range each), median is over all matched sources; order is the share "
     "of scenes whose K the K head (a–e) or the residual criterion (–) gets right."
 )
+# Standard errors beyond which a difference is none of chance.
+SURE = 1.96
 COLUMNS = ("azimuth °", "elevation °", "range m", "error/bound", "median", "all found", "strictly", "order")
 
 
@@ -46,21 +48,37 @@ def _line(cells: list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _sign(figures: dict[str, Any], name: str) -> int | None:
+    """Return whether a difference on the same scenes is surely above zero, 1, or below, −1; None if not recorded."""
+    if "differences" not in figures:
+        return None
+    mean, error = figures["differences"][name].values()
+    if error is None or abs(mean) <= SURE * error:
+        return 0
+    return 1 if mean > 0 else -1
+
+
+def _verdict(sign: int | None, less: str) -> str:
+    return {None: "", 0: ": no difference that these scenes show", 1: ": learning helps", -1: f": {less}"}[sign]
+
+
 def learning_notes(figures: dict[str, Any]) -> list[str]:
     """Return one sentence for each comparison, saying plainly where learning does not help."""
     capture, methods = figures["subspace_capture"], figures["methods"]
-    gain = capture["R_blend"] - capture["R_blend_untrained"]
+    trained = _verdict(_sign(figures, "training_capture"), "learning does not help")
+    found = _verdict(_sign(figures, "learned_found"), "learning does not help the share found")
     notes = [
-        f"Training moves the subspace capture of R_blend from {capture['R_blend_untrained']:.3f} (random weights on "
-        f"the same physics features) to {capture['R_blend']:.3f}; R_samp alone holds {capture['R_samp']:.3f}"
-        + (": learning helps." if gain > 0 else ": learning does not help.")
+        (
+            f"Training moves the subspace capture of R_blend from {capture['R_blend_untrained']:.3f} (random weights "
+            f"on the same physics features) to {capture['R_blend']:.3f}; R_samp alone holds "
+            f"{capture['R_samp']:.3f}{trained}."
+        )
     ]
-    if capture["R_pred"] > capture["R_blend"]:
+    if _sign(figures, "blend_capture") == -1:
         notes.append(f"R_pred alone holds {capture['R_pred']:.3f}: here the blend with R_samp does not help.")
     learned, classical = methods["mle"]["found"], methods["classical"]["found"]
-    verdict = "learning helps" if learned > classical else "learning does not help the share found"
     notes.append(
-        f"All sources found: {learned:.0%} from the learned search, {classical:.0%} from the greedy search: {verdict}."
+        f"All sources found: {learned:.0%} from the learned search, {classical:.0%} from the greedy search{found}."
     )
     worse = [c for c in figures["cells"] if c["methods"]["mle"]["found"] < c["methods"]["classical"]["found"]]
     notes.append(f"Cells below in which the learned search finds fewer: {len(worse)} of {len(figures['cells'])}.")
