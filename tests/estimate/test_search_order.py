@@ -185,3 +185,9 @@ def test_the_criterion_changes_the_answer_where_a_source_is_weak():
         for name in ("bic", "aicc")
     }
     assert chosen == {"bic": 1, "aicc": 2}
+
+
+@pytest.mark.parametrize(("criterion", "order"), [("marginal", 2), ("model", 2), ("auto", 2), ("bic", 1)])
+def test_who_would_ask_a_head_counts_nested_fits_by_the_marginal_likelihood(criterion, order):
+    cfg = Config(estimate=EstimateConfig(order_criterion=criterion))
+    assert chosen_order(torch.ones(2, 1), torch.tensor([[-10.0], [-100.0]]), cfg).tolist() == [order]

@@ -96,3 +96,12 @@ def test_the_number_of_sources_is_given_only_where_it_was_guessed_wrong():
     assert torch.isfinite(found.known.range).sum(-1).tolist() == [2, 2, 2, 2]
     assert found.known.range[:, 0].tolist() == pytest.approx([0.1, 0.2, 0.1, 0.2])
     assert found.free.order.tolist() == [2, 1, 2, 3]
+
+
+def test_without_a_model_what_would_ask_its_head_counts_by_the_marginal_likelihood():
+    scenes = prepared(PIPELINE, [Cell(3, 3.0, 2.0, 0.5, {}).scene(CFG, index) for index in range(4)])
+    orders = {}
+    for criterion in ("model", "marginal", "bic"):
+        pipeline = Pipeline.default(CFG.replaced({"estimate.order_criterion": criterion}))
+        orders[criterion] = localised(pipeline, None, scenes).free.order.tolist()
+    assert orders["model"] == orders["marginal"] != orders["bic"]
