@@ -52,7 +52,8 @@ def _sign(figures: dict[str, Any], name: str) -> int | None:
     """Return whether a difference on the same scenes is surely above zero, 1, or below, −1; None if not recorded."""
     if "differences" not in figures:
         return None
-    mean, error = figures["differences"][name].values()
+    difference = figures["differences"][name]
+    mean, error = difference["mean"], difference["standard_error"]
     if error is None or abs(mean) <= SURE * error:
         return 0
     return 1 if mean > 0 else -1
