@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from ris_verified.evaluate.run import _difference
+from ris_verified.evaluate.run import _difference, _differences
 from ris_verified.evaluate.table import learning_notes
 
 
@@ -53,3 +55,11 @@ def test_differences_are_paired():
     apart = _difference(torch.tensor([True, True, False, True]), torch.tensor([False, True, True, True]))
     assert apart == {"mean": 0.0, "standard_error": pytest.approx((2 / 3) ** 0.5 / 2)}
     assert _difference(torch.ones(1), torch.zeros(1)) == {"mean": 1.0, "standard_error": None}
+
+
+def test_each_difference_is_above_zero_where_the_former_is_better():
+    better, worse = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0])
+    errors = {"mle": SimpleNamespace(found=better > 0.5), "classical": SimpleNamespace(found=worse > 0.5)}
+    capture = {"R_blend": better, "R_blend_untrained": worse, "R_pred": worse}
+    means = {name: difference["mean"] for name, difference in _differences(capture, errors).items()}
+    assert means == {"training_capture": 0.5, "blend_capture": 0.5, "learned_found": 0.5}
