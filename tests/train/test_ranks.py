@@ -29,22 +29,29 @@ TINY = [
     "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4", "model.dictionary_range=2",
     "model.dropout=0.0", "train.precision=float32", "train.batch_size=4", "train.epochs=2", "train.checkpoint_steps=2",
     "train.ema_decay=0.9", "train.swa_share=0.5", "train.curriculum_share=0.3", "train.learning_rate=1e-4",
-    "data.train_scenes=18", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
+    "data.train_scenes=19", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
 ]  # fmt: skip
+DROPOUT = "model.dropout=0.5"
 RUN = """
-    import os, signal, sys
+    import dataclasses, os, signal, sys
     from pathlib import Path
     from ris_verified.config import Config
     from ris_verified.pipeline import Pipeline
     import ris_verified.train.loop
     import torch
     torch.set_num_threads(1)
-    data, out, at, more = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]
-    pipeline = Pipeline.default(Config.load(None, more))
+    data, out, at, spoilt, more = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5:]
+    second = os.environ.get("RANK") == "1"
+    pipeline, batches = Pipeline.default(Config.load(None, more)), []
     def progress(step, total, note):
-        if step == at and os.environ.get("RANK") == "1":
+        if step == at and second:
             os.kill(os.getpid(), signal.SIGKILL)
-    result = pipeline.train(pipeline, data, out, progress=progress, curves=False)
+    def unpack(given, device):
+        batches.append(pipeline.unpack(given, device))
+        bad = second and len(batches) == spoilt
+        return dataclasses.replace(batches[-1], y=batches[-1].y * float("nan")) if bad else batches[-1]
+    spoiling = dataclasses.replace(pipeline, unpack=unpack)
+    result = spoiling.train(spoiling, data, out, progress=progress, curves=False)
     assert result.weights.exists()
 """
 
@@ -56,26 +63,18 @@ def data(tmp_path_factory):
     return folder
 
 
-def _script(data, out, *more, at=-1):
+def _script(data, out, *more, at=-1, spoilt=-1):
     out.mkdir(exist_ok=True)
     script = out / "run.py"
     script.write_text(textwrap.dedent(RUN))
-    return [str(script), str(data), str(out), str(at), *TINY, *more]
+    return [str(script), str(data), str(out), str(at), str(spoilt), *TINY, *more]
 
 
-def _start(data, out, *more, at=-1):
+def _start(data, out, *more, at=-1, spoilt=-1):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, *_script(data, out, *more, at=at)]
+    command = [*launcher, *_script(data, out, *more, at=at, spoilt=spoilt)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-
-
-@pytest.fixture(scope="module")
-def two(data, tmp_path_factory):
-    out = tmp_path_factory.mktemp("ranks") / "two"
-    done = _start(data, out)
-    assert done.returncode == 0, done.stderr
-    return out
 
 
 def _figures(out):
@@ -84,11 +83,11 @@ def _figures(out):
 
 
 @pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_lose_as_one(data, two, tmp_path, parts):
+def test_two_processes_lose_as_one(data, tmp_path, parts):
     accumulated = ["train.batch_size=2", "train.accumulation=2"] if parts == 2 else []
-    if accumulated:
-        two = tmp_path / "two"
-        assert _start(data, two, *accumulated).returncode == 0
+    two = tmp_path / "two"
+    done = _start(data, two, *accumulated)
+    assert done.returncode == 0, done.stderr
     pipeline = Pipeline.default(Config.load(None, TINY))
     pipeline.train(pipeline, data, tmp_path / "one", curves=False)
     (ours, epochs), (theirs, their_epochs) = _figures(two), _figures(tmp_path / "one")
@@ -102,15 +101,33 @@ def test_two_processes_lose_as_one(data, two, tmp_path, parts):
     assert one.keys() == many.keys()
 
 
-def test_a_dead_rank_ends_the_job_and_the_run_goes_on(data, two, tmp_path):
-    ended = _start(data, tmp_path, at=7)
+@pytest.fixture(scope="module")
+def spoilt(data, tmp_path_factory):
+    """A run with dropout in which one process alone meets a NaN, in its third step."""
+    out = tmp_path_factory.mktemp("ranks") / "spoilt"
+    done = _start(data, out, DROPOUT, spoilt=3)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_a_step_that_one_process_cannot_take_is_skipped_in_all(spoilt):
+    steps, epochs = read_log(spoilt / "log.jsonl")
+    assert [step["step"] for step in steps if step["skipped"]] == [3]
+    assert [epoch["skipped"] for epoch in epochs] == [1, 1]
+
+
+def test_a_dead_rank_ends_the_job_and_the_run_goes_on(data, spoilt, tmp_path):
+    ended = _start(data, tmp_path, DROPOUT, at=7, spoilt=3)
     assert ended.returncode != 0
     assert "Signal 9 (SIGKILL)" in ended.stderr
     assert "rank      : 1" in ended.stderr
-    done = _start(data, tmp_path)
+    kept = load_file(sorted((tmp_path / "checkpoints").iterdir())[-1])
+    # Each process drops others.
+    assert not torch.equal(kept["random/cpu/0"], kept["random/cpu/1"])
+    done = _start(data, tmp_path, DROPOUT)
     assert done.returncode == 0, done.stderr
-    assert read_log(tmp_path / "log.jsonl") == read_log(two / "log.jsonl")
-    first, second = (load_file(out / "weights.safetensors") for out in (tmp_path, two))
+    assert read_log(tmp_path / "log.jsonl") == read_log(spoilt / "log.jsonl")
+    first, second = (load_file(out / "weights.safetensors") for out in (tmp_path, spoilt))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -32,10 +32,8 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
         batch: on the model's device.
 
     Returns:
-        The `LossResult` with its graph, or None where an input, an output or the loss is not finite.
+        The `LossResult` with its graph, or None where an output or the loss is not finite.
     """
-    if not _finite(batch.y, batch.H_full, batch.C):
-        return None
     device = batch.y.device
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -134,6 +132,9 @@ def _gradients_of(
 ) -> list[tuple[float, LossResult]] | None:
     results, ranks = [], state.ranks
     for number, part in enumerate(parts, 1):
+        # Before the forward pass, in which processes already wait for each other.
+        if not ranks.all(_finite(part.y, part.H_full, part.C), part.y.device):
+            return None
         with _gathering(state.replica, last=number == len(parts)):
             result = batch_loss(pipeline, state, part)
             if not ranks.all(result is not None, part.y.device) or result is None:
