@@ -19,7 +19,10 @@ from ris_verified.errors import ConfigError
 
 
 def unit(low: float = 0.0, high: float = 1.0) -> st.SearchStrategy[float]:
-    return st.floats(low, high, allow_nan=False)
+    real = st.floats(low, high, allow_nan=False)
+    whole = math.ceil(low), math.floor(high)
+    # A whole number may be written without a point.
+    return real if whole[0] > whole[1] else st.one_of(real, st.integers(*whole))
 
 
 # Fields whose range depends on no other field; every kind of value is among them.
@@ -119,8 +122,6 @@ def test_the_digest_moves_with_every_field_and_only_then(cfg: Config, data: st.D
     value = data.draw(FREE[name])
     changed = cfg.replaced({name: value})
     same = value == value_of(cfg, name)
-    # −0.0 equals 0.0 and is written differently: not a law of the digest.
-    assume(not (same and str(value) != str(value_of(cfg, name))))
     assert (changed == cfg) is same
     assert (changed.digest() == cfg.digest()) is same
     assert changed.replaced({name: value_of(cfg, name)}).digest() == cfg.digest()

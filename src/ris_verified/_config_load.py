@@ -145,9 +145,21 @@ def replaced(config: Config, values: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **top, **inner)
 
 
+def plain(owner: Any) -> dict[str, Any]:
+    """Return a configuration or one of its sections as it is written: equal ones alike, 0 for a real number as 0.0."""
+    hints, found = typing.get_type_hints(type(owner)), dict[str, Any]()
+    for name, value in vars(owner).items():
+        if dataclasses.is_dataclass(value):
+            found[name] = plain(value)
+        else:
+            # Adding zero takes the sign from −0.0.
+            found[name] = value + 0.0 if hints[name] is float else value
+    return found
+
+
 def digest(config: Config) -> str:
     """See `Config.digest`."""
-    text = json.dumps(dataclasses.asdict(config), sort_keys=True, allow_nan=False)
+    text = json.dumps(plain(config), sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -155,7 +167,7 @@ def to_toml(config: Config) -> str:
     """See `Config.to_toml`."""
     lines: list[str] = []
     tables: list[str] = []
-    for key, value in dataclasses.asdict(config).items():
+    for key, value in plain(config).items():
         if isinstance(value, dict):
             tables += ["", f"[{key}]", *(f"{name} = {json.dumps(v)}" for name, v in value.items())]
         else:

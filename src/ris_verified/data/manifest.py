@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ris_verified._config_load import plain
 from ris_verified.config import Config
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
@@ -20,8 +21,8 @@ SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 def data_digest(cfg: Config) -> str:
     """Return the hash of what shapes the data: seed, array, scene, split and shard sizes."""
-    sizes = {name: value for name, value in dataclasses.asdict(cfg.data).items() if name != "workers"}
-    parts = [SCHEMA, cfg.seed, dataclasses.asdict(cfg.array), dataclasses.asdict(cfg.scene), sizes]
+    sizes = {name: value for name, value in plain(cfg.data).items() if name != "workers"}
+    parts = [SCHEMA, cfg.seed, plain(cfg.array), plain(cfg.scene), sizes]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import ris_verified
+from ris_verified._config_load import plain
 from ris_verified.config import Config
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
@@ -27,8 +27,8 @@ SHIPPED = ("small",)
 def architecture(cfg: Config) -> str:
     """Return the digest of what decides whether weights fit: array, field of view, K_MAX and model."""
     s = cfg.scene
-    view = [s.azimuth_max, s.elevation_max, s.range_min, s.range_max, s.sources_max]
-    parts = [dataclasses.asdict(cfg.array), dataclasses.asdict(cfg.model), view, cfg.covariance.factor_mode]
+    view = [*map(float, (s.azimuth_max, s.elevation_max, s.range_min, s.range_max)), s.sources_max]
+    parts = [plain(cfg.array), plain(cfg.model), view, cfg.covariance.factor_mode]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
