@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ def test_a_study_trains_scores_and_leaves_a_configuration(
     assert main(["hpo", "report", "--out", str(out)]) == 0
     assert scored[0] in capsys.readouterr().out
     assert (out / "report.html").read_bytes() == page
+
+
+def test_the_study_that_was_asked_for_is_the_one_reported(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scored(pipeline: object, data: Path, out: Path, values: dict[str, Any], number: int, report: object) -> float:
+        return float(values["train.learning_rate"])
+
+    monkeypatch.setattr("ris_verified.hpo.objective.objective", scored)
+    monkeypatch.setattr("ris_verified.hpo.apart.apart", lambda objective: objective)
+    for seed in (1, 2, 1):
+        asked = ["hpo", "--config", tiny, "--set", f"seed={seed}", "--n_trials", "1", "--out", str(tmp_path / "hpo")]
+        shutil.rmtree(tmp_path / "hpo" / "data", ignore_errors=True)
+        assert main(asked) == 0
+        assert Config.load(tmp_path / "hpo" / "best.toml").seed == seed
 
 
 def test_two_workers_finish_one_study(

@@ -6,12 +6,13 @@ import multiprocessing
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import optuna
 import pytest
 
-from ris_verified.errors import TrainingError
+from ris_verified.errors import StorageError, TrainingError
 from ris_verified.hpo.apart import apart
 from ris_verified.hpo.study import run_study
 
@@ -54,6 +55,19 @@ def test_a_study_goes_on_after_trials_that_raise_or_are_killed(tmp_path):
     study = run_study(drill.config(3), apart(drill.doomed), str(tmp_path / "study.log"), drill.VERDICT)
     assert [t.state.name for t in study.trials] == ["FAIL", "FAIL", "COMPLETE"]
     assert ["no room" in study.trials[0].user_attrs["error"], "-9" in study.trials[1].user_attrs["error"]] == [True] * 2
+
+
+@pytest.mark.parametrize("where", [apart, lambda objective: objective])
+def test_a_full_disk_is_no_trials_error_and_the_study_goes_on_with_room(tmp_path, where):
+    full = tmp_path / "full"
+    full.touch()
+    objective, storage = where(partial(drill.without_room, str(full))), str(tmp_path / "study.log")
+    with pytest.raises(StorageError, match="weights: cannot write 12 bytes"):
+        run_study(drill.config(4), objective, storage, drill.VERDICT)
+    full.unlink()
+    study = run_study(drill.config(4), objective, storage, drill.VERDICT)
+    assert [t.state.name for t in study.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE", "COMPLETE"]
+    assert not [t for t in study.trials if "error" in t.user_attrs]
 
 
 def test_a_trial_does_not_outlive_its_worker(tmp_path):

@@ -89,8 +89,9 @@ def test_nothing_to_report_is_told(tmp_path):
 
     study = run_study(drill.config(2), failing, where, drill.VERDICT)
     assert [t.state for t in study.trials] == [optuna.trial.TrialState.FAIL] * 2
-    with pytest.raises(StorageError, match="none of 2 trials is complete"):
+    with pytest.raises(StorageError, match=r"none of 2 trials is complete.*trials\.csv"):
         write_report(study, tmp_path)
+    assert (tmp_path / "trials.csv").read_text(encoding="utf-8").count("ValueError: never") == 2
 
 
 def test_error_and_time_are_both_minimised(tmp_path):

@@ -14,9 +14,16 @@ import optuna
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from ris_verified.errors import StorageError
+from ris_verified.errors import InputError, StorageError
 from ris_verified.hpo import server
-from ris_verified.hpo.storage import Journal, cut_torn_line, file_of, open_storage
+from ris_verified.hpo.storage import (
+    Journal,
+    cut_torn_line,
+    default_storage,
+    existing_storage,
+    file_of,
+    open_storage,
+)
 
 
 def filled(where: str, values: list[float]) -> optuna.Study:
@@ -112,6 +119,22 @@ def test_cutting_a_torn_line(tmp_path: Path, content: bytes, lost: int, left: by
     path.write_bytes(content)
     assert cut_torn_line(path) == lost
     assert path.read_bytes() == left
+
+
+def test_a_study_that_is_not_there_is_told_and_nothing_is_made(tmp_path: Path) -> None:
+    for given in (None, str(tmp_path / "slip" / "journal.log"), f"sqlite:///{tmp_path / 'slip' / 'study.db'}"):
+        with pytest.raises(InputError, match="slip"):
+            existing_storage(given, tmp_path / "slip")
+    assert list(tmp_path.iterdir()) == []
+    filled(str(tmp_path / "journal.log"), [1.0])
+    assert existing_storage(None, tmp_path) == str(tmp_path / "journal.log")
+    assert existing_storage("postgresql://server/db", tmp_path) == "postgresql://server/db"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(StorageError, match="taken"):
+        default_storage(tmp_path / "taken" / "hpo")
 
 
 def test_the_file_of_a_storage() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ris_verified.config import Config
+from ris_verified.errors import StorageError
 from ris_verified.hpo import server
 from ris_verified.hpo.study import run_study
 
@@ -54,8 +55,6 @@ def hold(where: str, trials: int, held: str) -> None:
 
 def work_without_space(where: str, trials: int, file: str, room: int) -> None:
     """Be a worker whose disk is full `room` bytes from now; ends with 7 where the study says so."""
-    from ris_verified.errors import StorageError
-
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limit = os.path.getsize(file) + room
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -93,6 +92,13 @@ def doomed(values: dict[str, Any], number: int, report: Any = None) -> float:
         raise MemoryError("no room")
     if number == 1:
         os.kill(os.getpid(), signal.SIGKILL)
+    return rate(values, number)
+
+
+def without_room(full: str, values: dict[str, Any], number: int, report: Any = None) -> float:
+    """Find no room to write while a file of this name exists, in all trials but the first."""
+    if number and Path(full).exists():
+        raise StorageError("cannot write 12 bytes: No space left", where="weights", remedy="make room")
     return rate(values, number)
 
 

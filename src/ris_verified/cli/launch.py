@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `launch`."""
     add_config(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives everything")
+    parser.add_argument("--fresh", action="store_true", help="train anew; else an interrupted run in DIR goes on")
     parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
 
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         report = gate(pipeline, out, args.ignore_audit, out / "data")
         logger.info("audit verdict: %s", report.verdict)
     with _stage("train"), progress("steps") as bar:
-        result = pipeline.train(pipeline, out / "data", out / "train", progress=bar)
+        result = pipeline.train(pipeline, out / "data", out / "train", progress=bar, fresh=args.fresh)
         logger.info("%.0f scenes/s, weights of epoch %d", result.scenes_per_second, result.best_epoch)
     with _stage("evaluate"), progress("scenes") as bar:
         evaluation = evaluate(pipeline, result.model, out / "data", out, progress=bar)

@@ -36,19 +36,24 @@ def add_hpo(parser: argparse.ArgumentParser) -> None:
 
 def run_hpo(args: argparse.Namespace) -> int:
     """Audit, run the study, report."""
-    from ris_verified.hpo.storage import default_storage
-
     log_to_terminal()
-    storage = args.storage or default_storage(args.out)
-    if args.action == "run":
-        _run(args, storage)
-    return _report(storage, args.out)
+    return _report(_run(args) if args.action == "run" else _stored(args), args.out)
 
 
-def _run(args: argparse.Namespace, storage: str) -> None:
+def _stored(args: argparse.Namespace) -> optuna.Study:
+    from ris_verified.hpo.report import stored_study
+    from ris_verified.hpo.storage import existing_storage, open_storage
+
+    where = existing_storage(args.storage, args.out)
+    return stored_study(open_storage(where), where)
+
+
+def _run(args: argparse.Namespace) -> optuna.Study:
     from ris_verified.data.generate import generate
+    from ris_verified.hpo.storage import default_storage
     from ris_verified.pipeline import Pipeline
 
+    storage = args.storage or default_storage(args.out)
     asked = {"hpo.trials": args.n_trials, "hpo.epochs_per_trial": args.epochs_per_trial, "hpo.space": args.space}
     cfg = configuration(args).replaced({name: value for name, value in asked.items() if value is not None})
     pipeline = Pipeline.default(cfg)
@@ -60,12 +65,12 @@ def _run(args: argparse.Namespace, storage: str) -> None:
             generate(pipeline.trial_config(cfg, {}), data, progress=bar)
     verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
     with progress("trials") as bar:
-        _work(pipeline, data, args.out, storage, verdict, args.workers or 1, bar)
+        return _work(pipeline, data, args.out, storage, verdict, args.workers or 1, bar)
 
 
 def _work(
     pipeline: Pipeline, data: Path, out: Path, storage: str, verdict: dict[str, str], workers: int, bar: Update
-) -> None:
+) -> optuna.Study:
     import torch
 
     from ris_verified.hpo.apart import apart
@@ -75,7 +80,7 @@ def _work(
     torch.set_num_threads(threads)
     objective = apart(partial(trial, cfg, data, out))
     with helpers(workers - 1, work, cfg, data, out, storage, verdict, threads):
-        pipeline.run_study(cfg, objective, storage, verdict, pipeline.spaces, True, _shown(cfg, bar))
+        return pipeline.run_study(cfg, objective, storage, verdict, pipeline.spaces, True, _shown(cfg, bar))
 
 
 def _shown(cfg: Config, bar: Update) -> Callable[[optuna.Study], None]:
@@ -91,12 +96,10 @@ def _shown(cfg: Config, bar: Update) -> Callable[[optuna.Study], None]:
     return seen
 
 
-def _report(storage: str, out: Path) -> int:
-    from ris_verified.hpo.report import stored_study, write_report
-    from ris_verified.hpo.storage import open_storage
+def _report(study: optuna.Study, out: Path) -> int:
+    from ris_verified.hpo.report import write_report
     from ris_verified.hpo.study import best_trial
 
-    study = stored_study(open_storage(storage), storage)
     page, best = write_report(study, out), best_trial(study)
     states = [trial.state.name for trial in study.trials]
     say(

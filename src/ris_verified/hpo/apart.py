@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 
-from ris_verified.errors import TrainingError
+from ris_verified.errors import StorageError, TrainingError
 from ris_verified.heap import keep_freed_memory
 from ris_verified.hpo.objective import Report
 
@@ -33,7 +33,8 @@ def apart(objective: Callable[..., Value]) -> Callable[..., Value]:
         objective: values, trial number and report → score; picklable, for the process starts afresh.
 
     Returns:
-        The same objective. It raises `TrainingError` where the trial raised, or its process was killed.
+        The same objective. It raises `TrainingError` where the trial raised, or its process was killed, and
+        `StorageError` where the trial could not write.
     """
 
     def run(values: dict[str, Any], number: int, report: Report | None = None) -> Value:
@@ -73,6 +74,8 @@ def _heard(here: Connection, process: Any, number: int, report: Report | None) -
         if kind == "error":
             remedy = "the log in the trial's folder says how far it came"
             raise TrainingError(content, where=f"trial {number}", expected="a score", remedy=remedy)
+        if kind == "storage":
+            raise StorageError(content, where=f"trial {number}")
         logger.info("trial %d, epoch %d: %.4f m", number, *content)
         if report:
             report(*content)
@@ -92,6 +95,8 @@ def _trial(
         pipe.send(("score", objective(values, number, *([_reporter(pipe)] if judged else []))))
     except optuna.TrialPruned:
         return
+    except StorageError as error:
+        pipe.send(("storage", str(error)))
     except Exception as error:  # noqa: BLE001 - told to the worker, which fails this trial and goes on
         pipe.send(("error", f"{type(error).__name__}: {error}"))
 

@@ -16,6 +16,7 @@ from torch import nn
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.ranks import default_device
 
 # 1-based epoch and its score; raises where the trial is to be pruned.
 Report = Callable[[int, float], None]
@@ -65,7 +66,7 @@ def objective(
 
 
 def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     dataset = SceneDataset(data, "validation")
     scenes = min(pipeline.config.data.validation_scenes, len(dataset))
     return (pipeline.unpack(dataset.batch(index), device) for index in torch.arange(scenes).split(64))

@@ -48,7 +48,7 @@ def write_report(study: optuna.Study, out: Path) -> Path:
     """Write `best.toml`, `trials.csv`, three pictures and `report.html`, which needs none of the others.
 
     Args:
-        study: with at least one complete trial.
+        study: with at least one complete trial; without one only the table is written.
         out: the folder.
 
     Returns:
@@ -57,6 +57,7 @@ def write_report(study: optuna.Study, out: Path) -> Path:
     Raises:
         StorageError: no trial is complete, or a file cannot be written.
     """
+    atomic_write(out / "trials.csv", _csv(study.trials).encode())
     whole = study.get_trials(states=(TrialState.COMPLETE,))
     if not whole:
         raise StorageError(
@@ -67,7 +68,6 @@ def write_report(study: optuna.Study, out: Path) -> Path:
         )
     cfg = Config.loads(study.user_attrs["config"], study.study_name)
     atomic_write(out / "best.toml", best_config(study, cfg).to_toml().encode())
-    atomic_write(out / "trials.csv", _csv(study.trials).encode())
     pictures = _pictures(study, len(whole))
     for name, png in pictures.items():
         atomic_write(out / f"{name}.png", png)

@@ -13,12 +13,13 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
-from ris_verified.errors import StorageError
+from ris_verified.errors import InputError, StorageError
 from ris_verified.files import atomic_write
 from ris_verified.hpo.server import ServerStorage
 
 logger = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
+JOURNAL, DATABASE = Path("journal.log"), Path("study.db")
 TIMEOUT = 300
 
 
@@ -83,16 +84,43 @@ def cut_torn_line(path: Path) -> int:
 
 
 def default_storage(folder: Path) -> str:
-    """Return a journal in the folder, or SQLite where the file system has no locks of the kind that it needs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = KernelLock(folder / "journal.log.guard")
+    """Return a journal in the folder, or SQLite where the file system has no locks of the kind that it needs.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot be made: {error.strerror or error}", where=str(folder), expected="a folder that can be written"
+        ) from error
+    probe = KernelLock(folder / JOURNAL.with_suffix(".log.guard"))
     try:
         probe.acquire()
     except OSError as error:
         logger.warning("%s has no file locks (%s): the study is kept in SQLite", folder, error)
-        return f"{SQLITE}{folder / 'study.db'}"
+        return f"{SQLITE}{folder / DATABASE}"
     probe.release()
-    return str(folder / "journal.log")
+    return str(folder / JOURNAL)
+
+
+def existing_storage(given: str | None, folder: Path) -> str:
+    """Return the storage that was named, or the one that lies in a folder; nothing is made.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    usual = [str(folder / JOURNAL), f"{SQLITE}{folder / DATABASE}"]
+    for where in [given] if given else usual:
+        file = file_of(where)
+        if file is None or file.is_file():
+            return where
+    raise InputError(
+        "no study is there",
+        where=given or str(folder),
+        expected=f"a file that `ris-verified hpo` has written; without --storage {JOURNAL} or {DATABASE} in --out",
+    )
 
 
 def file_of(where: str) -> Path | None:

@@ -45,8 +45,8 @@ def run_study(
     """Load or create the study and work on it until it holds `hpo.trials` finished trials.
 
     A trial that raises, or whose score is not finite, fails and counts; one whose worker was killed
-    or interrupted fails and is replaced. Several workers on one storage share the trials and wait for each
-    other's last ones.
+    or interrupted, or found no room to write, fails and is replaced. Several workers on one storage share the trials
+    and wait for each other's last ones.
 
     Args:
         cfg: reads `hpo` and `seed`.
@@ -62,7 +62,7 @@ def run_study(
         The study.
 
     Raises:
-        StorageError: the storage cannot be opened, read or written; what was written is kept.
+        StorageError: the storage or a trial's files cannot be opened, read or written; what was written is kept.
     """
     opened = open_storage(storage)
     study = _loaded(cfg, opened, storage, verdict)
@@ -84,6 +84,8 @@ def run_study(
 def _told(storage: str) -> Iterator[None]:
     try:
         yield
+    except StorageError:
+        raise
     except UNWRITABLE as error:
         raise StorageError(
             f"cannot be written or read any more: {error}",
@@ -191,6 +193,11 @@ def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float 
         study.tell(trial, state=TrialState.PRUNED, skip_if_finished=True)
         logger.info("trial %d: pruned", trial.number)
         return
+    except StorageError:
+        # Without room no other trial would fare better: this one is left to be replaced.
+        with contextlib.suppress(*UNWRITABLE):
+            study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+        raise
     except Exception as error:  # noqa: BLE001 - one trial that fails must not end the study
         _fail(study, trial, f"{type(error).__name__}: {error}")
         return
