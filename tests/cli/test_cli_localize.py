@@ -141,3 +141,11 @@ def test_a_measurement_that_lost_its_imaginary_part_is_refused(oracle, tmp_path,
     np.savez(tmp_path / "real.npz", **{**arrays, name: arrays[name].real})
     assert main(["localize", str(tmp_path / "real.npz")]) == 2
     assert f"{name}: float64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["y", "H_full", "C"])
+def test_a_measurement_without_energy_is_refused(scene, tmp_path, capsys, name):
+    two = {key: np.stack([value, value * (key != name)]) for key, value in scene.items()}
+    np.savez(tmp_path / "empty.npz", **two)
+    assert main(["localize", str(tmp_path / "empty.npz")]) == 2
+    assert f"{name}[1]: is zero throughout" in capsys.readouterr().err

@@ -56,7 +56,8 @@ def localize(
     Raises:
         ShapeError: the axes do not agree with each other or with the configuration.
         NonFiniteError: NaN or infinity; names argument and batch index.
-        InputError: `order` is not between 1 and K_MAX, or asks for the K head without a model.
+        InputError: `order` is not between 1 and K_MAX, or asks for the K head without a model; y, H_full or C of a
+            scene is zero throughout.
     """
     from ris_verified.pipeline import Pipeline
 
@@ -119,7 +120,19 @@ def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Te
                 remedy="set scene.snapshots, scene.antennas and array.horizontal/vertical to the measurement's sizes",
             )
         require_finite(done[name], name)
+        _require_energy(done[name], name)
     return done["y"], done["H_full"], done["C"]
+
+
+def _require_energy(value: Tensor, name: str) -> None:
+    empty = torch.nonzero((value == 0).flatten(1).all(1))[:, 0]
+    if len(empty):
+        raise InputError(
+            "is zero throughout",
+            where=f"{name}[{int(empty[0])}]",
+            expected="a measurement with energy",
+            remedy="drop this scene",
+        )
 
 
 def _tensor(value: NDArray[np.generic], name: str) -> Tensor:
