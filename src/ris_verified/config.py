@@ -276,7 +276,8 @@ class Config:
 
     def __post_init__(self) -> None:
         check_kinds(self, "")
-        at_least(self, "", 0, "seed")
+        # torch's generators take 64 bits, and processes of a run add their numbers.
+        between(self, "", "seed", 0, 2**62)
         most = self.scene.sources_max
         require(
             most <= self.array.elements,

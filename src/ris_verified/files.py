@@ -30,16 +30,37 @@ def atomic_write(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
-        raise StorageError(
-            f"cannot write {len(content):,} bytes: {error.strerror or error}",
-            where=str(path),
-            expected=f"a writable folder with room; {_free(path)}",
-            remedy="what was there before is intact; make room and run the same command again",
-        ) from error
+        raise _unwritable(path, len(content), error) from error
     finally:
         # After the rename there is nothing to remove; after a failure or Ctrl-C there is.
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file.
+
+    Args:
+        path: the file, in an existing folder.
+        text: whole lines.
+
+    Raises:
+        StorageError: the disk is full or not writable; what was there before is intact.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise _unwritable(path, len(text.encode()), error) from error
+
+
+def _unwritable(path: Path, size: int, error: OSError) -> StorageError:
+    return StorageError(
+        f"cannot write {size:,} bytes: {error.strerror or error}",
+        where=str(path),
+        expected=f"a writable folder with room; {_free(path)}",
+        remedy="what was there before is intact; make room and run the same command again",
+    )
 
 
 def clear_stale(path: Path) -> None:
@@ -48,7 +69,20 @@ def clear_stale(path: Path) -> None:
     Args:
         path: the file that they were going to replace.
     """
-    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+    _clear(path.parent, f".{glob.escape(path.name)}.*.part")
+
+
+def clear_folder(folder: Path) -> None:
+    """Remove what killed writers of any file left in a folder that no other machine writes to.
+
+    Args:
+        folder: may be missing.
+    """
+    _clear(folder, ".*.part")
+
+
+def _clear(folder: Path, pattern: str) -> None:
+    for part in folder.glob(pattern):
         owner = part.name.removesuffix(".part").rpartition(".")[2]
         if owner.isdigit() and not _alive(int(owner)):
             with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ris_verified.errors import StorageError
-from ris_verified.files import atomic_write, clear_stale
+from ris_verified.files import append, atomic_write, clear_folder, clear_stale
 
 
 def test_a_new_file_in_a_new_folder(tmp_path):
@@ -62,6 +62,17 @@ def test_only_parts_of_dead_writers_are_cleared(tmp_path):
     assert not dead.exists()
     assert alive.exists()
     assert other.exists()
+    clear_folder(tmp_path)
+    assert not other.exists()
+    assert alive.exists()
+
+
+def test_what_cannot_be_added_is_one_error(tmp_path):
+    append(tmp_path / "log", "a\n")
+    append(tmp_path / "log", "b\n")
+    assert (tmp_path / "log").read_text() == "a\nb\n"
+    with pytest.raises(StorageError, match=r"log: cannot write 3 bytes: Not a directory.*make room"):
+        append(tmp_path / "log" / "log", "ä\n")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the process table of Linux")

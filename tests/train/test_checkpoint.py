@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -42,8 +43,8 @@ def data(tmp_path_factory):
     return folder
 
 
-def _train(data, out, *more, until=None, fresh=False):
-    pipeline = Pipeline.default(Config.load(None, [*TINY, *more]))
+def _train(data, out, *more, until=None, fresh=False, **stages):
+    pipeline = dataclasses.replace(Pipeline.default(Config.load(None, [*TINY, *more])), **stages)
 
     def progress(step, total, note):
         if step == until:
@@ -97,6 +98,35 @@ def test_accumulated_and_uneven_batches_too(data, tmp_path):
     with pytest.raises(Killed):
         _train(data, tmp_path / "ended", *more, until=4)
     _train(data, tmp_path / "ended", *more)
+    _same(tmp_path / "ended", tmp_path / "whole")
+
+
+def _troubled():
+    """Stages of a run that meets a NaN in its third step and runs out of memory in its first one."""
+    sound, calls = Pipeline.default(), []
+
+    def unpack(given, device):
+        calls.append(given)
+        batch = sound.unpack(given, device)
+        return dataclasses.replace(batch, y=batch.y * torch.nan) if len(calls) == 3 else batch
+
+    def loss(*given, **options):
+        if not full:
+            full.append(True)
+            raise MemoryError
+        return sound.loss(*given, **options)
+
+    full: list[bool] = []
+    return {"unpack": unpack, "loss": loss}
+
+
+def test_what_happened_before_is_remembered(data, tmp_path):
+    whole = _train(data, tmp_path / "whole", **_troubled())
+    with pytest.raises(Killed):
+        _train(data, tmp_path / "ended", until=5, **_troubled())
+    result = _train(data, tmp_path / "ended")
+    assert result.skipped == whole.skipped == 1
+    assert result.history == whole.history
     _same(tmp_path / "ended", tmp_path / "whole")
 
 
@@ -158,6 +188,56 @@ def test_another_run_is_one_error_and_starting_over_is_possible(data, tmp_path):
     result = _train(data, tmp_path, "train.learning_rate=1e-4", fresh=True)
     assert len(read_log(tmp_path / "log.jsonl")[0]) == STEPS
     assert result.history[-1]["step"] == STEPS
+
+
+def test_another_network_is_one_error(data, tmp_path):
+    with pytest.raises(Killed):
+        _train(data, tmp_path, until=5)
+    kept = _newest(tmp_path).read_bytes()
+    wider = Config.load(None, [*TINY, "model.width=32"])
+    with pytest.raises(DataError, match="size mismatch"):
+        _train(data, tmp_path, build_model=lambda _: Pipeline.default(wider).build_model(wider))
+    assert _newest(tmp_path).read_bytes() == kept
+
+
+def test_other_stages_are_told(data, tmp_path, caplog):
+    with pytest.raises(Killed):
+        _train(data, tmp_path, until=5)
+    sound = Pipeline.default()
+
+    def halved(*given, **options):
+        result = sound.loss(*given, **options)
+        return dataclasses.replace(result, total=result.total / 2)
+
+    with caplog.at_level(logging.WARNING, "ris_verified"):
+        _train(data, tmp_path, loss=halved)
+    told = [record.message for record in caplog.records if "goes on with" in record.message]
+    assert len(told) == 1
+    assert told[0].startswith("the run began with loss = ris_verified.loss.total.loss and goes on with ")
+    assert told[0].endswith("halved: --fresh would start over")
+
+
+def test_a_run_without_checkpoints_does_not_overwrite_one_that_has_some(data, tmp_path):
+    first = _train(data, tmp_path)
+    kept = first.weights.read_bytes()
+    with pytest.raises(DataError, match="another folder"):
+        _train(data, tmp_path, "train.checkpoint_steps=0")
+    assert first.weights.read_bytes() == kept
+    assert len(read_log(tmp_path / "log.jsonl")[0]) == STEPS
+
+
+def test_what_dead_writers_left_is_removed(data, tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    parts = [
+        tmp_path / folder / f".{name}.safetensors.{ended.pid}.part"
+        for folder, name in ((".", "weights"), ("checkpoints", "step-000000099"))
+    ]
+    for part in parts:
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(b"half")
+    _train(data, tmp_path)
+    assert not any(part.exists() for part in parts)
 
 
 def test_other_data_is_one_error(data, tmp_path):

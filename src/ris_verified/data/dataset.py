@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,16 @@ from ris_verified.errors import DataError, InputError
 from ris_verified.estimate.proposals import propose
 from ris_verified.scene.scene import Scene, draw_scene
 from ris_verified.shapes import from_ri
+
+# Of a scene: what those who read it must know. The rest says how often which kind comes.
+KNOWN = (
+    "antennas", "snapshots", "sources_max", "azimuth_max", "elevation_max", "range_min", "range_max", "symbols",
+)  # fmt: skip
+
+
+def _physics(cfg: Config) -> dict[str, Any]:
+    array = {f"array.{name}": value for name, value in dataclasses.asdict(cfg.array).items()}
+    return {**array, **{f"scene.{name}": vars(cfg.scene)[name] for name in KNOWN}}
 
 
 def _tensors(arrays: dict[str, NDArray[np.generic]]) -> dict[str, Tensor]:
@@ -85,6 +97,17 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
         if not 0 <= index < len(self):
             raise IndexError(index)
         return self.batch(torch.tensor([index]))
+
+    def require_physics(self, cfg: Config) -> None:
+        """Raise DataError unless the scenes are of this configuration's array and field of view, and measured alike."""
+        for (name, drawn), asked in zip(_physics(self.cfg).items(), _physics(cfg).values(), strict=True):
+            if drawn != asked:
+                raise DataError(
+                    f"scenes of {name} = {drawn!r}",
+                    where=str(self.folder),
+                    expected=f"{name} = {asked!r}, as configured",
+                    remedy="draw the scenes again, or use the configuration that they were drawn with",
+                )
 
     def source_counts(self) -> Tensor:
         """Return K of every scene, `S` int64."""

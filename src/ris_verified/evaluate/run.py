@@ -175,6 +175,7 @@ def evaluate(
     """
     began = time.perf_counter()
     dataset = SceneDataset(data, "test")
+    dataset.require_physics(pipeline.config)
     model, start = model.cpu().eval(), pipeline.build_model(pipeline.config).eval()
     chunks = []
     for first in range(0, len(dataset), CHUNK):

@@ -99,5 +99,5 @@ def _step_scalars(record: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _epoch_scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    validated = {f"validation/{name}": value for name, value in record["validation"].items()}
-    return {"epoch/train loss": record["train"], "epoch/skipped so far": record["skipped"], **validated}
+    validated = {f"validation/{name}": float(value) for name, value in record["validation"].items()}
+    return {"epoch/train loss": float(record["train"]), "epoch/skipped so far": record["skipped"], **validated}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import safetensors
@@ -15,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ris_verified.errors import DataError
-from ris_verified.files import atomic_write, clear_stale
+from ris_verified.files import atomic_write
 from ris_verified.train.state import TrainState
 
 FORMAT = "ris-verified-checkpoint/1"
@@ -52,10 +54,11 @@ class Checkpoints:
         folder: where they lie.
         config: digest of the configuration.
         data: digest of the data.
+        stages: names of the functions that train.
     """
 
-    def __init__(self, folder: Path, config: str, data: str) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, config: str, data: str, stages: dict[str, str]) -> None:
+        self.folder, self._stages = folder, stages
         self._identity = {"format": FORMAT, "config": config, "data": data}
 
     def save(self, state: TrainState, standing: Standing) -> None:
@@ -64,18 +67,19 @@ class Checkpoints:
         Raises:
             StorageError: it could not be written; the older ones are intact.
         """
-        tensors = _tensors(state)
+        drawn = _gathered_randomness(state)
         if not state.ranks.leads:
             return
         notes = {
             **self._identity,
             "numbers": _numbers(state),
+            "stages": self._stages,
             "counters": _counters(state),
             "scheduler": _plain(state.scheduler.state_dict()),
             "standing": dataclasses.asdict(standing),
         }
         path = self.folder / f"step-{state.step:09d}.safetensors"
-        atomic_write(path, save(tensors, {"notes": json.dumps(notes)}))
+        atomic_write(path, save({**_tensors(state), **drawn}, {"notes": json.dumps(notes)}))
         for old in self._newest_first()[KEPT:]:
             old.unlink(missing_ok=True)
 
@@ -83,17 +87,20 @@ class Checkpoints:
         """Bring a new state to where the newest readable checkpoint left it; None where there is none.
 
         Raises:
-            DataError: a checkpoint belongs to another configuration or other data.
+            DataError: a checkpoint belongs to another configuration, other data or another network.
         """
         for path in self._newest_first():
-            clear_stale(path)
             try:
                 notes, tensors = _read(path)
             except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
                 logger.warning("%s cannot be read (%s): going back to the one before", path, error)
                 continue
             self._check(notes, path, _numbers(state))
-            _restore(state, notes, tensors)
+            try:
+                _restore(state, notes, tensors)
+            except RuntimeError as error:
+                wrong = str(error).splitlines()[-1].strip()
+                raise self._foreign(path, f"network is another: {wrong}", "the tensors of this one") from error
             logger.info("continuing after step %d of %d, from %s", state.step, state.total_steps, path)
             return Standing(**notes["standing"])
         return None
@@ -109,17 +116,33 @@ class Checkpoints:
     def _check(self, notes: dict[str, Any], path: Path, numbers: dict[str, int]) -> None:
         for name, mine in self._identity.items():
             if notes.get(name) != mine:
-                raise DataError(
-                    f"is of another run: its {name} is {notes.get(name)}",
-                    where=str(path),
-                    expected=f"{name} {mine}",
-                    remedy="use another folder, go on with the configuration and data it began with, or start over "
-                    "with --fresh",
-                )
+                raise self._foreign(path, f"{name} is {notes.get(name)}", f"{name} {mine}")
         if notes["numbers"] != numbers:
             logger.warning(
                 "the run began with %s and goes on with %s: sums may round differently", notes["numbers"], numbers
             )
+        for stage, name in notes.get("stages", {}).items():
+            if name != self._stages.get(stage):
+                logger.warning(
+                    "the run began with %s = %s and goes on with %s: --fresh would start over",
+                    stage, name, self._stages.get(stage),
+                )  # fmt: skip
+
+    @staticmethod
+    def _foreign(path: Path, what: str, expected: str) -> DataError:
+        return DataError(
+            f"is of another run: its {what}",
+            where=str(path),
+            expected=expected,
+            remedy="use another folder, go on with the configuration, data and network it began with, or start over "
+            "with --fresh",
+        )
+
+
+def name_of(stage: Callable[..., Any]) -> str:
+    """Return module and name of a function, or of the class of a callable object."""
+    named = stage if isinstance(stage, FunctionType | type) else type(stage)
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _numbers(state: TrainState) -> dict[str, int]:
@@ -149,15 +172,18 @@ def _tensors(state: TrainState) -> dict[str, Tensor]:
     for name, parameter in state.model.named_parameters():
         for key, value in state.optimizer.state[parameter].items():
             found[f"optimizer/{key}/{name}"] = value.detach().cpu().contiguous()
-    for name, value in _randomness().items():
-        for rank, part in enumerate(state.ranks.gathered(value)):
-            found[f"random/{name}/{rank}"] = part
     return found
 
 
-def _randomness() -> dict[str, Tensor]:
+def _gathered_randomness(state: TrainState) -> dict[str, Tensor]:
     found = {"cpu": torch.get_rng_state()}
-    return {**found, "cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else found
+    if torch.cuda.is_available():
+        found["cuda"] = torch.cuda.get_rng_state()
+    return {
+        f"random/{name}/{rank}": part
+        for name, value in found.items()
+        for rank, part in enumerate(state.ranks.gathered(value))
+    }
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ris_verified.files import atomic_write
 from ris_verified.train.log import read_log
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def _faint(axis: Axes, good: list[Record], values: list[float], label: str) -> N
 
 
 def _validated(course: Course, name: str) -> tuple[list[int], list[float]]:
-    return [e["step"] for e in course.epochs], [e["validation"][name] for e in course.epochs]
+    return [e["step"] for e in course.epochs], [float(e["validation"][name]) for e in course.epochs]
 
 
 def _loss(axis: Axes, course: Course) -> None:
@@ -129,7 +130,9 @@ def draw_curves(log: Path, picture: Path) -> None:
     course, figure = Course.read(log), _figure(14, 7)
     for axis, name in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         _draw(axis, name, course)
-    figure.savefig(picture, dpi=WHOLE_DPI)
+    content = io.BytesIO()
+    figure.savefig(content, dpi=WHOLE_DPI, format="png")
+    atomic_write(picture, content.getvalue())
 
 
 def curve_pictures(log: Path) -> dict[str, bytes]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ris_verified.files import atomic_write
+from ris_verified.files import append, atomic_write
 from ris_verified.train.state import StepReport
 
 FLUSH = 50
@@ -53,13 +54,12 @@ class TrainingLog:
     def epoch(self, figures: dict[str, Any]) -> None:
         """Write one epoch's figures after the steps that led to it."""
         self.flush()
-        self._write({"epoch_end": figures})
+        self._write({"epoch_end": _readable(figures)})
 
     def _write(self, *records: dict[str, Any]) -> None:
         if self.path is None:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(record) + "\n" for record in records)
+        append(self.path, "".join(json.dumps(record, allow_nan=False) + "\n" for record in records))
         if self._heard and records:
             self._heard(list(records))
 
@@ -79,20 +79,28 @@ def _until(path: Path, step: int, finished: int) -> list[dict[str, Any]]:
 
 
 def _line(number: int, report: StepReport) -> dict[str, Any]:
-    return {
-        "step": number,
-        # JSON knows no NaN: a skipped step's figures are texts.
-        "loss": _number(float(report.loss)),
-        "nmse": _number(float(report.nmse)),
-        "gradient_norm": _number(float(report.gradient_norm)),
-        "terms": {name: _number(float(value)) for name, value in report.terms.items()},
-        "learning_rates": report.learning_rates,
-        "skipped": report.skipped,
-    }
+    return _readable(
+        {
+            "step": number,
+            "loss": float(report.loss),
+            "nmse": float(report.nmse),
+            "gradient_norm": float(report.gradient_norm),
+            "terms": {name: float(value) for name, value in report.terms.items()},
+            "learning_rates": report.learning_rates,
+            "skipped": report.skipped,
+        }
+    )
 
 
-def _number(value: float) -> float | str:
-    return value if abs(value) < float("inf") else str(value)
+def _readable(figures: dict[str, Any]) -> dict[str, Any]:
+    """Return figures with texts for those that are not finite: JSON knows no NaN."""
+    return {name: _text(value) for name, value in figures.items()}
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _readable(value)
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_log(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
 from ris_verified.data.manifest import Manifest
+from ris_verified.errors import TrainingError
+from ris_verified.files import atomic_write, clear_folder
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.board import Board
-from ris_verified.train.checkpoint import Checkpoints, Standing
+from ris_verified.train.checkpoint import Checkpoints, Standing, name_of
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
@@ -30,6 +32,11 @@ from ris_verified.train.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
+# Stages that decide what a run ends with.
+TRAINING = (
+    "unpack", "build_model", "predicted_covariance", "sample_covariance", "blend", "loss", "parameter_groups",
+    "train_step", "validate",
+)  # fmt: skip
 # Validated weights and 1-based epoch → whether to stop.
 Judge = Callable[[nn.Module, int], bool]
 
@@ -57,7 +64,7 @@ class TrainResult:
 
 def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: int) -> Tensor:
     cfg = pipeline.config
-    generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + epoch)
+    generator = torch.Generator().manual_seed((cfg.seed * 1_000_003 + epoch) % 2**63)
     order = torch.randperm(scenes, generator=generator)
     return curriculum_order(order, dataset.source_counts(), epoch, cfg.train)
 
@@ -77,21 +84,27 @@ class _Run:
         cfg = pipeline.config
         self.pipeline, self.out, self.ranks = pipeline, out, ranks
         self.device = default_device()
-        self.training = SceneDataset(data, "train")
-        self.validation = SceneDataset(data, "validation")
+        self.training, self.validation = (SceneDataset(data, split) for split in ("train", "validation"))
+        self.training.require_physics(cfg)
         # A trial of a study uses the first scenes of a larger folder.
         self.scenes = min(cfg.data.train_scenes, len(self.training))
+        if self.scenes < cfg.data.train_scenes:
+            logger.warning("%s holds %d of data.train_scenes = %d scenes", data, self.scenes, cfg.data.train_scenes)
         self.batch = min(cfg.train.batch_size * cfg.train.accumulation, self.scenes)
         self.steps = -(-self.scenes // self.batch)
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
         out.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(out / "checkpoints", cfg.digest(), Manifest.load(data).digest)
+        stages = {name: name_of(vars(pipeline)[name]) for name in TRAINING}
+        self.checkpoints = Checkpoints(out / "checkpoints", cfg.digest(), Manifest.load(data).digest, stages)
+        if ranks.leads:
+            clear_folder(out)
+            clear_folder(self.checkpoints.folder)
         if fresh and ranks.leads:
             self.checkpoints.clear()
         ranks.wait()
-        # None of the two: a run without checkpoints, or the first of its folder.
-        self.at = (self.checkpoints.restore(self.state) if cfg.train.checkpoint_steps else None) or Standing()
+        # A run without checkpoints must not overwrite one that has some.
+        self.at = self.checkpoints.restore(self.state) or Standing()
         ranks.wait()
         board = Board(out) if tensorboard and ranks.leads else None
         self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
@@ -116,7 +129,7 @@ class _Run:
             at.rate = report.learning_rates["backbone"]
             if not report.skipped:
                 total, at.counted = total + report.loss, at.counted + 1
-            if state.step == 1 and self.ranks.leads:
+            if not report.skipped and state.step - state.skipped == 1 and self.ranks.leads:
                 self._print_first(batch)
             self.watch.step(state, report)
             if (every := self.pipeline.config.train.checkpoint_steps) and state.step % every == 0:
@@ -198,9 +211,11 @@ def train(
         A `TrainResult`.
 
     Raises:
-        DataError: the data folder is missing or damaged, or the checkpoints are of another run.
+        DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
+            another run.
         ConfigError: the batch cannot be split over the processes.
         InputError: TensorBoard was asked for and is not installed.
+        StorageError: a file cannot be written; the last checkpoint is intact.
         TrainingError: too many non-finite steps in a row.
     """
     with torch.random.fork_rng(), joined() as ranks:
@@ -212,10 +227,15 @@ def train(
 def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainResult:
     cfg, out, at = run.pipeline.config, run.out, run.at
     if run.ranks.leads:
-        (out / "config.toml").write_text(cfg.to_toml(), encoding="utf-8")
+        atomic_write(out / "config.toml", cfg.to_toml().encode())
     weights = out / "weights.safetensors"
     for epoch in range(len(at.history), cfg.train.epochs):
-        run.close_epoch(run.epoch(epoch), weights)
+        try:
+            run.close_epoch(run.epoch(epoch), weights)
+        except TrainingError:
+            # What led to it is what its user must read.
+            run.log.flush()
+            raise
         if judge and judge(run.state.best, epoch + 1):
             break
     run.watch.close()

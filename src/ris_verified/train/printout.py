@@ -46,7 +46,7 @@ class FirstEpoch:
 
     Args:
         sizes: parameters of each group.
-        rates: learning rate of each group.
+        rates: learning rate of each group, before the schedule's factor.
         shapes: of y, H_full, C, R_pred, R_samp, R_blend.
         ranks: largest numerical rank over the batch of R_pred, R_samp and R_raw.
         traces: mean trace of R_pred, R_samp and R_blend.
@@ -108,7 +108,7 @@ def first_epoch(state: TrainState, batch: Batch, blended: Blend, cfg: Config) ->
     inputs = {"y": batch.y, "H_full": batch.H_full, "C": batch.C}
     return FirstEpoch(
         sizes=group_sizes(state.optimizer.param_groups),
-        rates=state.rates(),
+        rates={group["name"]: group["initial_lr"] for group in state.optimizer.param_groups},
         shapes={name: list(value.shape) for name, value in {**inputs, **named}.items()},
         ranks={n: _rank(R) for n, R in {**named, "R_raw": blended.R_raw}.items() if n != "R_blend"},
         traces={

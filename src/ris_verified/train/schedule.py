@@ -52,6 +52,5 @@ def curriculum_order(order: Tensor, K: Tensor, epoch: int, train: TrainConfig) -
     if epoch >= lasts:
         return order
     spread = float(K.max() - K.min() + 1) * epoch / lasts
-    rank = torch.linspace(0, 1, len(order))
-    jitter = rank[torch.argsort(order)][order] * spread
-    return order[torch.argsort(K[order] + jitter, stable=True)]
+    # Where a shuffled scene stands is its share of the spread.
+    return order[torch.argsort(K[order] + spread * torch.linspace(0, 1, len(order)), stable=True)]

@@ -1,0 +1,104 @@
+"""The run around the steps: what it prints, refuses, keeps when it fails, and survives."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import pytest
+import torch
+
+from ris_verified.config import Config
+from ris_verified.data.generate import generate
+from ris_verified.errors import DataError, TrainingError
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.log import read_log
+
+TINY = [
+    "array.horizontal=4", "array.vertical=4", "scene.antennas=5", "scene.snapshots=4", "scene.sources_max=3",
+    "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
+    "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4", "model.dictionary_range=2",
+    "train.precision=float32", "train.batch_size=4", "train.epochs=2", "train.checkpoint_steps=2",
+    "data.train_scenes=12", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("loop") / "data"
+    generate(Config.load(None, TINY), folder)
+    return folder
+
+
+def _train(data, out, *more, spoilt=(), curves=False):
+    sound, batches = Pipeline.default(Config.load(None, [*TINY, *more])), []
+
+    def unpack(given, device):
+        batches.append(sound.unpack(given, device))
+        bad = len(batches) in spoilt
+        return dataclasses.replace(batches[-1], y=batches[-1].y * torch.nan) if bad else batches[-1]
+
+    pipeline = dataclasses.replace(sound, unpack=unpack)
+    return pipeline.train(pipeline, data, out, curves=curves)
+
+
+def _printed(data, out, caplog, **options):
+    with caplog.at_level(logging.INFO, "ris_verified"):
+        result = _train(data, out, **options)
+    return result, [record.message for record in caplog.records]
+
+
+def test_the_first_epoch_is_printed_with_the_rates_that_were_asked_for(data, tmp_path, caplog):
+    _, lines = _printed(data, tmp_path, caplog)
+    groups = [line for line in lines if line.startswith("Optimiser: ")]
+    assert len(groups) == 1
+    assert "backbone" in groups[0]
+    assert " at 3.00e-04" in groups[0]
+    assert " at 1.20e-03 (4×)" in groups[0]
+    steps, _ = read_log(tmp_path / "log.jsonl")
+    rates = [f"lr {steps[last]['learning_rates']['backbone']:.2e}" for last in (2, 5)]
+    assert [line.rpartition("| ")[2] for line in lines if line.startswith("Epoch ")] == rates
+
+
+def test_a_first_batch_that_is_not_finite_is_skipped_like_any_other(data, tmp_path, caplog):
+    result, lines = _printed(data, tmp_path, caplog, spoilt=(1,))
+    assert result.skipped == 1
+    assert sum(line.startswith("Optimiser: ") for line in lines) == 1
+
+
+def test_an_epoch_of_skipped_steps_leaves_json_and_curves(data, tmp_path):
+    _train(data, tmp_path, spoilt=(1, 2, 3), curves=True)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    for line in (tmp_path / "log.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=refuse)
+    assert read_log(tmp_path / "log.jsonl")[1][0]["train"] == "nan"
+    assert '<td class="number">nan</td>' in (tmp_path / "summary.html").read_text()
+    assert (tmp_path / "curves.png").stat().st_size > 0
+
+
+def test_a_run_that_gives_up_leaves_the_steps_that_led_to_it(data, tmp_path):
+    with pytest.raises(TrainingError, match="in a row"):
+        _train(data, tmp_path, "train.nonfinite_limit=1", spoilt=(2, 3))
+    assert [step["skipped"] for step in read_log(tmp_path / "log.jsonl")[0]] == [False, True]
+
+
+@pytest.mark.parametrize("changed", ["array.spacing_wavelengths=0.25", "scene.range_max=3.0", "scene.sources_max=2"])
+def test_scenes_of_other_physics_are_one_error(data, tmp_path, changed):
+    name = changed.partition("=")[0]
+    with pytest.raises(DataError, match=f"scenes of {name} = .* as configured"):
+        _train(data, tmp_path, changed)
+
+
+def test_scenes_that_come_otherwise_often_are_not(data, tmp_path, caplog):
+    _, lines = _printed(data, tmp_path, caplog)
+    assert not [line for line in lines if "holds" in line]
+    _train(data, tmp_path / "more", "scene.snr_db_min=0.0", "data.train_scenes=13")
+    assert f"{data} holds 12 of data.train_scenes = 13 scenes" in caplog.messages
+
+
+def test_any_seed_that_is_allowed_trains(data, tmp_path):
+    assert _train(data, tmp_path, f"seed={2**62}").history
