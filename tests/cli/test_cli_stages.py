@@ -90,6 +90,11 @@ def test_launch_goes_the_whole_line(
     assert json.loads((out / "evaluation.json").read_text())["scenes"] == 8
     assert list(out.rglob("weights.safetensors"))
     assert list(out.glob("*.html"))
+    # Another rate is another run.
+    other = ["launch", "--config", tiny, "--out", str(out), "--set", "train.learning_rate=1e-4"]
+    assert main(other) == 2
+    assert "--fresh" in capsys.readouterr().err
+    assert main([*other, "--fresh"]) == 0
     (page,) = out.glob("*.html")
     page.unlink()
     assert main(["report", str(out)]) == 0
@@ -171,6 +176,17 @@ def test_weights_bring_their_own_configuration(
     capsys.readouterr()
     assert main([*asked, "--preset", "reference"]) == 2
     assert "configuration that the weights were trained with" in capsys.readouterr().err
+
+
+def test_weights_are_not_judged_on_scenes_of_other_physics(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = str(tmp_path / "data"), str(tmp_path / "out")
+    assert main(["generate", "--config", tiny, "--out", data]) == 0
+    assert main(["train", "--config", tiny, "--data", data, "--out", out]) == 0
+    far = ["--set", "scene.snapshots=8", "--data", data, "--weights", out, "--out", out]
+    assert main(["evaluate", *far]) == 2
+    assert "scenes of scene.snapshots = 6" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_parts_of_the_data_wait_for_each_other(tiny: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,8 +19,8 @@ TINY = [
     "array.horizontal=4", "array.vertical=4", "scene.antennas=5", "scene.snapshots=4", "scene.sources_max=3",
     "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
     "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4", "model.dictionary_range=2",
-    "train.precision=float32", "train.batch_size=4", "train.epochs=2", "train.checkpoint_steps=2",
-    "data.train_scenes=12", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
+    "train.precision=float32", "train.batch_size=4", "train.warmup_share=0.5", "train.epochs=2",
+    "train.checkpoint_steps=2", "data.train_scenes=12", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
 ]  # fmt: skip
 
 
@@ -82,11 +82,13 @@ def test_an_epoch_of_skipped_steps_leaves_json_and_curves(data, tmp_path):
 
 def test_a_run_that_gives_up_leaves_the_steps_that_led_to_it(data, tmp_path):
     with pytest.raises(TrainingError, match="in a row"):
-        _train(data, tmp_path, "train.nonfinite_limit=1", spoilt=(2, 3))
+        _train(data, tmp_path, "train.nonfinite_limit=1", "train.checkpoint_steps=0", spoilt=(2, 3))
     assert [step["skipped"] for step in read_log(tmp_path / "log.jsonl")[0]] == [False, True]
 
 
-@pytest.mark.parametrize("changed", ["array.spacing_wavelengths=0.25", "scene.range_max=3.0", "scene.sources_max=2"])
+@pytest.mark.parametrize(
+    "changed", ["array.spacing_wavelengths=0.25", "scene.range_max=3.0", "scene.sources_max=2", "scene.snapshots=5"]
+)
 def test_scenes_of_other_physics_are_one_error(data, tmp_path, changed):
     name = changed.partition("=")[0]
     with pytest.raises(DataError, match=f"scenes of {name} = .* as configured"):

@@ -117,7 +117,7 @@ def test_a_step_that_one_process_cannot_take_is_skipped_in_all(spoilt):
 
 
 def test_a_dead_rank_ends_the_job_and_the_run_goes_on(data, spoilt, tmp_path):
-    ended = _start(data, tmp_path, DROPOUT, at=7, spoilt=3)
+    ended = _start(data, tmp_path, DROPOUT, at=5, spoilt=3)
     assert ended.returncode != 0
     assert "Signal 9 (SIGKILL)" in ended.stderr
     assert "rank      : 1" in ended.stderr
