@@ -69,8 +69,36 @@ def test_approximations_differ_from_exact_where_the_design_says_so():
     assert abs(torch.vdot(fresnel_steering(array, *edge, 0.5), exact)) / 144 < 0.75
     assert abs(torch.vdot(planar_steering(array, *edge), exact)) / 144 < 0.5
     assert abs(torch.vdot(fresnel_steering(array, 0.0, 0.0, 10.0), steering(array, 0.0, 0.0, 10.0))) / 144 > 0.9999
+    # What Fresnel leaves out is k |p|³/(2r²) at most, wherever the source is.
+    for range in (4.0, 8.0):
+        apart = (fresnel_steering(array, *edge, range) - steering(array, *edge, range)).abs().max()
+        size = float(element_positions(array).norm(dim=-1).max())
+        assert float(apart) < 1.2 * array.wavenumber * size**3 / (2 * range**2)
 
 
 def test_shapes_that_do_not_broadcast_are_named():
     with pytest.raises(ShapeError, match=r"\[3\].*\[2\].*broadcast"):
         steering(ArrayConfig(), np.zeros(3), np.zeros(2), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("form", [steering, fresnel_steering])
+def test_numbers_take_the_precision_of_the_tensors_beside_them(dtype, form):
+    array, azimuth = ArrayConfig(), torch.tensor([0.1, -0.3], dtype=dtype)
+    whole = form(array, azimuth, torch.full_like(azimuth, 0.2), torch.full_like(azimuth, 2.0))
+    assert whole.dtype == dtype.to_complex()
+    for mixed in (form(array, azimuth, 0.2, 2), form(array, azimuth, np.array(0.2, dtype=azimuth.numpy().dtype), 2.0)):
+        assert torch.equal(mixed, whole)
+    assert planar_steering(array, azimuth, 0.2).dtype == dtype.to_complex()
+
+
+def test_the_widest_precision_wins_before_anything_is_computed():
+    array, azimuth = ArrayConfig(), torch.tensor([0.1, -0.3])
+    mixed = steering(array, azimuth, torch.tensor(0.2, dtype=torch.float64), 2.0)
+    assert torch.equal(mixed, steering(array, azimuth.double(), 0.2, 2.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
+def test_other_precisions_are_refused(dtype):
+    with pytest.raises(ShapeError, match=f"{dtype}.*float32, float64"):
+        steering(ArrayConfig(), torch.ones(2, dtype=dtype), 0.0, 1.0)

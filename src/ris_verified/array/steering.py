@@ -17,13 +17,26 @@ from ris_verified.errors import ShapeError
 Angles = Tensor | NDArray[np.floating] | Sequence[float] | float
 
 
-def _real(value: Angles) -> Tensor:
-    tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    return tensor if tensor.is_floating_point() else tensor.double()
+def _real(values: Sequence[Angles]) -> list[Tensor]:
+    """Return all in one precision: the widest among tensors and arrays, to which Python numbers adapt."""
+    tensors = [value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value)) for value in values]
+    given = [t.dtype for v, t in zip(values, tensors, strict=True) if isinstance(v, Tensor | np.ndarray)]
+    real = functools.reduce(torch.promote_types, [d for d in given if not _whole(d)] or [torch.float64])
+    if real not in (torch.float32, torch.float64):
+        raise ShapeError(
+            f"dtypes {', '.join(map(str, given))}",
+            where="azimuth, elevation, range",
+            expected="float32, float64 or whole numbers",
+        )
+    return [tensor.to(real) for tensor in tensors]
+
+
+def _whole(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex)
 
 
 def _broadcast(azimuth: Angles, elevation: Angles, range: Angles) -> tuple[Tensor, ...]:
-    tensors = [_real(value) for value in (azimuth, elevation, range)]
+    tensors = _real((azimuth, elevation, range))
     try:
         broadcast: tuple[Tensor, ...] = tuple(torch.broadcast_tensors(*tensors))
     except RuntimeError as error:
@@ -67,10 +80,10 @@ def steering(array: ArrayConfig, azimuth: Angles, elevation: Angles, range: Angl
         range: `...` real, metres; the three shapes broadcast.
 
     Returns:
-        `... x N` complex of the inputs' precision (Python numbers count as float64).
+        `... x N` complex of the widest precision among tensors and arrays (float64 where all are Python numbers).
 
     Raises:
-        ShapeError: the shapes do not broadcast.
+        ShapeError: the shapes do not broadcast, or a precision below single.
 
     Source: Friedlander, "Localization of signals in the near-field of an antenna array", IEEE
     Trans. Signal Process. 67 (2019), spherical wavefront model.
