@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ris_verified.covariance.blend as blend_stage
 import ris_verified.covariance.predicted as predicted_stage
 import ris_verified.covariance.sample as sample_stage
+import ris_verified.pipeline as pipeline_module
 from ris_verified.config import Config
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import draw_batch, with_proposals
@@ -35,10 +36,9 @@ from ris_verified.train.step import gradient_norm, update
 
 CHECKS = [
     (blend_stage, "check_covariance"),
-    (blend_stage, "check_isolated"),
+    (pipeline_module, "check_isolated"),
     (predicted_stage, "check_covariance"),
     (sample_stage, "check_covariance"),
-    (sample_stage, "check_isolated"),
 ]
 Seconds = dict[str, float]
 

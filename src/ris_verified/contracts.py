@@ -75,15 +75,6 @@ def check_covariance(R: Tensor, name: str) -> None:
             raise _fail(law, name, value, limit, ~good)
 
 
-@torch.no_grad()
-def check_unit_modulus(a: Tensor, name: str) -> None:
-    """Raise InvariantError unless every entry of `a` has modulus one."""
-    error = (a.abs() - 1).abs().amax(-1)
-    bound = tolerance(a.dtype, 1, 8)
-    if not bool((error <= bound).all()):
-        raise _fail("modulus is not one", name, error, bound, ~(error <= bound))
-
-
 def check_isolated(R_samp: Tensor) -> None:
     """Raise InvariantError if a gradient could flow into the sample covariance."""
     if R_samp.requires_grad:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from ris_verified.config import ArrayConfig, Config
+from ris_verified.contracts import check_isolated
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -142,7 +143,13 @@ class Pipeline:
         return outputs, self.inference_blend(R_pred, R_samp, self.config)
 
     def covariances(self, outputs: ModelOutput, batch: Batch) -> Blend:
-        """Return the blend of the predicted and the sample covariance, in full precision."""
+        """Return the blend of the predicted and the sample covariance, in full precision.
+
+        Raises:
+            InvariantError: the sample covariance could carry a gradient, or a matrix breaks its law.
+        """
         R_pred = self.predicted_covariance(outputs.cov_fact_angle, outputs.cov_fact_range, self.config)
         R_samp = self.sample_covariance(batch.y, batch.H_full, batch.C, self.config)
+        if self.config.contracts:
+            check_isolated(R_samp)
         return self.blend(R_pred, R_samp, self.config)

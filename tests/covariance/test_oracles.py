@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -9,8 +11,11 @@ from ris_verified.config import Config
 from ris_verified.covariance.blend import blend
 from ris_verified.covariance.predicted import pack_factor, predicted_covariance
 from ris_verified.covariance.sample import centred, centring_survival, least_squares_snapshots, sample_covariance
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InvariantError, ShapeError
 from ris_verified.estimate.bound import cramer_rao_bound
+from ris_verified.model.output import ModelOutput
+from ris_verified.pipeline import Pipeline
 
 BOUNDS = {torch.complex128: 1e-10, torch.complex64: 1e-5}
 # The oracle stores its N × N matrices in complex64, so they carry eps/2 of rounding themselves.
@@ -84,3 +89,34 @@ def test_broken_laws_raise_and_can_be_switched_off(oracle):
         predicted_covariance(factors, factors, Config())
     silent = predicted_covariance(factors, factors, Config(contracts=False))
     assert torch.isnan(torch.view_as_real(silent)).all()
+
+
+@pytest.mark.parametrize("symbols", ["varying", "constant"])
+@pytest.mark.parametrize("panel", [2, 12])
+def test_the_smallest_ridge_is_solved_in_single_precision(symbols, panel):
+    cfg = Config.load(overrides=[
+        f"array.horizontal={panel}", f"array.vertical={panel}", f"scene.symbols={symbols}", "covariance.ridge=1e-12",
+        "scene.sources_max=3",
+    ])  # fmt: skip
+    batch = draw_batch(cfg, 3, 1)
+    assert torch.isfinite(torch.view_as_real(sample_covariance(batch.y, batch.H_full, batch.C, cfg))).all()
+
+
+def test_no_scene_has_no_covariance():
+    batch = draw_batch(Config(), 1, 1)
+    assert sample_covariance(batch.y[:0], batch.H_full[:0], batch.C[:0], Config()).shape == (0, 144, 144)
+
+
+def test_a_sample_covariance_that_carries_a_gradient_is_refused_in_training():
+    batch, gain = draw_batch(Config(), 2, 1), torch.ones((), requires_grad=True)
+
+    def learned(y, H_full, C, cfg):
+        return sample_covariance(y, H_full, C, cfg) * gain
+
+    pipeline = dataclasses.replace(Pipeline.default(), sample_covariance=learned)
+    flat = torch.randn(2, 1440, generator=torch.Generator().manual_seed(0))
+    outputs = ModelOutput(flat, flat, torch.zeros(2, 5), torch.zeros(2, 5, 2), torch.zeros(2, 5))
+    with pytest.raises(InvariantError, match="R_samp: requires a gradient"):
+        pipeline.covariances(outputs, batch)
+    off = dataclasses.replace(pipeline, config=dataclasses.replace(Config(), contracts=False))
+    assert not off.covariances(outputs, batch).R.requires_grad

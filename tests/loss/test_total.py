@@ -11,11 +11,13 @@ from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, LossConfig, SceneConfig
 from ris_verified.covariance.trace import trace_normalised
 from ris_verified.data.batch import Batch
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import InvariantError
 from ris_verified.loss.assignment import assign
 from ris_verified.loss.terms import alignment, covariance_error, eigengap, positions_error, true_subspace
 from ris_verified.loss.total import loss
 from ris_verified.model.output import ModelOutput
+from ris_verified.pipeline import Pipeline
 
 SMALL = Config(
     array=ArrayConfig(horizontal=4, vertical=4),
@@ -156,3 +158,36 @@ def test_position_error_is_the_huber_of_chord_and_curvature():
     chord, bend = positions_error(angles, ranges, batch.ptr)
     assert torch.allclose(chord, torch.zeros(3).double(), atol=1e-15)
     assert torch.allclose(bend, torch.full((3,), 0.05**2 / 2 / 0.1).double(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("apart", [0.05, 0.1, 0.35])
+def test_beyond_the_knee_the_error_grows_as_its_size(apart):
+    batch, outputs = _truth(counts=(1, 1, 1))
+    ranges = outputs.ranges.clone()
+    ranges[:, 0] = 1 / (1 / ranges[:, 0] + apart)
+    ranges[:, 1:], angles = 1e6, outputs.angles.clone()
+    angles[:, 1:] = -2.0
+    _, bend = positions_error(angles, ranges, batch.ptr)
+    wanted = apart**2 / 2 / 0.1 if apart <= 0.1 else apart - 0.05
+    assert torch.allclose(bend, torch.full((3,), wanted).double(), rtol=1e-6)
+
+
+def test_the_missing_gap_by_hand():
+    # A panel of four, one source on the first axis: gap 2 − (1 + 1)/3 here, 4 − 0 in truth; times K/N.
+    R, R_true = (torch.diag(torch.tensor(d)).to(torch.complex128)[None] for d in ([2.0, 1, 1, 0], [4.0, 0, 0, 0]))
+    U = torch.zeros(1, 4, 2, dtype=torch.complex128)
+    U[0, 0, 0] = 1
+    gap = eigengap(R, R_true, U, torch.tensor([[True, False]]))
+    assert float(gap) == pytest.approx((4 - (2 - 2 / 3)) / 4, rel=1e-14)
+
+
+def test_as_many_sources_as_elements_leave_a_finite_loss():
+    cfg = Config.load(overrides=[
+        "array.horizontal=2", "array.vertical=2", "scene.sources_min=4", "scene.sources_max=4", "scene.antennas=8",
+        "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
+    ])  # fmt: skip
+    pipeline, batch = Pipeline.default(cfg), draw_batch(cfg, 3, 5)
+    outputs, blended = pipeline.forward(pipeline.build_model(cfg), batch)
+    result = pipeline.loss(outputs, blended.R_pred, batch, cfg, R_blend=blended.R)
+    assert torch.isfinite(result.total)
+    assert torch.isfinite(result.terms["eigengap"])

@@ -96,7 +96,8 @@ def missing_gap(seen: tuple[Tensor, Tensor], true: tuple[Tensor, Tensor], kept: 
         finite = torch.isfinite(torch.view_as_real(filled)).all(-1).all(-1).all(-1)
         safe = torch.where(finite[:, None, None], filled, torch.zeros_like(filled))
         smallest = torch.where(finite, torch.linalg.eigvalsh(safe).amin(-1), torch.nan)
-        return smallest - (total - trace(block)) / (N - K)
+        # Where sources fill the space no noise is left, nor a dimension for it.
+        return smallest - (total - trace(block)) / (N - K).clamp_min(1)
 
     return functional.relu(gap(*true) - gap(*seen)) * K / N
 
