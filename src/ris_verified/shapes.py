@@ -78,7 +78,7 @@ def as_complex(z: Tensor, name: str, axes: str) -> Tensor:
 
 def require_finite(z: Tensor, name: str) -> None:
     """Raise NonFiniteError that names the first batch index with NaN or infinity."""
-    good = torch.isfinite(torch.view_as_real(z) if z.is_complex() else z)
+    good = torch.isfinite(torch.view_as_real(z.resolve_conj()) if z.is_complex() else z)
     if bool(good.all()):
         return
     first = (~good).nonzero()[0].tolist()

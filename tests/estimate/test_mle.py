@@ -249,3 +249,15 @@ def test_a_range_at_its_limit_stays_there_in_double_precision():
         assert torch.equal(widened(narrow, cfg, torch.float64), wide)
     between = (low + high) / 3
     assert torch.equal(widened(between, cfg, torch.float64), between.double())
+
+
+@pytest.mark.parametrize("snr", [20.0, 60.0, 100.0])
+def test_sigma_is_the_bound_however_little_noise_there_is(drawn, snr):
+    truth = drawn(Config(scene=SceneConfig(snr_db_min=snr, snr_db_max=snr, sources_max=2)), 12)
+    end = nf_mle(_near(truth, 0.002), *truth.measurement, truth.cfg)
+    bound = cramer_rao_bound(
+        *truth.ptr.unbind(-1), truth.symbols, truth.H_full, truth.C, truth.noise_variance, truth.cfg
+    )
+    ratio = _deviation(end) / torch.diagonal(bound, dim1=-2, dim2=-1).sqrt().unflatten(-1, (-1, 3))
+    # σ² is estimated from some two hundred real numbers: a twentieth, and four times that at most.
+    assert bool(((ratio.nan_to_num(1.0) - 1).abs() < 0.2).all())

@@ -122,3 +122,68 @@ def test_planar_slopes_on_the_axis_by_hand():
     z = torch.tensor([-0.5] * 3 + [0.5] * 3).double()
     wanted = 1j * math.pi * torch.stack([y, z], -1)
     assert torch.allclose(response.slopes[0, 0], wanted, rtol=0, atol=1e-15)
+
+
+def _given(truth):
+    return {
+        "azimuth": truth.ptr[..., 0], "elevation": truth.ptr[..., 1], "range": truth.ptr[..., 2],
+        "symbols": truth.symbols, "H_full": truth.H_full, "C": truth.C,
+        "noise_variance": truth.noise_variance, "cfg": truth.cfg,
+    }  # fmt: skip
+
+
+def _all_bounds(given):
+    """Near and far, deterministic and stochastic."""
+    powers = {name: value for name, value in given.items() if name != "symbols"}
+    powers["powers"] = torch.ones_like(given["azimuth"])
+    near = [(cramer_rao_bound, given), (stochastic_bound, powers)]
+    planar = [(planar_cramer_rao_bound, given), (planar_stochastic_bound, powers)]
+    far = [(bound, {name: value for name, value in each.items() if name != "range"}) for bound, each in planar]
+    return [lambda bound=bound, each=each: bound(**each) for bound, each in near + far]
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("H_full", lambda H: H[..., :100]),
+        ("H_full", lambda H: H[:2]),
+        ("H_full", lambda H: H[:1]),
+        ("C", lambda C: C[:1]),
+        ("C", lambda C: C[..., 1:]),
+        ("noise_variance", lambda noise: noise[:2]),
+    ],
+)
+def test_axes_that_do_not_agree_are_one_error_in_every_bound(drawn, name, change):
+    given = _given(drawn(Config(), 3))
+    for bound in _all_bounds(given | {name: change(given[name])}):
+        with pytest.raises(ShapeError, match=name):
+            bound()
+
+
+@pytest.mark.parametrize("noise", [0.0, -1.0, math.nan])
+def test_a_noise_variance_that_is_not_positive_is_one_error_in_every_bound(drawn, noise):
+    for bound in _all_bounds(_given(drawn(Config(), 1)) | {"noise_variance": noise}):
+        with pytest.raises(InputError, match="noise_variance"):
+            bound()
+
+
+def test_what_is_not_determined_is_one_error(drawn):
+    given = _given(drawn(Config(scene=SceneConfig(sources_min=2, sources_max=2)), 2))
+    line = _given(drawn(Config(array=ArrayConfig(vertical=1), scene=SceneConfig(sources_max=1)), 2))
+    silent = given["symbols"].clone()
+    silent[1, :, 1] = 0
+    twice = {name: given[name][:, :1].expand(-1, 2) for name in ("azimuth", "elevation", "range")}
+    for wrong, where in ((line, 0), (given | twice, 0), (given | {"symbols": silent}, 1)):
+        with pytest.raises(InputError, match=f"batch entry {where}: the Fisher information is singular"):
+            cramer_rao_bound(**wrong)
+
+
+def test_single_precision_is_the_bound_of_double_precision(drawn):
+    given = _given(drawn(Config(), 3))
+    wide = cramer_rao_bound(**given)
+    single = {n: v.to(torch.complex64) if n in ("symbols", "H_full", "C") else v for n, v in given.items()}
+    narrow = cramer_rao_bound(**single)
+    assert narrow.dtype == torch.float32
+    eps = torch.finfo(torch.float32).eps
+    # What the numbers lose when they are rounded comes back multiplied by the condition of close sources.
+    assert torch.allclose(narrow.double().nan_to_num(), wide.nan_to_num(), rtol=1000 * eps, atol=1000 * eps)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from ris_verified.estimate.stochastic import gaussian_information, position_bound
+from ris_verified.estimate.information import position_bound
+from ris_verified.estimate.stochastic import gaussian_information
 from ris_verified.shapes import shaped
 
 

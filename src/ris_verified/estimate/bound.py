@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from ris_verified.config import Config
-from ris_verified.errors import ShapeError
+from ris_verified.contracts import tolerance
+from ris_verified.errors import InputError, ShapeError
+from ris_verified.estimate.information import position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
 from ris_verified.shapes import as_complex, describe
 
@@ -38,15 +40,22 @@ def fisher_information(B_l: Tensor, D_l: Tensor, noise_variance: Tensor) -> Tens
         noise_variance: `B` real.
 
     Returns:
-        `B x P x P` real.
+        `B x P x P` real; NaN where sources coincide, for then the symbols are not determined.
     """
     gram = B_l.mH @ B_l
     absent = torch.diagonal(gram, dim1=-2, dim2=-1).real == 0
     gram = gram + torch.diag_embed(absent.to(gram.dtype))
     cross = B_l.mH @ D_l
-    schur = D_l.mH @ D_l - cross.mH @ torch.linalg.solve(gram, cross)
+    schur = D_l.mH @ D_l - cross.mH @ torch.linalg.solve_ex(gram, cross)[0]
     J: Tensor = 2 * schur.real.sum(1) / noise_variance[:, None, None]
-    return J
+    return torch.where(_independent(gram)[:, None, None], J, torch.nan)
+
+
+def _independent(gram: Tensor) -> Tensor:
+    """Return whether all columns of each B_l are linearly independent, to rounding, `B` bool."""
+    size = torch.diagonal(gram, dim1=-2, dim2=-1).real.sqrt()
+    value = torch.linalg.eigvalsh(gram / (size[..., None] * size[..., None, :]))
+    return (value[..., 0] > tolerance(gram.dtype, gram.shape[-1])).all(-1)
 
 
 def measured_response(H_full: Tensor, C: Tensor, response: Response, joint: bool) -> tuple[Tensor, Tensor]:
@@ -65,24 +74,47 @@ def measured_response(H_full: Tensor, C: Tensor, response: Response, joint: bool
     return seen, measured(H_full, C, response.slopes.transpose(1, 2).flatten(2), joint)
 
 
+def checked(
+    H_full: Tensor, C: Tensor, noise_variance: Tensor | float, B: int, cfg: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return channel, codes and the noise variance of each scene, in double precision.
+
+    Args:
+        H_full: `B x M x N` complex (or with a last axis of 2).
+        C: `B x L x N` complex (or with a last axis of 2).
+        noise_variance: `B` real or one number.
+        B: number of scenes.
+        cfg: reads `array`.
+
+    Raises:
+        ShapeError: the axes do not agree.
+        InputError: a noise variance is not positive.
+    """
+    H_full, C = as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
+    for name, value in (("H_full", H_full), ("C", C)):
+        if (len(value), value.shape[2]) != (B, cfg.array.elements):
+            expected = f"{B} scenes of {cfg.array.elements} elements"
+            raise ShapeError(describe(value), where=name, expected=expected)
+    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=H_full.device)
+    if noise.shape not in ((), (B,)):
+        raise ShapeError(describe(noise), where="noise_variance", expected=f"one number or [{B}]")
+    if not bool((noise > 0).all()):
+        raise InputError(f"{float(noise.min())}", where="noise_variance", expected="positive numbers")
+    return H_full.to(torch.complex128), C.to(torch.complex128), noise.expand(B)
+
+
 def _bound(
     response: Response, symbols: Tensor, H_full: Tensor, C: Tensor, noise_variance: Tensor | float, cfg: Config
 ) -> Tensor:
     symbols = as_complex(symbols, "symbols", "B L K")
-    H_full, C = as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
-    (B, K), L = response.present.shape, C.shape[1]
-    if symbols.shape != (B, L, K):
-        raise ShapeError(describe(symbols), where="symbols", expected=f"complex [{B}, {L}, {K}]")
-    noise = torch.as_tensor(noise_variance, dtype=H_full.real.dtype, device=H_full.device).expand(B)
-    p, joint = response.slopes.shape[-1], cfg.scene.symbols == "constant"
-    response = Response(response.a.to(H_full.dtype), response.slopes.to(H_full.dtype), response.present)
-    seen, slopes = measured_response(H_full, C.to(H_full.dtype), response, joint)
+    (B, K), p, joint = response.present.shape, response.slopes.shape[-1], cfg.scene.symbols == "constant"
+    H_full, C, noise = checked(H_full, C, noise_variance, B, cfg)
+    if symbols.shape != (B, C.shape[1], K):
+        raise ShapeError(describe(symbols), where="symbols", expected=f"complex [{B}, {C.shape[1]}, {K}]")
+    seen, slopes = measured_response(H_full, C, response, joint)
     s = torch.where(response.present[:, None], symbols.to(H_full.dtype), 0).repeat_interleave(p, -1)
     J = fisher_information(seen, slopes * (s[:, :1, None] if joint else s[:, :, None]), noise)
-    gone = ~response.present.repeat_interleave(p, -1)
-    bound: Tensor = torch.linalg.inv(J + torch.diag_embed(gone.to(J.dtype)))
-    bound = (bound + bound.mT) / 2
-    return bound.masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
+    return position_bound(J, ~response.present.repeat_interleave(p, -1))
 
 
 def cramer_rao_bound(
@@ -98,7 +130,7 @@ def cramer_rao_bound(
     """Return the covariance bound of azimuth, elevation and range with the symbols as nuisance.
 
     bound = J⁻¹, J = (2/σ²) Re Σ_l D_lᴴ P⊥(B_l) D_l, B_l = Φ_l A, D_l = [Φ_l ∂a_k/∂p · s_lk]. For
-    constant symbols the sum runs over one snapshot that stacks all L.
+    constant symbols the sum runs over one snapshot that stacks all L. Computed in double precision.
 
     Args:
         azimuth: `B x K` real, radians; NaN marks an absent source.
@@ -116,13 +148,13 @@ def cramer_rao_bound(
 
     Raises:
         ShapeError: the axes do not agree.
+        InputError: a noise variance is not positive, or the measurement does not determine the positions.
 
     Source: Stoica and Nehorai, "MUSIC, maximum likelihood, and Cramér–Rao bound", IEEE Trans.
     ASSP 37 (1989), eq. (4.1), with Φ_l per snapshot.
     """
-    real = as_complex(H_full, "H_full", "B M N").real.dtype
-    response = near_response(cfg.array, azimuth.to(real), elevation.to(real), range.to(real))
-    return _bound(response, symbols, H_full, C, noise_variance, cfg)
+    response = near_response(cfg.array, azimuth.double(), elevation.double(), range.double())
+    return _bound(response, symbols, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
 
 
 def planar_cramer_rao_bound(
@@ -154,9 +186,9 @@ def planar_cramer_rao_bound(
 
     Raises:
         ShapeError: the axes do not agree.
+        InputError: a noise variance is not positive, or the measurement does not determine the positions.
 
     Source: Stoica and Nehorai, IEEE Trans. ASSP 37 (1989), eq. (4.1), with Φ_l per snapshot.
     """
-    real = as_complex(H_full, "H_full", "B M N").real.dtype
-    response = planar_response(cfg.array, azimuth.to(real), elevation.to(real))
-    return _bound(response, symbols, H_full, C, noise_variance, cfg)
+    response = planar_response(cfg.array, azimuth.double(), elevation.double())
+    return _bound(response, symbols, H_full, C, noise_variance, cfg).to(H_full.real.dtype)

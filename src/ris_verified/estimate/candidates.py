@@ -117,7 +117,9 @@ def _stepped(places: Tensor, known: Beside | None, data: Measurement) -> tuple[T
     curvature = (power(symbols)[:, :, None, None] * across.real).sum(1).permute(0, 3, 1, 2)
     slope = (symbols.conj()[:, :, None] * (hit[:, :, 1:] - along * symbols[:, :, None])).real.sum(1).mT
     diagonal = torch.diagonal(curvature, dim1=-2, dim2=-1)
-    lift = DAMPING * diagonal + torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    floor = torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    # One element alone sees no direction at all.
+    lift = DAMPING * diagonal + floor.clamp_min(torch.finfo(diagonal.dtype).tiny)
     stepped = clamped(places + torch.linalg.solve(curvature + torch.diag_embed(lift), slope), data.cfg)
     return stepped, Look(hit[:, :, 0], energy, inside[..., ::4])
 

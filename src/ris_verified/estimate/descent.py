@@ -26,6 +26,8 @@ def _step(
     free = (~held).flatten(1).to(slope.dtype)
     diagonal = torch.diagonal(now.curvature, dim1=-2, dim2=-1)
     floor = torch.finfo(slope.dtype).eps * diagonal.amax(-1, keepdim=True)
+    # One element alone sees no direction at all.
+    floor = floor.clamp_min(torch.finfo(slope.dtype).tiny)
     matrix = now.curvature + secant + torch.diag_embed(damping[:, None] * diagonal + floor)
     step = _solved(matrix, now.slope, free)
     # What would cross a limit stops there, and the others step knowing that.

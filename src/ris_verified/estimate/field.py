@@ -11,7 +11,7 @@ from torch import Tensor
 from ris_verified.array.folded import FoldedGrid, unfolded
 from ris_verified.estimate.beside import Beside
 from ris_verified.estimate.grid import search_grid
-from ris_verified.estimate.measurement import Measurement
+from ris_verified.estimate.measurement import Measurement, power
 
 # Directions of the channel whose share of ‖Φ_l a‖² is followed over the grid, for the first source and for others; the
 # rest counts with its mean.
@@ -51,7 +51,7 @@ def see(data: Measurement, grid: FoldedGrid | None = None) -> Field:
     strong, rest = _directions(data, FOLLOWED)
     energy = grid.places.new_empty(len(strong), data.y.shape[1], len(grid.places))
     for scenes, powers in _powers(strong, grid):
-        torch.add(_energy(powers, data), rest[scenes, None, None], out=_quarters(energy[scenes]))
+        torch.add(_energy(powers, data), rest[scenes, :, None], out=_quarters(energy[scenes]))
     return Field(grid, energy)
 
 
@@ -86,21 +86,22 @@ def first_gain(data: Measurement) -> tuple[FoldedGrid, Tensor]:
     strong, rest = _directions(data, FIRST)
     L, gains = back.shape[1], grid.places.new_empty(len(back), 4, len(grid.places) // 4)
     for scenes, powers in _powers(torch.cat([back, strong], 1), grid):
-        energy = _energy(powers[:, :, L:], data) + rest[scenes, None, None]
+        energy = _energy(powers[:, :, L:], data) + rest[scenes, :, None]
         torch.sum(powers[:, :, :L] / energy, 2, out=gains[scenes].transpose(0, 1))
     return grid, grid.volume(gains)
 
 
 def _directions(data: Measurement, followed: int) -> tuple[Tensor, Tensor]:
-    """Return Φ_l in the F strongest directions, `B x (L·F) x N` complex, and the mean of ‖Φ_l a‖² in the others, `B`.
+    """Return Φ_l in the F strongest directions of H, `B x (L·F) x N` complex, and the mean of ‖Φ_l a‖² in the others.
 
-    Where symbols are constant, the mean is that of all snapshots together.
+    The mean is `B x L` real; `B x 1` of all snapshots together where symbols are constant.
     """
-    L, M = data.C.shape[1], data.H.shape[1]
+    M = data.H.shape[1]
     count = min(followed, M)
-    # Codes have unit modulus, so all Φ_l share the left singular vectors of H.
+    # Codes turn phases, mostly: all Φ_l nearly share the left singular vectors of H.
     values, left = torch.linalg.eigh(data.H @ data.H.mH)
-    rest = values[:, :-count].sum(1).clamp_min(0) * (L // data.y.shape[1])
+    codes = power(data.C).mean(2).unflatten(1, (data.y.shape[1], -1)).sum(2)
+    rest = values[:, :-count].sum(1).clamp_min(0)[:, None] * codes
     strong = (left[:, :, -count:].mH @ data.H)[:, None] * data.C[:, :, None]
     return strong.flatten(1, 2), rest
 

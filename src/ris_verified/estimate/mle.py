@@ -10,6 +10,7 @@ from ris_verified.config import Config
 from ris_verified.estimate.beside import beside, snr
 from ris_verified.estimate.descent import descend
 from ris_verified.estimate.field import see
+from ris_verified.estimate.information import inverted
 from ris_verified.estimate.linearised import Linearised, linearised, linearised_gaussian
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, widened
@@ -23,6 +24,8 @@ CHUNK, WIDE = 64, 32
 CLOSE = 1e-2
 # Up to here single precision does.
 NEAR, APPROACH = 0.01, 8
+# Loads up to so many times the rounding of ‖b_lk‖² are not told apart from it.
+BLUR = 64
 # |a_iᴴ a_j|²/(‖a_i‖² ‖a_j‖²) above which two sources are too close to believe at once.
 ONE_LOBE = 0.9
 # A source that explains fewer nats, about what the order asks of one, may be where noise put it.
@@ -55,7 +58,7 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
 
     Returns:
         `Estimates`; the covariance is the Cramér–Rao bound at the estimate with estimated symbols and
-        noise variance.
+        noise variance, NaN where the measurement does not determine all positions.
 
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), with Φ_l per snapshot.
@@ -122,8 +125,14 @@ def _weak(done: Fit, data: Measurement) -> Tensor:
 
 def _descended(near: Fit, data: Measurement) -> Linearised:
     """Go on in the precision of the data."""
-    load = None if near.free else near.likelier_load.to(data.y.real.dtype)
-    start = linearised(widened(near.parameters, data.cfg, data.y.real.dtype), data, load)
+    places, load = widened(near.parameters, data.cfg, data.y.real.dtype), None
+    if not near.free:
+        # Rounding of single precision hides what noise there is below it.
+        load = near.likelier_load.to(data.y.real.dtype)
+        blurred = torch.nonzero(load[:, 0] <= BLUR * torch.finfo(near.rss.dtype).eps * near.size)[:, 0]
+        if len(blurred):
+            load[blurred] = fit(places[blurred], data.only(blurred)).likelier_load
+    start = linearised(places, data, load)
     return descend(start, data, data.cfg.estimate.mle_iterations, CLOSE)
 
 
@@ -143,8 +152,8 @@ def _exchanged(done: Linearised, scenes: Tensor, data: Measurement) -> Linearise
 
 
 def _covariance(done: Linearised, data: Measurement) -> Tensor:
-    """Return σ̂²/2 · (Re Σ Dᴴ P⊥ D)⁻¹ of azimuth, elevation and range."""
-    inverse = torch.linalg.inv(done.curvature)
+    """Return σ̂²/2 · (Re Σ Dᴴ P⊥ D)⁻¹ of azimuth, elevation and range, NaN where the measurement determines less."""
+    inverse = inverted(done.curvature)
     slope = torch.ones_like(done.parameters)
     slope[..., 2] = -1 / done.parameters[..., 2].square()
     slope = slope.flatten(1)

@@ -78,6 +78,12 @@ class Fit:
         """Diagonal of each (B_lᴴ B_l + load)⁻¹, `B x L x K` real."""
         return power(self.whitener).sum(-2)
 
+    @property
+    def size(self) -> Tensor:
+        """Mean of ‖b_lk‖², `B` real."""
+        mean: Tensor = power(self.columns).mean((1, 3)).sum(-1)
+        return mean
+
     def free_rss(self, data: Measurement) -> Tensor:
         """Return Σ_l ‖P⊥(B_l) y_l‖² at these positions, with the Tikhonov term where there is one, `B` real."""
         return self.rss if self.free else fit_columns(self.parameters, self.columns, data, None).rss
@@ -99,7 +105,7 @@ class Fit:
 
         Source: MacKay, "Bayesian interpolation", Neural Computation 4 (1992), eq. 4.8.
         """
-        size = power(self.columns).mean((1, 3)).sum(-1)
+        size = self.size
         eps = torch.finfo(size.dtype).eps
         determined = (1 - self.load[:, None] * self.inverse_diagonal).clamp_min(eps).sum((1, 2))
         symbol_power = power(self.symbols).sum((1, 2)) / determined

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.errors import InputError, ShapeError
-from ris_verified.estimate.bound import measured_response
+from ris_verified.estimate.bound import checked, measured_response
+from ris_verified.estimate.information import position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
-from ris_verified.shapes import as_complex, describe
+from ris_verified.shapes import describe
 
 
 def gaussian_information(seen: Tensor, slopes: Tensor, powers: Tensor, noise_variance: Tensor) -> Tensor:
@@ -61,53 +62,21 @@ def _inverse_forms(seen: Tensor, slopes: Tensor, powers: Tensor, noise: Tensor) 
     return X.mH @ solved, solved.mH @ solved, trace
 
 
-def position_bound(J: Tensor, gone: Tensor) -> Tensor:
-    """Return the leading block of J⁻¹, NaN for what is gone.
-
-    Args:
-        J: `B x Q x Q` real, information of positions first and nuisances after; zero where gone.
-        gone: `B x Q` bool, parameters of absent sources.
-
-    Returns:
-        `B x Q x Q` real.
-
-    Raises:
-        InputError: J is singular.
-    """
-    J = J + torch.diag_embed(gone.to(J.dtype))
-    # Radians, metres and powers differ by many orders, so J is inverted with a diagonal of ones.
-    scale = torch.diagonal(J, dim1=-2, dim2=-1).sqrt()
-    value, vector = torch.linalg.eigh(J / (scale[:, :, None] * scale[:, None]).clamp_min(torch.finfo(J.dtype).tiny))
-    singular = ~(value[:, 0] > J.shape[-1] * torch.finfo(J.dtype).eps * value[:, -1])
-    if bool(singular.any()):
-        raise InputError(
-            "the Fisher information is singular",
-            where=f"batch entry {int(singular.nonzero()[0])}",
-            expected="parameters that the measurement determines",
-            remedy="take more antennas or snapshots, or drop a coordinate that the array cannot see",
-        )
-    whitened = vector / value.sqrt()[:, None] / scale[..., None]
-    bound: Tensor = whitened @ whitened.mT
-    return bound.masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
-
-
 def _stochastic(
     response: Response, powers: Tensor, H_full: Tensor, C: Tensor, noise_variance: Tensor | float, cfg: Config
 ) -> Tensor:
-    H_full, C = as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
+    H_full, C, noise = checked(H_full, C, noise_variance, len(response.present), cfg)
     present, p = response.present, response.slopes.shape[-1]
     if powers.shape != present.shape or powers.is_complex():
         raise ShapeError(describe(powers), where="powers", expected=f"real {list(present.shape)}")
     strength = torch.where(present, powers.double(), 0)
     if not bool((strength[present] > 0).all()):
         raise InputError("not positive", where="powers", expected="a positive power of every source that is present")
-    noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=H_full.device).expand(len(H_full))
-    wide = H_full.to(torch.complex128), C.to(torch.complex128)
-    seen, slopes = measured_response(*wide, response, cfg.scene.symbols == "constant")
+    seen, slopes = measured_response(H_full, C, response, cfg.scene.symbols == "constant")
     gone = ~torch.cat([present.repeat_interleave(p, -1), present, torch.ones_like(present[:, :1])], -1)
     count = p * present.shape[1]
     bound = position_bound(gaussian_information(seen, slopes, strength, noise), gone)
-    return bound[:, :count, :count].to(H_full.real.dtype)
+    return bound[:, :count, :count]
 
 
 def stochastic_bound(
@@ -143,13 +112,13 @@ def stochastic_bound(
 
     Raises:
         ShapeError: the axes do not agree.
-        InputError: a power is not positive, or the measurement does not determine the positions.
+        InputError: a power or the noise variance is not positive, or the measurement does not determine the positions.
 
     Source: Slepian–Bangs formula; Stoica, Larsson and Gershman, "The stochastic CRB for array
     processing: a textbook derivation", IEEE Signal Process. Lett. 8 (2001), with Φ_l per snapshot.
     """
     response = near_response(cfg.array, azimuth.double(), elevation.double(), range.double())
-    return _stochastic(response, powers, H_full, C, noise_variance, cfg)
+    return _stochastic(response, powers, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
 
 
 def planar_stochastic_bound(
@@ -180,9 +149,9 @@ def planar_stochastic_bound(
 
     Raises:
         ShapeError: the axes do not agree.
-        InputError: a power is not positive, or the measurement does not determine the angles.
+        InputError: a power or the noise variance is not positive, or the measurement does not determine the angles.
 
     Source: as `stochastic_bound`.
     """
     response = planar_response(cfg.array, azimuth.double(), elevation.double())
-    return _stochastic(response, powers, H_full, C, noise_variance, cfg)
+    return _stochastic(response, powers, H_full, C, noise_variance, cfg).to(H_full.real.dtype)

@@ -1,0 +1,47 @@
+"""From Fisher information to bounds, where the measurement determines what is asked for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ris_verified.contracts import tolerance
+from ris_verified.errors import InputError
+
+
+def inverted(J: Tensor) -> Tensor:
+    """Return J⁻¹ of `B x Q x Q` real, symmetric and positive, NaN throughout where J is NaN or singular to rounding."""
+    J = torch.where(torch.isfinite(J).flatten(1).all(1)[:, None, None], J, 0.0)
+    # Radians, metres and powers differ by many orders, so J is inverted with a diagonal of ones.
+    scale = torch.diagonal(J, dim1=-2, dim2=-1).clamp_min(torch.finfo(J.dtype).tiny).sqrt()
+    value, vector = torch.linalg.eigh(J / (scale[:, :, None] * scale[:, None]))
+    singular = ~(value[:, 0] > tolerance(J.dtype, J.shape[-1], 64) * value[:, -1])
+    whitened = vector / value.masked_fill(singular[:, None], torch.nan).sqrt()[:, None] / scale[..., None]
+    inverse: Tensor = whitened @ whitened.mT
+    return inverse
+
+
+def position_bound(J: Tensor, gone: Tensor) -> Tensor:
+    """Return J⁻¹, NaN for what is gone.
+
+    Args:
+        J: `B x Q x Q` real, information of positions first and nuisances after; zero where gone.
+        gone: `B x Q` bool, parameters of absent sources.
+
+    Returns:
+        `B x Q x Q` real.
+
+    Raises:
+        InputError: J is singular.
+    """
+    bound = inverted(J + torch.diag_embed(gone.to(J.dtype)))
+    singular = torch.isnan(bound).flatten(1).any(1)
+    if bool(singular.any()):
+        raise InputError(
+            "the Fisher information is singular",
+            where=f"batch entry {int(singular.nonzero()[0])}",
+            expected="parameters that the measurement determines",
+            remedy="take more antennas or snapshots, part sources that coincide, or drop a coordinate that the array "
+            "cannot see",
+        )
+    return bound.masked_fill(gone[:, None] | gone[:, :, None], torch.nan)
