@@ -55,7 +55,8 @@ def _independent(gram: Tensor) -> Tensor:
     """Return whether all columns of each B_l are linearly independent, to rounding, `B` bool."""
     size = torch.diagonal(gram, dim1=-2, dim2=-1).real.sqrt()
     value = torch.linalg.eigvalsh(gram / (size[..., None] * size[..., None, :]))
-    return (value[..., 0] > tolerance(gram.dtype, gram.shape[-1])).all(-1)
+    apart: Tensor = (value[..., 0] > tolerance(gram.dtype, gram.shape[-1])).all(-1)
+    return apart
 
 
 def measured_response(H_full: Tensor, C: Tensor, response: Response, joint: bool) -> tuple[Tensor, Tensor]:
