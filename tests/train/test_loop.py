@@ -20,7 +20,8 @@ TINY = [
     "model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16",
     "model.head_layers=1", "model.dictionary_azimuth=8", "model.dictionary_elevation=4", "model.dictionary_range=2",
     "train.precision=float32", "train.batch_size=4", "train.warmup_share=0.5", "train.epochs=2",
-    "train.checkpoint_steps=2", "data.train_scenes=12", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6", "data.workers=1",
+    "train.checkpoint_steps=2", "data.workers=1",
+    "data.train_scenes=12", "data.validation_scenes=6", "data.test_scenes=2", "data.shard_scenes=6",
 ]  # fmt: skip
 
 

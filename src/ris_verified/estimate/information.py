@@ -18,7 +18,7 @@ def inverted(J: Tensor) -> Tensor:
     singular = ~(value[:, 0] > tolerance(J.dtype, J.shape[-1], 64) * value[:, -1])
     whitened = vector / value.masked_fill(singular[:, None], torch.nan).sqrt()[:, None] / scale[..., None]
     inverse: Tensor = whitened @ whitened.mT
-    return inverse
+    return (inverse + inverse.mT) / 2
 
 
 def position_bound(J: Tensor, gone: Tensor) -> Tensor:
