@@ -178,6 +178,14 @@ def test_what_is_not_determined_is_one_error(drawn):
             cramer_rao_bound(**wrong)
 
 
+def test_rounding_alone_tells_no_two_sources_apart(drawn):
+    for first in range(16):
+        given = _given(drawn(Config(scene=SceneConfig(sources_min=2, sources_max=2)), 1, first))
+        nearly = {n: given[n][:, :1] + 1e-8 * torch.arange(2) for n in ("azimuth", "elevation", "range")}
+        with pytest.raises(InputError, match="singular"):
+            cramer_rao_bound(**given | nearly)
+
+
 def test_single_precision_is_the_bound_of_double_precision(drawn):
     given = _given(drawn(Config(), 3))
     wide = cramer_rao_bound(**given)

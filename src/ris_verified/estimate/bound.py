@@ -55,7 +55,7 @@ def _independent(gram: Tensor) -> Tensor:
     """Return whether all columns of each B_l are linearly independent, to rounding, `B` bool."""
     size = torch.diagonal(gram, dim1=-2, dim2=-1).real.sqrt()
     value = torch.linalg.eigvalsh(gram / (size[..., None] * size[..., None, :]))
-    apart: Tensor = (value[..., 0] > tolerance(gram.dtype, gram.shape[-1])).all(-1)
+    apart: Tensor = (value[..., 0] > tolerance(gram.dtype, gram.shape[-1], 64)).all(-1)
     return apart
 
 

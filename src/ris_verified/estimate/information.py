@@ -10,10 +10,11 @@ from ris_verified.errors import InputError
 
 
 def inverted(J: Tensor) -> Tensor:
-    """Return J⁻¹ of `B x Q x Q` real, symmetric and positive, NaN throughout where J is NaN or singular to rounding."""
-    J = torch.where(torch.isfinite(J).flatten(1).all(1)[:, None, None], J, 0.0)
+    """Return J⁻¹ of `B x Q x Q` real, symmetric, NaN throughout where J is not positive, or singular to rounding."""
+    size = torch.diagonal(J, dim1=-2, dim2=-1)
+    sound = (torch.isfinite(J) & (size > 0)[:, None]).flatten(1).all(1)
     # Radians, metres and powers differ by many orders, so J is inverted with a diagonal of ones.
-    scale = torch.diagonal(J, dim1=-2, dim2=-1).clamp_min(torch.finfo(J.dtype).tiny).sqrt()
+    J, scale = (torch.where(sound.view(-1, *[1] * (v.ndim - 1)), v, 1.0) for v in (J, size.sqrt()))
     value, vector = torch.linalg.eigh(J / (scale[:, :, None] * scale[:, None]))
     singular = ~(value[:, 0] > tolerance(J.dtype, J.shape[-1], 64) * value[:, -1])
     whitened = vector / value.masked_fill(singular[:, None], torch.nan).sqrt()[:, None] / scale[..., None]
