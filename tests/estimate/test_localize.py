@@ -11,7 +11,7 @@ from torch import nn
 
 import ris_verified as rv
 from ris_verified.array.steering import steering
-from ris_verified.config import Config, EstimateConfig, SceneConfig
+from ris_verified.config import ArrayConfig, Config, EstimateConfig, SceneConfig
 from ris_verified.covariance.predicted import pack_factor
 from ris_verified.errors import InputError, NonFiniteError, ShapeError
 from ris_verified.estimate.match import match
@@ -254,3 +254,61 @@ class TestBadInput:
     def test_the_k_head_needs_a_model(self, given):
         cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(order_criterion="model"))
         self._raises(InputError, given, cfg)
+
+    def test_an_order_that_is_no_number(self, given):
+        for order in ("3", [1, [2]], 1j):
+            assert self._raises(InputError, given, order=order).where == "order"
+
+    def test_no_scene_at_all(self, given):
+        assert self._raises(ShapeError, [value[:0] for value in given]).where == "y"
+
+
+def _same(first, second):
+    names = ("azimuth", "elevation", "range", "covariance")
+    return all(torch.equal(vars(first)[n].nan_to_num(), vars(second)[n].nan_to_num()) for n in names)
+
+
+def test_conjugated_views_and_graphs_are_as_good_as_their_values(drawn):
+    given = drawn(LOUD, 2).measurement
+    views = [value.conj().resolve_conj().conj() for value in given]
+    assert all(view.is_conj() for view in views)
+    views[0].requires_grad_()
+    assert _same(rv.localize(*given, LOUD), rv.localize(*views, LOUD))
+
+
+@pytest.mark.parametrize("power", [-40, -80, 60])
+def test_the_units_of_the_measurement_do_not_matter(drawn, power):
+    y, H, C = drawn(LOUD, 4).measurement
+    found, scaled = (rv.localize(y * 2.0**p, H * 2.0**p, C, LOUD) for p in (0, power))
+    assert torch.equal(found.order, scaled.order)
+    sigma = found.covariance.diagonal(dim1=1, dim2=2).sqrt().unflatten(1, (-1, 3))
+    for name, bound in (("azimuth", sigma[..., 0]), ("range", sigma[..., 2])):
+        apart = (vars(found)[name] - vars(scaled)[name]).abs()
+        # NF-MLE rests within a hundredth of one sigma.
+        assert bool((apart.nan_to_num() <= 0.02 * bound.nan_to_num(1.0)).all())
+
+
+def test_a_tikhonov_weight_stays_in_the_units_that_it_was_given_in(drawn):
+    cfg = dataclasses.replace(LOUD, estimate=EstimateConfig(mle_ridge=2.0**-60))
+    y, H, C = drawn(cfg, 2).measurement
+    # Beside a channel of this size the same weight pulls all symbols to zero.
+    near, pulled = rv.localize(y, H, C, cfg), rv.localize(y, H * 2.0**-40, C, cfg)
+    assert not _same(near, pulled)
+
+
+def test_codes_of_any_strength_find_what_unit_ones_find(drawn):
+    cfg = dataclasses.replace(LOUD, scene=dataclasses.replace(LOUD.scene, sources_min=2))
+    y, H, C = drawn(cfg, 6).measurement
+    strong, weak = rv.localize(y, H, C, cfg), rv.localize(y * 0.125, H, C * 0.125, cfg)
+    assert torch.equal(strong.order, weak.order)
+    sigma = strong.covariance.diagonal(dim1=1, dim2=2).sqrt().unflatten(1, (-1, 3))[..., 0]
+    assert bool(((strong.azimuth - weak.azimuth).abs() <= 0.02 * sigma).all())
+
+
+@pytest.mark.parametrize(("horizontal", "vertical"), [(12, 1), (1, 12), (3, 1), (1, 1)])
+def test_a_line_of_elements_gives_no_covariance_and_no_error(drawn, horizontal, vertical):
+    array = ArrayConfig(horizontal=horizontal, vertical=vertical)
+    cfg = Config(array=array, scene=SceneConfig(snr_db_min=20.0, snr_db_max=20.0, sources_max=1))
+    found = rv.localize(*drawn(cfg, 3).measurement, cfg)
+    assert torch.isfinite(found.azimuth).all()
+    assert torch.isnan(found.covariance).all()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,12 +14,15 @@ from ris_verified.config import Config
 from ris_verified.errors import InputError, ShapeError
 from ris_verified.estimate.result import Estimates
 from ris_verified.estimate.search import estimate_order, greedy_search
+from ris_verified.mode import evaluating
 from ris_verified.shapes import as_complex, describe, require_finite, to_ri
 
 if TYPE_CHECKING:
     from ris_verified.covariance.blend import Blend
     from ris_verified.pipeline import Pipeline
 
+# Powers of two by which measurements may differ from those that a model was trained with.
+USUAL = 10
 Array = Tensor | NDArray[np.generic]
 
 
@@ -54,7 +55,7 @@ def localize(
         `Estimates`, `B x K_MAX`, NaN beyond the order.
 
     Raises:
-        ShapeError: the axes do not agree with each other or with the configuration.
+        ShapeError: the axes do not agree with each other or with the configuration, or there is no scene.
         NonFiniteError: NaN or infinity; names argument and batch index.
         InputError: `order` is not between 1 and K_MAX, or asks for the K head without a model; y, H_full or C of a
             scene is zero throughout.
@@ -87,21 +88,9 @@ def localize(
 def _covariances(stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], cfg: Config) -> tuple[Blend, Tensor]:
     y, H_full, C = (to_ri(value).float() for value in data)
     H = to_ri(torch.einsum("bmn,bln->blm", data[1], data[2])).float()
-    with _evaluating(model):
+    with evaluating(model):
         outputs, blended = replace(stages, config=cfg).infer(model, y, H, C, H_full)
     return blended, outputs.k_logits.argmax(-1) + 1
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Each part gets its own mode back: a caller may have frozen some of them.
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,10 +98,10 @@ def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Te
     tensors = {name: value if isinstance(value, Tensor) else _tensor(value, name) for name, (value, _) in given.items()}
     if tensors["y"].ndim == (2 if tensors["y"].is_complex() else 3):
         tensors = {name: t[None] for name, t in tensors.items()}
-    done = {name: as_complex(t, name, given[name][1]).to(torch.complex128) for name, t in tensors.items()}
+    done = {name: as_complex(t.detach(), name, given[name][1]).to(torch.complex128) for name, t in tensors.items()}
     B, L, M, N = len(done["y"]), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
     for name, shape in {"y": (B, L, M), "H_full": (B, M, N), "C": (B, L, N)}.items():
-        if tuple(done[name].shape) != shape:
+        if tuple(done[name].shape) != shape or not B:
             raise ShapeError(
                 describe(done[name]),
                 where=name,
@@ -121,7 +110,21 @@ def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Te
             )
         require_finite(done[name], name)
         _require_energy(done[name], name)
-    return done["y"], done["H_full"], done["C"]
+    # A Tikhonov weight is in the channel's units.
+    kept = ("C", "H_full") if cfg.estimate.mle_ridge else ("C",)
+    y, H_full, C = (value if name in kept else _of_usual_size(value) for name, value in done.items())
+    return y, H_full, C
+
+
+def _of_usual_size(value: Tensor) -> Tensor:
+    """Scale scenes that are far from it to entries of about one, by a power of two: what is found stays the same.
+
+    The search runs in single precision, where squares of the gains of a real channel may vanish.
+    """
+    size = torch.linalg.vector_norm(value, dim=(1, 2)) / value[0].numel() ** 0.5
+    exponent = torch.frexp(size).exponent
+    shift = torch.where(exponent.abs() > USUAL, -exponent, 0)
+    return value * torch.ldexp(torch.ones_like(size), shift)[:, None, None]
 
 
 def _require_energy(value: Tensor, name: str) -> None:
@@ -145,8 +148,12 @@ def _tensor(value: NDArray[np.generic], name: str) -> Tensor:
 def _known(order: int | Tensor | None, B: int, cfg: Config) -> Tensor | None:
     if order is None:
         return None
-    K = torch.as_tensor(order)
     most = cfg.scene.sources_max
-    if K.is_floating_point() or K.ndim > 1 or (K.ndim and len(K) != B) or int(K.min()) < 1 or int(K.max()) > most:
-        raise InputError(f"{order!r}", where="order", expected=f"one integer or {B}, between 1 and {most}")
+    wrong = InputError(f"{order!r}", where="order", expected=f"one integer or {B}, between 1 and {most}")
+    try:
+        K = torch.as_tensor(order)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise wrong from error
+    if K.is_floating_point() or K.is_complex() or K.shape not in ((), (B,)) or int(K.min()) < 1 or int(K.max()) > most:
+        raise wrong
     return K.expand(B).long()

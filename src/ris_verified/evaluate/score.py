@@ -9,6 +9,7 @@ from torch import nn
 
 from ris_verified.data.batch import Batch
 from ris_verified.estimate.result import Peaks
+from ris_verified.mode import evaluating
 from ris_verified.pipeline import Pipeline
 from ris_verified.shapes import from_ri
 
@@ -24,30 +25,32 @@ def localisation_score(pipeline: Pipeline, model: nn.Module, batches: Iterable[B
 
     Args:
         pipeline: its inference stages are used.
-        model: any mode, restored afterwards.
+        model: any mode; that of each part is restored afterwards.
         batches: unseen scenes, on the model's device.
 
     Returns:
         A number in [0, 1], lower is better.
     """
-    cfg, was_training = pipeline.config, model.training
-    model.eval()
     total, sources = 0.0, 0
-    for batch in batches:
-        outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
-        R, K = blended.R, outputs.k_logits.argmax(-1) + 1
-        peaks = pipeline.spectrum(R, K, cfg)
-        if cfg.estimate.newton_nearfield:
-            peaks = pipeline.newton(R, K, peaks, cfg)
-        if cfg.estimate.mle:
-            peaks = _refined(pipeline, peaks, batch)
-        pairs = pipeline.match(peaks.azimuth, peaks.elevation, peaks.range, batch.ptr)
-        present = torch.isfinite(batch.ptr).all(-1)
-        error = torch.nan_to_num(pairs.distance, nan=CAP).clamp_max(CAP)
-        total += float(error[present].sum())
-        sources += int(present.sum())
-    model.train(was_training)
+    with evaluating(model):
+        for batch in batches:
+            peaks = _peaks(pipeline, model, batch)
+            pairs = pipeline.match(peaks.azimuth, peaks.elevation, peaks.range, batch.ptr)
+            present = torch.isfinite(batch.ptr).all(-1)
+            error = torch.nan_to_num(pairs.distance, nan=CAP).clamp_max(CAP)
+            total += float(error[present].sum())
+            sources += int(present.sum())
     return total / max(sources, 1)
+
+
+def _peaks(pipeline: Pipeline, model: nn.Module, batch: Batch) -> Peaks:
+    cfg = pipeline.config
+    outputs, blended = pipeline.infer(model, batch.y, batch.H, batch.C, batch.H_full)
+    R, K = blended.R, outputs.k_logits.argmax(-1) + 1
+    peaks = pipeline.spectrum(R, K, cfg)
+    if cfg.estimate.newton_nearfield:
+        peaks = pipeline.newton(R, K, peaks, cfg)
+    return _refined(pipeline, peaks, batch) if cfg.estimate.mle else peaks
 
 
 def _refined(pipeline: Pipeline, peaks: Peaks, batch: Batch) -> Peaks:

@@ -15,6 +15,7 @@ from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.batch import Batch
 from ris_verified.estimate.grid import spectrum_grid
 from ris_verified.estimate.spectrum import music
+from ris_verified.mode import evaluating
 from ris_verified.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -70,9 +71,8 @@ def portrait(pipeline: Pipeline, model: nn.Module, batch: Batch) -> Portrait:
     Returns:
         A `Portrait`.
     """
-    mode = model.training
-    _, blended = pipeline.forward(model.eval(), batch)
-    model.train(mode)
+    with evaluating(model):
+        _, blended = pipeline.forward(model, batch)
     R, cfg = {"R_blend": blended.R, "R_samp": blended.R_samp}, pipeline.config
     held = {name: subspace_capture(value, batch.ptr, cfg.array) for name, value in R.items()}
     counts = [int(K) for K in batch.K.unique()]
