@@ -61,8 +61,8 @@ def _run(args: argparse.Namespace) -> optuna.Study:
     data = args.data or args.out / "data"
     if args.data is None:
         with progress("scenes") as bar:
-            # No trial sees more than its share.
-            generate(pipeline.trial_config(cfg, {}), data, progress=bar)
+            # No trial sees more than its share, nor a test scene.
+            generate(pipeline.trial_config(cfg, {}).replaced({"data.test_scenes": 1}), data, progress=bar)
     verdict = {"verdict": report.verdict, "waiver": args.ignore_audit or ""}
     with progress("trials") as bar:
         return _work(pipeline, data, args.out, storage, verdict, args.workers or 1, bar)

@@ -69,6 +69,4 @@ def _restrictions(cfg: Config) -> dict[str, Any]:
         "estimate.newton_nearfield": True,
         "data.train_scenes": share(cfg.data.train_scenes),
         "data.validation_scenes": share(cfg.data.validation_scenes),
-        # No trial reads one.
-        "data.test_scenes": 1,
     }
