@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from jinja2 import BaseLoader
+    from matplotlib.figure import Figure
 
 
 def templates(package: str) -> BaseLoader:
@@ -18,6 +20,13 @@ def templates(package: str) -> BaseLoader:
     import jinja2
 
     return jinja2.ChoiceLoader([jinja2.PackageLoader(name, ".") for name in (package, "ris_verified")])
+
+
+def as_png(figure: Figure, dpi: int) -> bytes:
+    """Return a figure as the bytes of a PNG picture, to be written in one step."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, format="png")
+    return content.getvalue()
 
 
 def embedded(png: bytes) -> str:

@@ -14,7 +14,7 @@ from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.evaluate.axes import Cell
 from ris_verified.evaluate.cell import Found, bounds, distances, figures, localised, prepared
 from ris_verified.evaluate.interval import share
-from ris_verified.evaluate.metrics import position_bound
+from ris_verified.evaluate.metrics import Errors, position_bound
 from ris_verified.pipeline import Pipeline
 
 CFG = Config().replaced({"scene.sources_max": 3})
@@ -79,6 +79,29 @@ def test_bounds_are_root_mean_squares_over_sources():
     sigma = torch.diagonal(SCENES.crb, dim1=-2, dim2=-1).unflatten(-1, (-1, 3)).sqrt()
     again = (flat * sigma[..., 0]).square() + (SCENES.ptr[..., 2] * sigma[..., 1]).square() + sigma[..., 2].square()
     assert found["position"] == pytest.approx(float(again.nanmean().sqrt()), rel=1e-12)
+
+
+def test_each_accuracy_is_of_its_own_errors():
+    # Two sources in each of four scenes, one of scene 1 missed; scenes 0 and 3 are found, scene 0 strictly, too.
+    over = torch.tensor([[1.0, 2.0], [50.0, NAN], [70.0, 5.0], [3.0, 4.0]], dtype=torch.float64)
+    found, strictly = torch.tensor([True, False, False, True]), torch.tensor([True, False, False, False])
+    judged = Errors(-0.1 * over, 0.2 * over, 3 * over, 7 * over, over, found, strictly)
+    pipeline = replace(PIPELINE, metric=lambda *_: judged)
+    both = Found(_estimates(SCENES.ptr), Peaks(*SCENES.ptr.unbind(-1)))
+    values = {n: f["value"] for n, f in figures(pipeline, both, SCENES, 1.0, np.random.default_rng(0)).items()}
+    rms = math.sqrt((1 + 4 + 2500 + 4900 + 25 + 9 + 16) / 7)
+    expected = {
+        "azimuth_rmse": 0.1 * rms,
+        "elevation_rmse": 0.2 * rms,
+        "range_rmse": 3 * rms,
+        "position_rmse": 7 * rms,
+        "error_over_bound_found": math.sqrt((1 + 4 + 9 + 16) / 4),
+        "error_over_bound_median": 4.0,
+        "found": 2 / 4,
+        "found_strictly": 1 / 4,
+    }
+    # Sums of seven squares and a root.
+    assert {name: values[name] for name in expected} == pytest.approx(expected, rel=16 * np.finfo(float).eps)
 
 
 def test_the_number_of_sources_is_given_only_where_it_was_guessed_wrong():

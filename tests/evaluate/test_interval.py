@@ -36,6 +36,16 @@ def test_one_scene_has_a_value_and_no_interval():
     assert root_mean_square(np.array([8.0]), np.array([2.0]), np.random.default_rng(0)) == Figure(2.0)
 
 
+def test_a_median_is_no_mean_and_its_interval_lies_among_the_values():
+    assert median(np.array([1.0, 2.0, 90.0]), np.random.default_rng(0)).value == 2
+    assert median(np.array([90.0, 1.0, 4.0, 2.0]), np.random.default_rng(0)).value == 3
+    assert mean(np.array([1.0, 2.0, 90.0]), np.random.default_rng(0)).value == 31
+    # A mean of 21 values moves with the largest, a median of their resamples hardly ever reaches it.
+    found = median(np.array([*range(20), 1e6]), np.random.default_rng(0))
+    assert found.value == 10
+    assert 0 <= found.low < 10 < found.high < 20
+
+
 def test_rmse_pools_over_sources_and_not_over_scenes():
     found = root_mean_square(np.array([9.0, 0.0, 0.0]), np.array([1.0, 2.0, 0.0]), np.random.default_rng(0))
     assert found.value == pytest.approx(math.sqrt(3))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from ris_verified.evaluate.run import _difference, _differences
-from ris_verified.evaluate.table import learning_notes
+from ris_verified.evaluate.table import COLUMNS, learning_notes, method_rows, to_markdown
 
 
 def _figures(differences):
@@ -63,3 +64,61 @@ def test_each_difference_is_above_zero_where_the_former_is_better():
     capture = {"R_blend": better, "R_blend_untrained": worse, "R_pred": worse}
     means = {name: difference["mean"] for name, difference in _differences(capture, errors).items()}
     assert means == {"training_capture": 0.5, "blend_capture": 0.5, "learned_found": 0.5}
+
+
+def _row(found, **changed):
+    return {
+        "scenes": 6,
+        "azimuth_rmse": math.radians(1.25),
+        "elevation_rmse": math.radians(2.5),
+        "range_rmse": 3.75,
+        "position_rmse": 77.0,
+        "error_over_bound_found": 4.25,
+        "error_over_bound_median": 5.5,
+        "found": found,
+        "found_strictly": 0.5,
+        "missed": 0.88,
+    } | changed
+
+
+def _cell(K, snr_db, learned):
+    rows = {"mle": _row(learned), "classical": _row(0.6, range_rmse=None)}
+    return {"K": K, "snr_db": snr_db, "order_head": 0.3, "order_residual": 0.4, "methods": rows}
+
+
+EVALUATION = {
+    **_figures(None),
+    "scenes": 12,
+    "labels": {"mle": "learned", "classical": "greedy"},
+    "methods": {"mle": _row(0.7), "classical": _row(0.8)},
+    "order_accuracy": {"head": {"all": 0.1}, "residual": {"all": 0.2}},
+    "cells": [_cell(1, [-5.0, 0.0], 0.6), _cell(2, [15.0, 18.0], 0.5), _cell(3, [10.0, 10.0], 0.9)],
+}
+
+
+def test_each_column_holds_its_figure_in_its_unit():
+    assert COLUMNS == ("azimuth °", "elevation °", "range m", "error/bound", "median", "all found", "strictly", "order")
+    same = "1.25", "2.50", "3.75", "4.25", "5.50"
+    # The network's order beside its own rows, that of the residual beside the search without learning.
+    assert method_rows(EVALUATION) == [["learned", *same, "70%", "50%", "10%"], ["greedy", *same, "80%", "50%", "20%"]]
+
+
+def test_each_cell_is_headed_by_its_range_and_says_where_learning_does_not_help():
+    lines = to_markdown(EVALUATION).splitlines()
+    assert [line for line in lines if line.startswith("## ")] == [
+        "## K = 1, SNR -5 to 0 dB (6 scenes)",
+        "## K = 2, SNR 15 to 18 dB (6 scenes)",
+        "## K = 3, SNR 10 dB (6 scenes)",
+    ]
+    rows = [line for line in lines[lines.index("## K = 1, SNR -5 to 0 dB (6 scenes)") :] if line.startswith("| ")]
+    same = "1.25 | 2.50 | 3.75 | 4.25 | 5.50"
+    greedy = "| greedy | 1.25 | 2.50 | – | 4.25 | 5.50 | 60% | 50% | 40% |"
+    assert [row for row in rows if not row.startswith("| method")] == [
+        f"| learned | {same} | 60% | 50% | 30% |",
+        greedy,
+        f"| learned (learning does not help here) | {same} | 50% | 50% | 30% |",
+        greedy,
+        f"| learned | {same} | 90% | 50% | 30% |",
+        greedy,
+    ]
+    assert "- Cells below in which the learned search finds fewer: 1 of 3." in lines

@@ -8,6 +8,9 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ris_verified.files import atomic_write
+from ris_verified.page import as_png
+
 SHOWN = ("music_R_samp", "music_R_blend", "newton", "mle", "classical")
 
 
@@ -51,4 +54,4 @@ def draw_evaluation(figures: dict[str, Any], picture: Path) -> None:
     capture.bar_label(bars, fmt="%.2f")
     capture.set_xticks(range(len(held)), held.keys(), fontsize=8)
     capture.set(title="Share of true steering vectors in the top-K subspace", ylim=(0, 1))
-    figure.savefig(picture, dpi=110)
+    atomic_write(picture, as_png(figure, 110))

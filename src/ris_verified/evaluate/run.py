@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ris_verified.config import SceneConfig
 from ris_verified.covariance.capture import subspace_capture
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.evaluate.methods import METHODS, localised
@@ -102,21 +104,24 @@ def _order(guess: Tensor, joined: _Chunk) -> dict[str, Any]:
     }
 
 
-def _cells(joined: _Chunk, pipeline: Pipeline) -> list[dict[str, Any]]:
-    s = pipeline.config.scene
-    edges = torch.arange(s.snr_db_min, s.snr_db_max + 1e-9, SNR_WIDTH).tolist() or [s.snr_db_min]
+def _edges(lowest: float, highest: float) -> list[float]:
+    # A range that is a multiple of the width but for rounding gets no sliver of a cell.
+    count = max(1, math.ceil((highest - lowest) / SNR_WIDTH - 1e-9))
+    return [*(lowest + SNR_WIDTH * i for i in range(count)), highest]
+
+
+def _cells(joined: _Chunk, drawn: SceneConfig) -> list[dict[str, Any]]:
+    edges = _edges(drawn.snr_db_min, drawn.snr_db_max)
     cells = []
-    for K, low in itertools.product(range(s.sources_min, s.sources_max + 1), edges[: max(1, len(edges) - 1)]):
-        last = low == edges[max(0, len(edges) - 2)]
-        group = (joined.K == K) & (joined.snr >= low) & ((joined.snr < low + SNR_WIDTH) | last)
+    for K, (low, high) in itertools.product(range(drawn.sources_min, drawn.sources_max + 1), itertools.pairwise(edges)):
+        below = torch.le if high == drawn.snr_db_max else torch.lt
+        group = (joined.K == K) & (joined.snr >= low) & below(joined.snr, high)
         if not bool(group.any()):
             continue
         order = float((joined.head_order[group] == K).double().mean())
         residual = float((joined.residual_order[group] == K).double().mean())
         rows = {name: summary(e, joined.ptr, group) for name, e in joined.errors.items()}
-        cells.append(
-            {"K": K, "snr_db": [low, low + SNR_WIDTH], "order_head": order, "order_residual": residual, "methods": rows}
-        )
+        cells.append({"K": K, "snr_db": [low, high], "order_head": order, "order_residual": residual, "methods": rows})
     return cells
 
 
@@ -135,7 +140,7 @@ def _differences(capture: dict[str, Tensor], errors: dict[str, Errors]) -> dict[
     }
 
 
-def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, Any]:
+def _figures(joined: _Chunk, pipeline: Pipeline, drawn: SceneConfig, seconds: float) -> dict[str, Any]:
     everything = torch.ones_like(joined.K, dtype=torch.bool)
     return {
         "schema": SCHEMA,
@@ -150,7 +155,7 @@ def _figures(joined: _Chunk, pipeline: Pipeline, seconds: float) -> dict[str, An
         },
         "methods": {name: summary(e, joined.ptr, everything) for name, e in joined.errors.items()},
         "labels": METHODS,
-        "cells": _cells(joined, pipeline),
+        "cells": _cells(joined, drawn),
     }
 
 
@@ -161,7 +166,7 @@ def evaluate(
 
     Args:
         pipeline: the stages and the configuration.
-        model: trained weights.
+        model: trained weights; moved to the CPU and left in evaluation mode.
         data: folder written by `generate`; its test split is used.
         out: receives `evaluation.json`, `evaluation.md` and PNG pictures.
         progress: called with scenes done, scenes in all and a note.
@@ -170,7 +175,7 @@ def evaluate(
         An `Evaluation`; `.figures` is what the JSON file holds.
 
     Raises:
-        DataError: the data folder is missing or damaged.
+        DataError: the data folder is missing, damaged or of another array or field of view.
         StorageError: a result could not be written.
     """
     began = time.perf_counter()
@@ -183,7 +188,8 @@ def evaluate(
         chunks.append(_chunk(pipeline, model, start, dataset, index))
         if progress:
             progress(int(index[-1]) + 1, len(dataset), "localising")
-    figures = _figures(_joined(chunks), pipeline, time.perf_counter() - began)
+    # The data's own ranges: weights may be judged on scenes of other SNRs than they were trained with.
+    figures = _figures(_joined(chunks), pipeline, dataset.cfg.scene, time.perf_counter() - began)
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "evaluation.json", json.dumps(figures, indent=1, allow_nan=False).encode())
     atomic_write(out / "evaluation.md", to_markdown(figures).encode())

@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
 from ris_verified.evaluate.sweep_table import described
+from ris_verified.files import atomic_write
+from ris_verified.page import as_png
 
 # Okabe and Ito's colours, told apart by people of every colour vision, and by marker in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -93,7 +95,7 @@ def draw_rmse(record: dict[str, Any], picture: Path) -> None:
         _logarithmic(axis)
     figure.suptitle("Position error and Cramér–Rao bound, known K" + ("" if first == "exact" else f", {first}"))
     _legend(figure, panels[0], len({c["K"] for c in record["cells"]}))
-    figure.savefig(picture, dpi=100)
+    atomic_write(picture, as_png(figure, 100))
 
 
 def _levels(cells: list[dict[str, Any]]) -> dict[str, dict[float, str]]:
@@ -132,4 +134,4 @@ def draw_mismatch(record: dict[str, Any], picture: Path) -> None:
         _logarithmic(axis)
     figure.suptitle(f"Model mismatch at {top:g} dB, {title}")
     _legend(figure, panels[0], len({c["K"] for c in record["cells"]}))
-    figure.savefig(picture, dpi=100)
+    atomic_write(picture, as_png(figure, 100))

@@ -111,7 +111,8 @@ def to_markdown(figures: dict[str, Any]) -> str:
     for cell in figures["cells"]:
         low, high = cell["snr_db"]
         scenes = next(iter(cell["methods"].values()))["scenes"]
-        lines += ["", f"## K = {cell['K']}, SNR {low:g} to {high:g} dB ({scenes} scenes)", "", head]
+        snr = f"{low:g} to {high:g}" if low < high else f"{low:g}"
+        lines += ["", f"## K = {cell['K']}, SNR {snr} dB ({scenes} scenes)", "", head]
         for name, label in figures["labels"].items():
             helped = cell["methods"]["mle"]["found"] >= cell["methods"]["classical"]["found"]
             mark = " (learning does not help here)" if name == "mle" and not helped else ""

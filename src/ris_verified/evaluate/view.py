@@ -25,6 +25,8 @@ from ris_verified.evaluate.axes import Axes
 from ris_verified.evaluate.cell import Scenes, prepared
 from ris_verified.evaluate.metrics import position_bound
 from ris_verified.evaluate.place import draw_directions
+from ris_verified.files import atomic_write
+from ris_verified.page import as_png
 from ris_verified.pipeline import Pipeline
 from ris_verified.scene.scene import scene_at
 
@@ -124,7 +126,7 @@ def draw_map(view: dict[str, Any], picture: Path) -> None:
     figure.suptitle(
         f"One source at {view['range']:.3g} m, {view['snr_db']:g} dB; scenes in each direction: {view['scenes']}"
     )
-    figure.savefig(picture, dpi=DPI)
+    atomic_write(picture, as_png(figure, DPI))
 
 
 @dataclass(frozen=True)
@@ -232,4 +234,4 @@ def draw_spectrum(view: SpectrumView, picture: Path) -> None:
     panels[-1].set_xlabel("azimuth (°)")
     panels[0].legend(loc="upper right", framealpha=0.6, facecolor="0.4", labelcolor="white")
     figure.suptitle(f"{len(view.truth)} sources at {view.range:.3g} m, {view.snr_db:g} dB; plane at their range")
-    figure.savefig(picture, dpi=DPI)
+    atomic_write(picture, as_png(figure, DPI))

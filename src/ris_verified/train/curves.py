@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ris_verified.files import atomic_write
+from ris_verified.page import as_png
 from ris_verified.train.log import read_log
 
 if TYPE_CHECKING:
@@ -130,9 +130,7 @@ def draw_curves(log: Path, picture: Path) -> None:
     course, figure = Course.read(log), _figure(14, 7)
     for axis, name in zip(figure.subplots(2, 3).flat, PANELS, strict=True):
         _draw(axis, name, course)
-    content = io.BytesIO()
-    figure.savefig(content, dpi=WHOLE_DPI, format="png")
-    atomic_write(picture, content.getvalue())
+    atomic_write(picture, as_png(figure, WHOLE_DPI))
 
 
 def curve_pictures(log: Path) -> dict[str, bytes]:
@@ -143,8 +141,7 @@ def curve_pictures(log: Path) -> dict[str, bytes]:
     """
     course, pictures = Course.read(log), {}
     for name in PANELS:
-        figure, content = _figure(4.8, 3.0), io.BytesIO()
+        figure = _figure(4.8, 3.0)
         _draw(figure.subplots(), name, course)
-        figure.savefig(content, dpi=SINGLE_DPI, format="png")
-        pictures[name] = content.getvalue()
+        pictures[name] = as_png(figure, SINGLE_DPI)
     return pictures
