@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from ris_verified.cli.localize import read_measurement
 from ris_verified.cli.main import main
+from ris_verified.config import Config
+from ris_verified.scene.scene import draw_scene
 
 Arrays = dict[str, NDArray[np.generic]]
 Oracle = Callable[[int], Arrays]
@@ -149,3 +151,15 @@ def test_a_measurement_without_energy_is_refused(scene, tmp_path, capsys, name):
     np.savez(tmp_path / "empty.npz", **two)
     assert main(["localize", str(tmp_path / "empty.npz")]) == 2
     assert f"{name}[1]: is zero throughout" in capsys.readouterr().err
+
+
+def test_a_bound_that_the_measurement_does_not_determine_is_null(tmp_path, capsys):
+    line = ["array.vertical=1", "scene.sources_max=1", "scene.snr_db_min=20.0"]
+    known = draw_scene(Config.load(overrides=line), 1)
+    np.savez(tmp_path / "line.npz", y=known.y, H_full=known.H_full, C=known.codes)
+    asked = ["localize", str(tmp_path / "line.npz"), *(word for text in line for word in ("--set", text))]
+    assert main([*asked, "--format", "json"]) == 0
+    (source,) = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["scenes"][0]
+    assert [source[f"{name}_sigma_deg"] for name in ("azimuth", "elevation")] == [None, None]
+    assert main(asked) == 0
+    assert capsys.readouterr().out.count("± unknown") == 3

@@ -89,8 +89,11 @@ def _complex(array: NDArray[np.generic]) -> NDArray[np.generic]:
     return array if array.dtype.kind not in "biuf" or pairs else array.astype(np.complex128)
 
 
-def as_records(estimates: Estimates) -> list[list[dict[str, float]]]:
-    """Return, scene by scene, each source with one-sigma bounds; angles in degrees, range in metres."""
+def as_records(estimates: Estimates) -> list[list[dict[str, float | None]]]:
+    """Return, scene by scene, each source with one-sigma bounds; angles in degrees, range in metres.
+
+    A bound is None where the measurement determines none.
+    """
     scenes = []
     sigma = estimates.covariance.diagonal(dim1=-2, dim2=-1).sqrt().unflatten(-1, (-1, 3))
     for b, K in enumerate(estimates.order.tolist()):
@@ -100,15 +103,23 @@ def as_records(estimates: Estimates) -> list[list[dict[str, float]]]:
             sources.append(
                 {
                     "azimuth_deg": float(estimates.azimuth[b, k]) * degrees,
-                    "azimuth_sigma_deg": float(sigma[b, k, 0]) * degrees,
+                    "azimuth_sigma_deg": _known(float(sigma[b, k, 0]) * degrees),
                     "elevation_deg": float(estimates.elevation[b, k]) * degrees,
-                    "elevation_sigma_deg": float(sigma[b, k, 1]) * degrees,
+                    "elevation_sigma_deg": _known(float(sigma[b, k, 1]) * degrees),
                     "range": float(estimates.range[b, k]),
-                    "range_sigma": float(sigma[b, k, 2]),
+                    "range_sigma": _known(float(sigma[b, k, 2])),
                 }
             )
         scenes.append(sources)
     return scenes
+
+
+def _known(bound: float) -> float | None:
+    return bound if math.isfinite(bound) else None
+
+
+def _within(bound: float | None) -> str:
+    return "unknown" if bound is None else f"{bound:.3f}"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -123,14 +134,14 @@ def run(args: argparse.Namespace) -> int:
     found = localize(arrays["y"], arrays["H_full"], arrays["C"], cfg, order=args.order, model=model)
     scenes = as_records(found)
     if args.format == "json":
-        say(json.dumps({"file": args.file.name, "scenes": scenes}, indent=1))
+        say(json.dumps({"file": args.file.name, "scenes": scenes}, indent=1, allow_nan=False))
         return 0
     for number, sources in enumerate(scenes):
         say(f"scene {number}: {len(sources)} source{'s' * (len(sources) != 1)}")
         for s in sources:
             say(
-                f"  azimuth {s['azimuth_deg']:8.3f} ± {s['azimuth_sigma_deg']:.3f}°  "
-                f"elevation {s['elevation_deg']:8.3f} ± {s['elevation_sigma_deg']:.3f}°  "
-                f"range {s['range']:7.3f} ± {s['range_sigma']:.3f} m"
+                f"  azimuth {s['azimuth_deg']:8.3f} ± {_within(s['azimuth_sigma_deg'])}°  "
+                f"elevation {s['elevation_deg']:8.3f} ± {_within(s['elevation_sigma_deg'])}°  "
+                f"range {s['range']:7.3f} ± {_within(s['range_sigma'])} m"
             )
     return 0
