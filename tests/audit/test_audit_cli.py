@@ -77,6 +77,9 @@ def test_json_goes_to_the_output_file(source: Path, tmp_path: Path, capsys: pyte
         ("--pipeline", "absent_module_xyz:pipeline"),
         ("--pipeline", "json:absent"),
         ("--pipeline", "json:dumps.x"),
+        ("--pipeline", "./json:dumps"),
+        ("--pipeline", ".json:dumps"),
+        ("--source", ".", "--select", "RV0801"),
         ("--pipeline", "json:__name__"),
         ("--pipeline", "json:a", "--set", "seed=1"),
         ("--set", "covariance.betta=1"),
@@ -140,6 +143,11 @@ def test_the_catalogue_is_json_and_explain_takes_several(capsys: pytest.CaptureF
         ("def f(config):\n    return config\n", 2, ["without arguments"]),
         ("def f():\n    return 3\n", 2, ["is a int"]),
         ("f = None", 2, ["is a NoneType"]),
+        (
+            "import dataclasses, ris_verified as rv\nf = dataclasses.replace(rv.Pipeline.default(), config={})\n",
+            2,
+            ["a dict"],
+        ),
     ],
 )
 def test_a_module_that_cannot_give_a_pipeline_is_one_clear_error(
@@ -197,3 +205,19 @@ def test_the_proof_comes_in_the_formats_that_have_a_kill_table(name: str, capsys
     if name == "json":
         kills = json.loads(text)["kills"]
         assert [(kill["fault"], kill["status"]) for kill in kills] == [(fault, "fail") for fault in planted]
+
+
+@pytest.mark.parametrize("content", [None, "x = 1 +\n"])
+def test_a_source_that_holds_nothing_to_read_is_no_go(
+    content: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content:
+        (tmp_path / "torn.py").write_text(content, encoding="utf-8")
+    assert call("--source", str(tmp_path)) == 1
+    printed = capsys.readouterr().out
+    assert "NO-GO: 0 pass" in printed
+    assert "PASS" not in printed
+
+
+def test_a_study_of_two_objectives_is_audited_too() -> None:
+    assert call("--set", "hpo.timed=true", "--select", "RV0903,RV0904,RV0906") == 0

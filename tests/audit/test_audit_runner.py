@@ -17,7 +17,7 @@ from ris_verified.audit.context import Context, small_config
 from ris_verified.audit.result import Report, Result, verdict
 from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, equal, rule
 from ris_verified.audit.rules import rules
-from ris_verified.audit.runner import PACKAGE, audit, choose, run_rule
+from ris_verified.audit.runner import MEND, PACKAGE, audit, choose, run_rule
 from ris_verified.config import Config
 from ris_verified.errors import AuditError, ShapeError
 from ris_verified.pipeline import Pipeline
@@ -55,7 +55,28 @@ def raising(error: BaseException) -> object:
 def test_status_of_every_outcome(check: object, statuses: list[str]) -> None:
     results = run_rule(made(check), CONTEXT)
     assert [r.status for r in results] == statuses
-    assert all(r.remedy == ("r" if r.status in ("fail", "error") else "") for r in results)
+    assert all(r.remedy == {"fail": "r", "error": MEND}.get(r.status, "") for r in results)
+
+
+class Panic(BaseException):
+    """As extensions in other languages raise it; it cannot even say what it is."""
+
+    def __str__(self) -> str:
+        raise ValueError
+
+
+@pytest.mark.parametrize("error", [KeyError("beta"), Panic(), GeneratorExit(), SystemExit(0)])
+def test_a_crash_says_what_was_raised_and_where(error: BaseException) -> None:
+    (result,) = run_rule(made(raising(error)), CONTEXT)
+    assert result.status == "error"
+    assert result.message.startswith(f"the check could not finish: {type(error).__name__}: ")
+    assert Path(__file__).name in result.where
+    assert result.where.endswith(", check")
+
+
+def test_an_interrupt_ends_the_audit() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_rule(made(raising(KeyboardInterrupt())), CONTEXT)
 
 
 def test_the_first_failure_is_enough_where_no_more_is_asked_for() -> None:
@@ -149,7 +170,14 @@ def test_selection_by_beginning_and_by_profile() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"select": ["RV77"]}, {"ignore": ["x"]}, {"source": "absent"}, {"data": "absent"}, {"profile": "slow"}],
+    [
+        {"select": ["RV77"]},
+        {"ignore": ["x"]},
+        {"source": "absent"},
+        {"data": "absent"},
+        {"profile": "slow"},
+        {"select": ["RV0801"]},
+    ],
 )
 def test_wrong_usage_is_one_audit_error(arguments: dict[str, object]) -> None:
     with pytest.raises(AuditError):

@@ -33,10 +33,18 @@ def test_written_forms(text: str, waivers: list[Waiver]) -> None:
     assert parse_waivers([text]) == waivers
 
 
-@pytest.mark.parametrize("text", ["RV0199=never was", "@config.py=everything there", "=a reason alone", ",=x"])
+@pytest.mark.parametrize(
+    "text",
+    ["RV0199=never was", "@config.py=everything there", "=a reason alone", ",=x", "R=all", "RV=all", "RV0=ten"],
+)
 def test_a_waiver_that_names_no_rule_is_a_usage_error(text: str) -> None:
     with pytest.raises(AuditError, match="matches no rule"):
         parse_waivers([text])
+
+
+def test_an_empty_place_is_a_usage_error() -> None:
+    with pytest.raises(AuditError, match="has no place"):
+        parse_waivers(["RV0101@=a shell variable that was not set"])
 
 
 @pytest.mark.parametrize(

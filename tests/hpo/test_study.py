@@ -56,6 +56,16 @@ def test_failures_and_non_finite_scores_cost_one_trial_each(tmp_path: Path) -> N
     assert study.best_value > 0
 
 
+@pytest.mark.parametrize("timed", [False, True])
+def test_a_wrong_number_of_values_costs_one_trial_each(tmp_path: Path, timed: bool) -> None:
+    def objective(values: dict[str, Any], number: int) -> Any:
+        return 0.5 if timed else (0.5, 0.1)
+
+    study = run_study(config(3).replaced({"hpo.timed": timed}), objective, str(tmp_path / "study.log"), VERDICT)
+    assert [t.state.name for t in study.trials] == ["FAIL"] * 3
+    assert f"{1 if timed else 2} values for {2 if timed else 1} objectives" in study.trials[0].user_attrs["error"]
+
+
 def test_a_study_is_resumed_up_to_its_size_with_fresh_draws(tmp_path: Path) -> None:
     where = str(tmp_path / "s.log")
     run_study(config(3), rate, where, VERDICT)

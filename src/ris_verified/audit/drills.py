@@ -45,7 +45,7 @@ def tiny_trials(context: Context) -> Pipeline:
         context.small.pipeline,
         config=dataclasses.replace(
             config,
-            hpo=dataclasses.replace(config.hpo, epochs_per_trial=1),
+            hpo=dataclasses.replace(config.hpo, epochs_per_trial=1, timed=False),
             data=dataclasses.replace(config.data, train_scenes=round(4 / share), validation_scenes=round(1 / share)),
         ),
     )

@@ -27,10 +27,11 @@ def load_pipeline(text: str) -> Pipeline:
         AuditError: not of this form, no such module or attribute, or not a pipeline.
         LoadError: the module or the function raised, be it SystemExit.
     """
+    from ris_verified.config import Config
     from ris_verified.pipeline import Pipeline
 
     module, _, name = text.partition(":")
-    if not module or not name.isidentifier():
+    if not all(part.isidentifier() for part in [*module.split("."), name]):
         raise AuditError(f"{text!r}", where="--pipeline", expected="MODULE:ATTR, such as mine.run:pipeline")
     value = _attribute(_module(module, text), name, module)
     if not isinstance(value, Pipeline) and callable(value):
@@ -40,6 +41,10 @@ def load_pipeline(text: str) -> Pipeline:
             f"is a {type(value).__name__}",
             where=f"--pipeline {text}",
             expected="a Pipeline, or a function without arguments that returns one",
+        )
+    if not isinstance(value.config, Config):
+        raise AuditError(
+            f"has a {type(value.config).__name__} for its config", where=f"--pipeline {text}", expected="a Config"
         )
     return value
 

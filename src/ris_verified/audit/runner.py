@@ -8,6 +8,7 @@ import platform
 import random
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ from ris_verified.errors import AuditError, RisVerifiedError
 if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
 
-PACKAGE = Path(__file__).resolve().parent.parent
+AUDIT = Path(__file__).resolve().parent
+PACKAGE = AUDIT.parent
+LIBRARIES = {"site-packages", "dist-packages", "importlib"}
+MEND = "mend what is raised there, or hand the stage what it was made for"
 
 
 def choose(select: Sequence[str], profile: Profile, needs: Sequence[str] = ("pipeline", "source")) -> list[Rule]:
@@ -41,7 +45,7 @@ def choose(select: Sequence[str], profile: Profile, needs: Sequence[str] = ("pip
         The rules.
 
     Raises:
-        AuditError: an entry matches no rule.
+        AuditError: an entry matches no rule, or none can run.
     """
     known = rules()
     for text in select:
@@ -56,6 +60,11 @@ def choose(select: Sequence[str], profile: Profile, needs: Sequence[str] = ("pip
         in_profile = profile == "full" or item.profile == "quick" or name in select
         if wanted and in_profile and item.needs in needs:
             chosen.append(item)
+    if not chosen:
+        raise AuditError(
+            f"none of {', '.join(select)} can run here", where="select", expected="rules of this profile and input",
+            remedy="rules that measure need a pipeline, and some need --profile full: see `ris-verified audit --list`",
+        )  # fmt: skip
     return chosen
 
 
@@ -138,9 +147,10 @@ def run_rule(item: Rule, context: Context, *, first: bool = False) -> list[Resul
         # A stage that refuses its own data is a finding about the pipeline, not about the check.
         found = Measurement(type(error).__name__, "no error", False, str(error), where=error.where)
         return [_result(item, "fail", found, began)]
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
-        found = Measurement(type(error).__name__, "", False, f"the check could not finish: {error}")
-        return [_result(item, "error", found, began)]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a check that crashes must not hide what the others find
+        return [_result(item, "error", _crash(error), began)]
     if not found_all:
         return [_result(item, "error", Measurement("", "", False, "the check measured nothing"), began)]
     failed = [m for m in found_all if not m.passed]
@@ -149,10 +159,26 @@ def run_rule(item: Rule, context: Context, *, first: bool = False) -> list[Resul
     return [_result(item, "pass", max(found_all, key=tightness), began)]
 
 
+def _crash(error: BaseException) -> Measurement:
+    """Return what was raised, and where in code that is neither the audit's nor a library's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [
+        f for f in frames if not Path(f.filename).is_relative_to(AUDIT) and not LIBRARIES & {*Path(f.filename).parts}
+    ]
+    at = (own or frames)[-1:]
+    where = f"{at[0].filename}:{at[0].lineno}, {at[0].name}" if at else ""
+    try:
+        said = str(error)
+    except Exception as mute:  # noqa: BLE001 - an error of somebody's own class may not be able to say what it is
+        said = f"without a text, for making it raises {type(mute).__name__}"
+    name = type(error).__name__
+    return Measurement(name, "", False, f"the check could not finish: {name}: {said}", where=where)
+
+
 def _result(item: Rule, status: Literal["pass", "fail", "error", "skip"], m: Measurement, began: float) -> Result:
     return Result(
         item.id, item.title, status, item.severity, m.measured, m.bound, m.unit, m.message, m.where,
-        item.remedy if status in ("fail", "error") else "", time.perf_counter() - began, m.margin,
+        {"fail": item.remedy, "error": MEND}.get(status, ""), time.perf_counter() - began, m.margin,
     )  # fmt: skip
 
 

@@ -54,20 +54,22 @@ def parse_waivers(texts: Sequence[str]) -> list[Waiver]:
         A waiver for each id.
 
     Raises:
-        AuditError: an id is missing or matches no rule.
+        AuditError: an id is missing or matches no rule, or an @ has no place after it.
     """
     found = []
     for text in texts:
         names, _, reason = text.partition("=")
         parts = [part.strip() for part in names.split(",") if part.strip()]
         for name in parts or ([""] if text.strip() else []):
-            id, _, place = (part.strip() for part in name.partition("@"))
-            # No id is the beginning of every id, and would waive the whole audit.
-            if not id or not any(known.startswith(id) for known in rules()):
+            id, at, place = (part.strip() for part in name.partition("@"))
+            # Less than a section's number would waive the whole audit.
+            if not re.match(r"RV\d\d", id) or not any(known.startswith(id) for known in rules()):
                 raise AuditError(
                     f"{id!r} matches no rule", where="ignore", expected="an id or its beginning, such as RV08",
                     remedy="see `ris-verified audit --list`",
                 )  # fmt: skip
+            if at and not place:
+                raise AuditError(f"{name!r} has no place", where="ignore", expected="a place after @, or no @")
             found.append(Waiver(id, place, reason.strip()))
     return found
 

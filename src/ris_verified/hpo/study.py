@@ -206,7 +206,9 @@ def _scored(study: optuna.Study, trial: optuna.Trial, value: Callable[[], float 
     except BaseException:
         study.tell(trial, state=TrialState.FAIL)
         raise
-    if all(map(math.isfinite, values)):
+    if len(values) != len(study.directions):
+        _fail(study, trial, f"{len(values)} values for {len(study.directions)} objectives")
+    elif all(map(math.isfinite, values)):
         study.tell(trial, values, skip_if_finished=True)
         logger.info("trial %d: %.4f m", trial.number, values[0])
     else:

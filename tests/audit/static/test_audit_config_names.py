@@ -67,6 +67,7 @@ def test_unknown_names_are_found(tmp_path: Path, text: str) -> None:
         "def f(args):\n    config = args.read()\n    return config.strip()\n",
         "def f(cfg, name):\n    return getattr(cfg, name)\n",
         "def f(cfg):\n    return cfg.__class__\n",
+        "def f(cfg):\n    return cfg._replace(seed=1), cfg.blend._asdict(), cfg._fields\n",
     ],
 )
 def test_sound_reads_are_left_alone(tmp_path: Path, text: str) -> None:

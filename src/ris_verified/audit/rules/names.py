@@ -48,7 +48,9 @@ def _imports_package(tree: Tree) -> bool:
 
 
 def clean(context: Context, what: str) -> Measurement:
-    """Return the passing measurement of a search that found nothing."""
+    """Return the passing measurement of a search that found nothing; one that could read nothing does not pass."""
+    if not context.tree.parsed:
+        raise NotApplicable(f"no Python file of {context.source.name} could be read")
     return Measurement(0.0, 0.0, True, f"{what} in {len(context.tree.parsed)} files")
 
 
