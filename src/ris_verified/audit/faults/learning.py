@@ -59,6 +59,20 @@ def _blind(model: nn.Module, cfg: Any) -> None:
     model.register_forward_pre_hook(constant_channel)
 
 
+def _fed(place: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[nn.Module, Any], None]:
+    def spoil(model: nn.Module, cfg: Any) -> None:
+        def hook(m: nn.Module, given: Any) -> Any:
+            return (*given[:place], change(given[place]), *given[place + 1 :])
+
+        model.register_forward_pre_hook(hook)
+
+    return spoil
+
+
+def _conjugate(z: torch.Tensor) -> torch.Tensor:
+    return z * z.new_tensor([1.0, -1.0])
+
+
 def _truncated(out: Any) -> Any:
     return dataclasses.replace(out, cov_fact_angle=out.cov_fact_angle[:, :-2])
 
@@ -210,6 +224,12 @@ FAULTS = (
     Fault("backbone_detached", "RV0502", "features are cached", modelling(_cut)),
     Fault("truncated_factor", "RV0701", "K_MAX − 1 columns", modelling(_hooked(_truncated))),
     Fault("channel_ignored", "RV1006", "the network gets no channel", modelling(_blind)),
+    Fault("codes_conjugated_for_the_network", "RV1006", "an adapter conjugates C", modelling(_fed(2, _conjugate))),
+    Fault("channel_conjugated_for_the_network", "RV1006", "an adapter conjugates H", modelling(_fed(3, _conjugate))),
+    Fault("snapshots_shifted_for_the_network", "RV1006", "y is one snapshot late",
+          modelling(_fed(0, lambda y: y.roll(1, 1)))),
+    Fault("antennas_reversed_for_the_network", "RV1006", "antennas count from the other end",
+          modelling(_fed(0, lambda y: y.flip(2)))),
     Fault("state_not_saved", "RV1605", "an offset lives outside the state", _unsaved_state),
     Fault("loss_reads_prediction", "RV0601", "R_blend is computed and not used", losing(_reads_hat)),
     Fault("log_reads_prediction", "RV0601", "the log shows another matrix", losing(_logs_hat)),

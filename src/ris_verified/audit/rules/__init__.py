@@ -11,7 +11,7 @@ from ris_verified.audit.rule import Rule
 from ris_verified.errors import AuditError
 
 MODULES = (
-    "names", "values", "groups", "gradients", "losses", "shapes_rules", "agreement", "hpo", "data", "static",
+    "names", "values", "groups", "gradients", "losses", "shapes_rules", "agreement", "hpo", "data", "inputs", "static",
     "forward", "first_epoch", "risks", "launch", "outcome", "positions", "trials", "storage", "memory", "scores",
 )  # fmt: skip
 

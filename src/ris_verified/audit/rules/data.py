@@ -233,30 +233,3 @@ def _on_axes(context: Context) -> int:
             for drawn, axis in zip((scene.azimuth, scene.elevation, 1 / scene.range), axes, strict=True):
                 hits += int((np.abs(drawn[:, None] - axis) < 1e-9).any(-1).sum())
     return hits
-
-
-@rule(
-    "RV1006",
-    "The inputs determine the answer",
-    law="the network's output depends on H_full beyond H c_l: ∂factors/∂H_full ≠ 0 with y, H, C fixed",
-    why="H_l = H c_l has M numbers a snapshot and does not determine the M × N channel: without it no network can "
-    "localise.",
-    how="H_full is exchanged between scenes while y, H and C stay; relative change of the factors. Then y likewise."
-    " Bound: a thousand roundings, 1e3 eps.",
-    remedy="feed H_full, or features made from it, to the network",
-)
-def inputs_matter(context: Context) -> Sequence[Measurement]:
-    """A network that does not read an input repeats its output to the bit."""
-    import torch
-
-    b, model = context.batch, context.model
-    bound = 1e3 * torch.finfo(torch.float32).eps
-    found = []
-    with torch.no_grad():
-        base = model(b.y, b.H, b.C, b.H_full).cov_fact_angle
-        for name in ("H_full", "y"):
-            given = [vars(b)[n].roll(1, 0) if n == name else vars(b)[n] for n in ("y", "H", "C", "H_full")]
-            other = model(*given).cov_fact_angle
-            change = float((other - base).norm() / base.norm())
-            found.append(at_least(change, bound, "change of the factors with this input alone", where=name))
-    return found
