@@ -10,7 +10,8 @@ from ris_verified.errors import AuditError
 
 MODULES = (
     "sources", "scenes", "draws", "batches", "covariances", "learning", "networks", "groups", "terms", "steps",
-    "passes", "knobs", "estimates", "outcomes", "tuning", "stored", "studies", "judging",
+    "passes", "knobs", "estimates", "outcomes", "tuning", "stored", "studies", "judging", "feeding", "scoring",
+    "choosing", "localizing",
 )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
-"""What metric, bound, loop and localisation must obey; the rules of their checklist lines call these."""
+"""What metric, bound and loop must obey; the rules of their checklist lines call these."""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.drills import tiny_folder, tiny_trials
+from ris_verified.audit.laws.fed import Fed
+from ris_verified.audit.laws.scored_errors import SIGMA, measured_by_own_bound
 from ris_verified.audit.oracle import closed_form, relative
 from ris_verified.audit.rule import Measurement, at_most, close, equal
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from ris_verified.audit.context import Context
     from ris_verified.scene.scene import Scene
-
-SIGMA = (1e-3, 2e-3, 0.05)
 
 
 def _truth(context: Context) -> Tensor:
@@ -75,26 +74,12 @@ def metric_obeys(context: Context) -> list[Measurement]:
         found.append(
             close(float(error[0, 0].abs()), SIGMA[axis], 1e3 * eps, f"{name} error of one sigma", where="metric")
         )
-    found += _over_bound(ptr, judged)
+    found += measured_by_own_bound(context, ptr)
     lost = ptr.clone()
     lost[0, 1] = torch.nan
     found.append(
         equal(judged(lost).found.tolist(), [False, True], "scenes found with a source missing", where="metric")
     )
-    return found
-
-
-def _over_bound(ptr: Tensor, judged: Any) -> list[Measurement]:
-    """A source moved by n bounds along its range: √(r²cos²θ σ_φ² + r² σ_θ² + σ_r²) each."""
-    r, elevation = float(ptr[0, 0, 2]), float(ptr[0, 0, 1])
-    bound = math.hypot(r * math.cos(elevation) * SIGMA[0], r * SIGMA[1], SIGMA[2])
-    found = []
-    for times, within in ((3.0, True), (5.0, False)):
-        moved = ptr.clone()
-        moved[0, 0, 2] += times * bound
-        errors = judged(moved)
-        found.append(close(float(errors.over_bound[0, 0]), times, 1e-9, f"{times:g} bounds away", where="metric"))
-        found.append(equal(bool(errors.found[0]), within, f"a source {times:g} bounds away is found", where="metric"))
     return found
 
 
@@ -141,7 +126,7 @@ def _inverse_fisher(context: Context, scene: Scene) -> Any:
 
 
 def loop_obeys(context: Context) -> list[Measurement]:
-    """Train two epochs on four scenes: what was validated is in the file, what was logged was used."""
+    """Train two epochs on four scenes: what was validated is in the file, what was logged was used, all were shown."""
     import dataclasses
 
     import torch
@@ -153,9 +138,11 @@ def loop_obeys(context: Context) -> list[Measurement]:
         data=dataclasses.replace(small.config.data, train_scenes=4, validation_scenes=1),
     )
     pipeline = dataclasses.replace(small, config=config)
+    fed = Fed(pipeline)
     with tiny_folder(context) as folder:
-        result = pipeline.train(pipeline, folder / "data", folder / "out", curves=False)
-        return [*_saved(pipeline, result, folder), *_logged(context, pipeline, folder / "out" / "log.jsonl", torch)]
+        result = pipeline.train(fed.pipeline, folder / "data", folder / "out", curves=False)
+        found = [*_saved(pipeline, result, folder), *_logged(context, pipeline, folder / "out" / "log.jsonl", torch)]
+        return [*found, *fed.judged(folder / "data", 2)]
 
 
 def _saved(pipeline: Any, result: Any, folder: Path) -> list[Measurement]:
@@ -198,30 +185,3 @@ def _logged(context: Context, pipeline: Any, log: Path, torch: Any) -> list[Meas
         equal(len(steps), 4, "steps logged for two epochs of two batches", where="train"),
         equal(logged, planned, "rates logged against a dry run of the schedule", where="train"),
     ]
-
-
-def localisation_carries(context: Context) -> list[Measurement]:
-    """Localise a scene with a model: the result holds R_pred, R_samp and β, the configuration stays."""
-    import torch
-
-    from ris_verified.shapes import from_ri
-
-    p, cfg, batch = context.pipeline, context.config, context.batch
-    given = [from_ri(v[:1]).to(torch.complex128) for v in (batch.y, batch.H_full, batch.C)]
-    before = cfg.digest()
-    found = p.localize(*given, cfg, order=batch.K[:1], model=context.model, pipeline=p)
-    blended = found.blend
-    if blended is None:
-        return [
-            equal("none", "R_pred, R_samp and β", "what localisation returns beside its estimates", where="localize")
-        ]
-    N = cfg.array.elements
-    traces = {n: torch.diagonal(vars(blended)[n], dim1=-2, dim2=-1).sum(-1) for n in ("R_pred", "R_samp", "R")}
-    result = [
-        at_most(float((t - N).abs().max() / N), 1e-5, f"|tr − N|/N of {n}", where="localize") for n, t in traces.items()
-    ]
-    result.append(close(float(blended.beta), cfg.covariance.beta, 0.0, "β in the result", where="localize"))
-    result.append(equal(cfg.digest(), before, "configuration after localisation", where="config"))
-    wanted = batch.K[:1].tolist()
-    result.append(equal(torch.isfinite(found.azimuth).sum(-1).tolist(), wanted, "positions a scene", where="localize"))
-    return result

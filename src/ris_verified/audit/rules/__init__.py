@@ -12,7 +12,8 @@ from ris_verified.errors import AuditError
 
 MODULES = (
     "names", "values", "groups", "gradients", "losses", "shapes_rules", "agreement", "hpo", "data", "inputs", "static",
-    "forward", "first_epoch", "risks", "launch", "outcome", "positions", "trials", "storage", "memory", "scores",
+    "forward", "first_epoch", "risks", "launch", "outcome", "saved", "positions", "trials", "storage", "memory",
+    "scores",
 )  # fmt: skip
 
 

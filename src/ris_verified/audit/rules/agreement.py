@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.blends import blend_of_known, blend_of_scenes
-from ris_verified.audit.laws.judging import localisation_carries
+from ris_verified.audit.laws.localizing import localisation_carries, localisation_hands_on
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 
@@ -39,21 +39,27 @@ def _trace_error(R: Tensor) -> float:
 @rule(
     "RV0301",
     "Inference returns R_pred, R_samp and β",
-    law="the result object carries R_pred, R_samp (trace N) and β; the configuration is unchanged",
-    why="The original wrote them into the configuration, where the next batch overwrote them.",
+    law="the result object carries R_pred, R_samp (trace N) and β; the configuration is unchanged; `localize` hands "
+    "measurement, order and R_blend to the stages of the given pipeline and returns what NF-MLE found",
+    why="The original wrote them into the configuration, where the next batch overwrote them. What is launched is "
+    "`localize`, however right its stages are.",
     how="The inference blend is searched for the three, traces measured to 1e-5 (checklist RV0801), the "
-    "configuration's digest compared before and after.",
-    remedy="return a Blend from inference and never write to the configuration",
+    "configuration's digest compared before and after. Then three scenes of the small size through watched stages and "
+    "a watched model: data equal up to a power of two a scene, matrices to 1e-6 (a cast to single precision), H_full c "
+    "to N eps, evaluation mode, the number of sources told by caller, K head and order stage, Newton on and off, "
+    "positions bit for bit; the same without a model.",
+    remedy="return a Blend from inference, never write to the configuration, and let `localize` only pass things on",
 )
-def result_carries(context: Context) -> Sequence[Measurement]:
+def result_carries(context: Context) -> Iterator[Measurement]:
     """1e-5 is the checklist's figure; the digest is exact."""
     before = context.config.digest()
     blended = inference_blend(context)
-    found = [equal(context.config.digest(), before, "configuration after inference", where="config")]
-    pairs = {"R_pred": blended.R_pred, "R_samp": blended.R_samp}
-    found += [at_most(_trace_error(R), 1e-5, "|tr − N|/N", where=name) for name, R in pairs.items()]
-    found.append(close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta"))
-    return [*found, *localisation_carries(context)]
+    yield equal(context.config.digest(), before, "configuration after inference", where="config")
+    for name in ("R_pred", "R_samp"):
+        yield at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=name)
+    yield close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")
+    yield from localisation_carries(context)
+    yield from localisation_hands_on(context)
 
 
 @rule(

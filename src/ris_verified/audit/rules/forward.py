@@ -11,6 +11,7 @@ from ris_verified.audit.laws.counting import inputs, measured_scenes, order_foun
 from ris_verified.audit.laws.estimation import refining, require_surface, separate_sources
 from ris_verified.audit.laws.judging import bound_obeys
 from ris_verified.audit.laws.likelihood import at_marginal_optimum, at_optimum
+from ris_verified.audit.laws.scored_errors import bound_of_each_scene
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
 
 if TYPE_CHECKING:
@@ -154,6 +155,7 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
         *_not_better(ratio, bounds, batch.ptr),
         at_most(rms, 2.0, f"RMS of error over bound, {len(ratio)} sources at 20 dB", where="mle"),
         *bound_obeys(context),
+        *bound_of_each_scene(context),
         *at_optimum(context, scenes, found, peaks, "one or two sources"),
         *_crowded(context),
     ]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.scored_batches import score_counts
+from ris_verified.audit.laws.validated_batches import validation_counts
 from ris_verified.audit.oracle import relative
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
 
@@ -60,8 +62,10 @@ def shifted(ptr: Tensor, metres: float) -> Tensor:
     how="On eight scenes of the small size: estimators that return the truth, the truth moved by 5, 20 and 60 cm, with "
     "one source missing, and nothing, in other orders of the sources and with another covariance; the matrix that is "
     "searched against the blend of inference. Then a model whose factors are the true steering vectors and an "
-    "untrained one: their validation against ‖U_Kᴴ a‖²/‖a‖² computed here. Profile full: after memorising 50 scenes "
-    "the validation of them is better.",
+    "untrained one: their validation against ‖U_Kᴴ a‖²/‖a‖² computed here. In batches of five and three scenes, by a "
+    "model with dropout whose head is wrong about K: every scene counts once, in evaluation mode, K is the head's, "
+    "the estimators are those that are configured. Profile full: after memorising 50 scenes the validation of them is "
+    "better.",
     remedy="score matched position errors, misses counted at their worst; select weights by what is deployed",
     apart=True,
 )
@@ -71,6 +75,7 @@ def scores_follow(context: Context) -> Sequence[Measurement]:
     # Real factors cannot tell a source from its mirror image, so no network of theirs knows the answer.
     real = context.config.covariance.factor_mode == "real"
     found = _positions(small) + ([] if real else _answers(small))
+    found += score_counts(small) + validation_counts(small, _capture)
     return found + (_memorised(small) if context.profile == "full" else [])
 
 
