@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
 
 
+VERDICT = {"verdict": "drill", "waiver": ""}
+
+
 @dataclass(frozen=True)
 class TrialRun:
     """What one trial returned and what was alive after it.

@@ -8,7 +8,7 @@ from torch import Tensor
 from ris_verified.config import Config
 from ris_verified.contracts import tolerance
 from ris_verified.errors import InputError, ShapeError
-from ris_verified.estimate.information import position_bound
+from ris_verified.estimate.information import ROUNDINGS, position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
 from ris_verified.shapes import as_complex, describe
 
@@ -55,7 +55,7 @@ def _independent(gram: Tensor) -> Tensor:
     """Return whether all columns of each B_l are linearly independent, to rounding, `B` bool."""
     size = torch.diagonal(gram, dim1=-2, dim2=-1).real.sqrt()
     value = torch.linalg.eigvalsh(gram / (size[..., None] * size[..., None, :]))
-    apart: Tensor = (value[..., 0] > tolerance(gram.dtype, gram.shape[-1], 64)).all(-1)
+    apart: Tensor = (value[..., 0] > tolerance(gram.dtype, gram.shape[-1], ROUNDINGS)).all(-1)
     return apart
 
 

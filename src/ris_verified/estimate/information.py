@@ -8,6 +8,9 @@ from torch import Tensor
 from ris_verified.contracts import tolerance
 from ris_verified.errors import InputError
 
+# Smallest eigenvalues of a matrix of ones on its diagonal, in roundings, that are told apart from zero.
+ROUNDINGS = 64
+
 
 def inverted(J: Tensor) -> Tensor:
     """Return J⁻¹ of `B x Q x Q` real, symmetric, NaN throughout where J is not positive, or singular to rounding."""
@@ -16,7 +19,7 @@ def inverted(J: Tensor) -> Tensor:
     # Radians, metres and powers differ by many orders, so J is inverted with a diagonal of ones.
     J, scale = (torch.where(sound.view(-1, *[1] * (v.ndim - 1)), v, 1.0) for v in (J, size.sqrt()))
     value, vector = torch.linalg.eigh(J / (scale[:, :, None] * scale[:, None]))
-    singular = ~(value[:, 0] > tolerance(J.dtype, J.shape[-1], 64) * value[:, -1])
+    singular = ~(value[:, 0] > tolerance(J.dtype, J.shape[-1], ROUNDINGS) * value[:, -1])
     whitened = vector / value.masked_fill(singular[:, None], torch.nan).sqrt()[:, None] / scale[..., None]
     inverse: Tensor = whitened @ whitened.mT
     return (inverse + inverse.mT) / 2

@@ -12,8 +12,7 @@ import torch
 from optuna.study import StudyDirection
 from torch import nn
 
-from ris_verified.audit.faults.fault import Fault
-from ris_verified.audit.faults.scoring import staged
+from ris_verified.audit.faults.fault import Fault, staged
 from ris_verified.pipeline import Pipeline
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,3 +77,19 @@ def finite_only(values: Tensor) -> Tensor:
 
 
 AnyFault = Fault | SourceFault | DataFault
+
+
+def staged(stage: str, change: Callable[..., Any]) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant that puts a function (sound stage, arguments…) in place of a stage."""
+
+    def plant(pipeline: Pipeline) -> Pipeline:
+        sound = vars(pipeline)[stage]
+        changed: dict[str, Any] = {stage: lambda *given, **named: change(sound, *given, **named)}
+        return dataclasses.replace(pipeline, **changed)
+
+    return plant
+
+
+def conjugated(z: Tensor) -> Tensor:
+    """Return z*, of complex numbers or of pairs on the last axis."""
+    return z.conj().resolve_conj() if z.is_complex() else z * z.new_tensor([1.0, -1.0])

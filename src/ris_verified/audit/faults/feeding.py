@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, staged
 from ris_verified.data.batch import Batch
 from ris_verified.pipeline import Pipeline
 
@@ -17,16 +17,13 @@ from ris_verified.pipeline import Pipeline
 def _feeding(change: Callable[[Any, Batch], Batch]) -> Callable[[Pipeline], Pipeline]:
     """Return a plant whose training hands its steps what a function (state, batch) makes of each batch."""
 
-    def plant(pipeline: Pipeline) -> Pipeline:
-        def train(given: Pipeline, *rest: Any, **named: Any) -> Any:
-            def step(state: Any, batch: Batch, inner: Pipeline) -> Any:
-                return given.train_step(state, change(state, batch), inner)
+    def train(f: Any, given: Pipeline, *rest: Any, **named: Any) -> Any:
+        def step(state: Any, batch: Batch, inner: Pipeline) -> Any:
+            return given.train_step(state, change(state, batch), inner)
 
-            return pipeline.train(dataclasses.replace(given, train_step=step), *rest, **named)
+        return f(dataclasses.replace(given, train_step=step), *rest, **named)
 
-        return dataclasses.replace(pipeline, train=train)
-
-    return plant
+    return staged("train", train)
 
 
 def _taken(batch: Batch, index: torch.Tensor) -> Batch:

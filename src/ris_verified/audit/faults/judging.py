@@ -10,19 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, staged
 from ris_verified.pipeline import Pipeline
-
-
-def _staged(stage: str, change: Callable[..., Any]) -> Callable[[Pipeline], Pipeline]:
-    """Return a plant that puts a function (sound stage, arguments…) in place of a stage."""
-
-    def plant(pipeline: Pipeline) -> Pipeline:
-        sound = vars(pipeline)[stage]
-        changed: dict[str, Any] = {stage: lambda *given, **named: change(sound, *given, **named)}
-        return dataclasses.replace(pipeline, **changed)
-
-    return plant
 
 
 def _own_config(plant: Callable[[Pipeline], Pipeline]) -> Callable[[Pipeline], Pipeline]:
@@ -134,35 +123,35 @@ def _rest_dropped(f: Any, state: Any, batch: Any, pipe: Pipeline) -> Any:
 
 
 def _peak(change: Callable[[Any], Any]) -> Callable[[Pipeline], Pipeline]:
-    return _staged("peak_memory", lambda f, *given: change(f(*given)))
+    return staged("peak_memory", lambda f, *given: change(f(*given)))
 
 
 FAULTS = (
     Fault("localisation_without_proof", "RV0301", "the blend is dropped on the way out",
-          _staged("localize", _bare_localisation)),
+          staged("localize", _bare_localisation)),
     Fault("localisation_writes_config", "RV0301", "results travel through the configuration",
-          _own_config(_staged("localize", _writing_localisation))),
+          _own_config(staged("localize", _writing_localisation))),
     Fault("bound_of_half_the_noise", "RV1204", "σ² a real dimension where a complex one is meant",
-          _staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise / 2, cfg))),
+          staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise / 2, cfg))),
     Fault("bound_with_known_symbols", "RV1204", "the nuisance symbols are taken for known",
-          _staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise, cfg) * 0.9)),
+          staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise, cfg) * 0.9)),
     Fault("forecast_without_moments", "RV1402", "only the weights are counted",
           _peak(lambda m: dataclasses.replace(m, held=m.held // 4))),
     Fault("forecast_of_one_scene", "RV1402", "the batch is forgotten",
-          _staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
-    Fault("halves_are_added", "RV1402", "each part's mean counts in full", _staged("train_step", _parts_added)),
-    Fault("halves_are_dropped", "RV1402", "what has no room is left out", _staged("train_step", _rest_dropped)),
-    Fault("metric_by_index", "RV1603", "estimate k is taken for source k", _staged("metric", _index_matched)),
-    Fault("metric_forgives_misses", "RV1603", "a NaN error is zero", _staged("metric", _misses_forgiven)),
+          staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
+    Fault("halves_are_added", "RV1402", "each part's mean counts in full", staged("train_step", _parts_added)),
+    Fault("halves_are_dropped", "RV1402", "what has no room is left out", staged("train_step", _rest_dropped)),
+    Fault("metric_by_index", "RV1603", "estimate k is taken for source k", staged("metric", _index_matched)),
+    Fault("metric_forgives_misses", "RV1603", "a NaN error is zero", staged("metric", _misses_forgiven)),
     Fault("weights_of_another_model", "RV1605", "what is saved is not what was validated",
-          _staged("train", _last_epoch_saved)),
-    Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", _staged("train", _worst_kept)),
-    Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", _staged("score", _loss_as_score)),
-    Fault("score_of_found_sources", "RV1608", "what is missed has no error", _staged("score", _found_only)),
+          staged("train", _last_epoch_saved)),
+    Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", staged("train", _worst_kept)),
+    Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", staged("score", _loss_as_score)),
+    Fault("score_of_found_sources", "RV1608", "what is missed has no error", staged("score", _found_only)),
     Fault("score_of_the_prediction", "RV1608", "the score searches R_pred, the launch R_blend",
-          _staged("score", _score_of_prediction)),
+          staged("score", _score_of_prediction)),
     Fault("score_upside_down", "RV1608", "higher is better somewhere else",
-          _staged("score", lambda f, *given: 1 - f(*given))),
+          staged("score", lambda f, *given: 1 - f(*given))),
     Fault("capture_of_the_prediction", "RV1608", "the validated capture is not that of what is deployed",
-          _staged("validate", _capture_of_prediction)),
+          staged("validate", _capture_of_prediction)),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, conjugated
 from ris_verified.pipeline import Pipeline
 
 
@@ -67,10 +67,6 @@ def _fed(place: int, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable
         model.register_forward_pre_hook(hook)
 
     return spoil
-
-
-def _conjugate(z: torch.Tensor) -> torch.Tensor:
-    return z * z.new_tensor([1.0, -1.0])
 
 
 def _truncated(out: Any) -> Any:
@@ -224,8 +220,8 @@ FAULTS = (
     Fault("backbone_detached", "RV0502", "features are cached", modelling(_cut)),
     Fault("truncated_factor", "RV0701", "K_MAX − 1 columns", modelling(_hooked(_truncated))),
     Fault("channel_ignored", "RV1006", "the network gets no channel", modelling(_blind)),
-    Fault("codes_conjugated_for_the_network", "RV1006", "an adapter conjugates C", modelling(_fed(2, _conjugate))),
-    Fault("channel_conjugated_for_the_network", "RV1006", "an adapter conjugates H", modelling(_fed(3, _conjugate))),
+    Fault("codes_conjugated_for_the_network", "RV1006", "an adapter conjugates C", modelling(_fed(2, conjugated))),
+    Fault("channel_conjugated_for_the_network", "RV1006", "an adapter conjugates H", modelling(_fed(3, conjugated))),
     Fault("snapshots_shifted_for_the_network", "RV1006", "y is one snapshot late",
           modelling(_fed(0, lambda y: y.roll(1, 1)))),
     Fault("antennas_reversed_for_the_network", "RV1006", "antennas count from the other end",

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, conjugated
 from ris_verified.covariance.blend import Blend
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.pipeline import Pipeline
@@ -84,10 +83,6 @@ def _restless(model: nn.Module, *given: Tensor) -> Any:
     return model.train()(*given)
 
 
-def _conjugate(C: Tensor) -> Tensor:
-    return C.conj().resolve_conj() if C.is_complex() else C * torch.tensor([1.0, -1.0], dtype=C.dtype)
-
-
 def _one_off(model: nn.Module, *given: Tensor) -> Any:
     outputs = model(*given)
     return dataclasses.replace(outputs, k_logits=outputs.k_logits.roll(-1, 1))
@@ -110,7 +105,7 @@ def _codes_conjugated(call: Call) -> Call:
     pipe = call.pipeline
 
     def mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Any) -> Estimates:
-        return pipe.mle(peaks, y, H_full, _conjugate(C), cfg)
+        return pipe.mle(peaks, y, H_full, conjugated(C), cfg)
 
     return dataclasses.replace(call, pipeline=dataclasses.replace(pipe, mle=mle))
 
@@ -135,7 +130,7 @@ FAULTS = (
     Fault("localized_with_dropout", "RV0301", "the network is left in training mode", _modelled(_restless)),
     Fault("localized_with_conjugate_codes", "RV0301", "NF-MLE is handed c*", _called(_codes_conjugated)),
     Fault("network_with_conjugate_codes", "RV0301", "the network is handed c*",
-          _modelled(lambda f, y, H, C, H_full: f(y, H, _conjugate(C), H_full))),
+          _modelled(lambda f, y, H, C, H_full: f(y, H, conjugated(C), H_full))),
     Fault("localized_without_newton", "RV0301", "Newton's refinement is never run", _called(_unrefined)),
     Fault("localized_without_known_order", "RV0301", "a known order is estimated all the same",
           _called(lambda call: dataclasses.replace(call, order=None))),

@@ -9,20 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, staged
 from ris_verified.mode import evaluating
 from ris_verified.pipeline import Pipeline
-
-
-def staged(stage: str, change: Callable[..., Any]) -> Callable[[Pipeline], Pipeline]:
-    """Return a plant that puts a function (sound stage, arguments…) in place of a stage."""
-
-    def plant(pipeline: Pipeline) -> Pipeline:
-        sound = vars(pipeline)[stage]
-        changed: dict[str, Any] = {stage: lambda *given, **named: change(sound, *given, **named)}
-        return dataclasses.replace(pipeline, **changed)
-
-    return plant
 
 
 def _of_another(order: Callable[[Any, Any, Tensor, Tensor], Tensor]) -> Callable[[Pipeline], Pipeline]:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ris_verified.audit.laws.watched import modes_of
 from ris_verified.audit.rule import Measurement, at_most, close, equal
 
 if TYPE_CHECKING:
@@ -84,11 +85,6 @@ def _known(small: Context) -> Any:
     other = torch.ones_like(A) if cfg.covariance.factor_mode == "product" else A
     angle, range = (to_ri(v).float().flatten(1) for v in (A, other))
     return ModelOutput(angle, range, range[:, :0], ptr[..., :2].float(), ptr[..., 2].float())
-
-
-def modes_of(model: nn.Module) -> list[bool]:
-    """Return whether each part of a model is in training mode."""
-    return [part.training for part in model.modules()]
 
 
 def mode_laws(before: list[bool], model: nn.Module, modes: list[bool], where: str) -> list[Measurement]:

@@ -1,4 +1,4 @@
-"""RV1603 and RV1202: each source is measured by its own bound, and each scene's bound by its own noise."""
+"""RV1603 and RV1204: each source is measured by its own bound, and each scene's bound by its own noise."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ris_verified.audit.drills import tiny_folder, tiny_trials
+from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials
+from ris_verified.audit.laws.fed import scenes_of
 from ris_verified.audit.rule import Measurement, close, equal
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 # The best epoch is neither the first nor the last, and the worst is not the last.
 SCORES = (0.3, 0.1, 0.2)
 STRANGER = 0.05
-VERDICT = {"verdict": "drill", "waiver": ""}
 
 
 @dataclass
@@ -34,13 +34,13 @@ class Seen:
     Args:
         judged: whether it asked its training to be told of every epoch.
         epochs: of the weights that it scored, in order; 0 for weights that no epoch gave.
-        scenes: digest of the measurements that each score was given.
+        scenes: digests of those that each score was given.
         reports: epoch and score of each.
     """
 
     judged: bool = False
     epochs: list[int] = field(default_factory=list)
-    scenes: list[str] = field(default_factory=list)
+    scenes: list[list[str]] = field(default_factory=list)
     reports: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -50,10 +50,8 @@ def _weights(model: nn.Module) -> str:
     return hashlib.sha256(b"".join(v.detach().cpu().numpy().tobytes() for _, v in state)).hexdigest()
 
 
-def _scenes(batches: Iterable[Batch]) -> str:
-    import torch
-
-    return hashlib.sha256(torch.cat([batch.y.cpu() for batch in batches]).numpy().tobytes()).hexdigest()
+def _scenes(batches: Iterable[Batch]) -> list[str]:
+    return [scene for batch in batches for scene in scenes_of(batch)]
 
 
 def _marked(model: nn.Module, epoch: int) -> nn.Module:
@@ -91,7 +89,7 @@ def _drilled(context: Context, seen: Seen) -> Pipeline:
     return dataclasses.replace(tiny_trials(context), train=train, score=score)
 
 
-def _validation(pipeline: Pipeline, data: Path) -> str:
+def _validation(pipeline: Pipeline, data: Path) -> list[str]:
     import torch
 
     from ris_verified.data.dataset import SceneDataset
@@ -111,7 +109,7 @@ def objective_keeps(context: Context) -> list[Measurement]:
         wanted = _validation(pipeline, folder / "data")
     # With `hpo.timed` the seconds follow.
     value = float(value[0] if isinstance(value, tuple) else value)
-    other = sum(digest != wanted for digest in seen.scenes)
+    other = sum(scenes != wanted for scenes in seen.scenes)
     # A trial that never asks for the epochs can know the returned weights only.
     epochs = list(range(1, len(SCORES) + 1)) if seen.judged else [SCORES.index(min(SCORES)) + 1]
     found = [

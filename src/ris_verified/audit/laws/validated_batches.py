@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from ris_verified.audit.laws.scored_batches import mode_laws, modes_of, parts, told, wrong_counts
+from ris_verified.audit.laws.scored_batches import mode_laws, parts, told, wrong_counts
+from ris_verified.audit.laws.watched import modes_of
 from ris_verified.audit.rule import Measurement, close
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.drills import tiny_folder, tiny_trials, trained_config
+from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials, trained_config
 from ris_verified.audit.laws.trial_scores import study_prefers
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
 from ris_verified.audit.rules.hpo import field, sample
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
 
 Score = Callable[[dict[str, Any], int], float]
-VERDICT = {"verdict": "drill", "waiver": ""}
 
 
 @rule(
