@@ -74,6 +74,12 @@ def test_a_crash_says_what_was_raised_and_where(error: BaseException) -> None:
     assert result.where.endswith(", check")
 
 
+def test_a_crash_inside_the_audit_is_placed_where_it_was_led_to() -> None:
+    (result,) = run_rule(made(lambda _: at_most("no number", 1.0, "m")), CONTEXT)  # type: ignore[arg-type]
+    assert result.status == "error"
+    assert Path(__file__).name in result.where
+
+
 def test_an_interrupt_ends_the_audit() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_rule(made(raising(KeyboardInterrupt())), CONTEXT)

@@ -11,7 +11,7 @@ import torch
 
 from ris_verified.config import Config
 from ris_verified.data.generate import generate
-from ris_verified.errors import DataError, TrainingError
+from ris_verified.errors import ConfigError, DataError, TrainingError
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.log import read_log
 
@@ -105,3 +105,5 @@ def test_scenes_that_come_otherwise_often_are_not(data, tmp_path, caplog):
 
 def test_any_seed_that_is_allowed_trains(data, tmp_path):
     assert _train(data, tmp_path, f"seed={2**62}").history
+    with pytest.raises(ConfigError, match="seed"):
+        Config(seed=2**62 + 1)
