@@ -90,6 +90,28 @@ def test_swallowed_exceptions(tmp_path: Path, body: str, found: bool) -> None:
     assert bool(failing(tmp_path, "RV1607")) is found
 
 
+@pytest.mark.parametrize(
+    ("normal", "failed", "found"),
+    [
+        ("return 0", "return 2", False),
+        ("return None", "return 1", False),
+        ("return", "return EXIT", False),
+        ("return x", "return 2", True),
+        ("return 0", "return 2.0", True),
+        ("return 0", "return -1", True),
+        ("return 0", "return 0", True),
+        ("yield x", "return 2", True),
+        ("pass", "x = 2", True),
+    ],
+)
+def test_an_exit_status_is_no_number_for_a_result(tmp_path: Path, normal: str, failed: str, found: bool) -> None:
+    text = (
+        "EXIT = 2\n\n\ndef main(g):\n    def inner():\n        return g()\n\n    inner()\n    try:\n        x = g()\n"
+    )
+    write(tmp_path, a=f"{text}    except OSError as error:\n        print(error)\n        {failed}\n    {normal}\n")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
 def test_zero_for_nan_and_suppress(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -60,8 +60,8 @@ def _statements(context: Context) -> Iterator[Measurement]:
     why="`except Exception: loss = 0.0` is the best trial of every study.",
     how="Syntax trees: bare and broad handlers that neither raise, nor end the process, nor do more with the "
     "exception than print or log it; handlers of any type that put a number in place of the result (not for a "
-    "missing import); suppress(Exception); nan_to_num, where, masked_fill, fillna and masks that write a number over "
-    "what is missing; errors='ignore'. Bound: none.",
+    "missing import; an exit status is none); suppress(Exception); nan_to_num, where, masked_fill, fillna and masks "
+    "that write a number over what is missing; errors='ignore'. Bound: none.",
     remedy="handle the exceptions that are expected, record them, and mark the result as missing",
     needs="source",
 )

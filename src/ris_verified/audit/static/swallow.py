@@ -33,10 +33,33 @@ def _handler(handler: ast.ExceptHandler, file: SourceFile) -> Iterator[Finding]:
     types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     broad = any(t is None or called_name(t) in BROAD for t in types)
     expected = all(t is not None and called_name(t) in EXPECTED for t in types)
-    if not expected and any(_number_for_failure(statement) for statement in _statements(handler.body)):
+    stand_ins = [statement for statement in _statements(handler.body) if _number_for_failure(statement)]
+    if not expected and any(not _is_status(statement, handler, file) for statement in stand_ins):
         yield handler.lineno, "a number stands in for a failure"
     elif broad and not _handles(handler, file):
         yield handler.lineno, "a broad handler drops its exception"
+
+
+def _is_status(statement: ast.stmt, handler: ast.ExceptHandler, file: SourceFile) -> bool:
+    """Whether a number is an exit status: a positive integer in a function that returns integers or nothing."""
+    around = [function for function in file.index.functions if handler in file.index.below(function)]
+    if not around or not isinstance(statement, ast.Return) or _status(statement.value) == 0:
+        return False
+    inside = file.index.below(around[-1])
+    nested = {n for f in file.index.functions if f is not around[-1] and f in inside for n in file.index.below(f)}
+    own = [node for node in inside if node not in nested]
+    generates = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own)
+    return not generates and all(_status(node.value) is not None for node in own if isinstance(node, ast.Return))
+
+
+def _status(value: ast.expr | None) -> int | None:
+    """Return the status that a function ends with, None where it is none."""
+    if value is None:
+        return 0
+    if not isinstance(value, ast.Constant):
+        return None
+    number = 0 if value.value is None else value.value
+    return number if type(number) is int else None
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
