@@ -159,6 +159,51 @@ def test_sound_uses_are_left_alone(text: str) -> None:
     assert names(text) == set()
 
 
+@pytest.mark.parametrize(
+    ("iterable", "runs"),
+    [
+        ("range(1)", True),
+        ("range(0)", False),
+        ("range(n)", False),
+        ("range(2, 3)", True),
+        ("range(3, 3)", False),
+        ("range(n, 3)", False),
+        ("range(0, 3, n)", False),
+        ("[0]", True),
+        ("[*n]", False),
+        ("{1: 2}.items()", True),
+        ("{**n}.items()", False),
+        ("n.items()", False),
+        ("itertools.count(n)", True),
+        ("itertools.cycle(n)", False),
+        ("zip((1, 2), n)", False),
+        ("enumerate((1, 2))", True),
+        ("'ab'", True),
+        ("''", False),
+        ("other((1, 2))", False),
+    ],
+)
+def test_which_loops_surely_run(iterable: str, runs: bool) -> None:
+    text = f"import itertools\n\n\ndef f(n, other):\n    for y in {iterable}:\n        n(y)\n    return y\n"
+    assert names(text) == (set() if runs else {"y"})
+
+
+@pytest.mark.parametrize(
+    ("call", "ends"),
+    [
+        ("os.abort()", True),
+        ("pytest.fail('no')", True),
+        ("self.skipTest('no')", True),
+        ("job.fail('no')", False),
+        ("parser.error('no')", True),
+        ("logger.error('no')", False),
+    ],
+)
+def test_which_calls_surely_end(call: str, ends: bool) -> None:
+    head = "import os\nimport pytest\n\n\ndef f(x, self, job, parser, logger):\n    if x:\n        y = 1\n    else:\n"
+    assert names(f"{head}        {call}\n    return y\n") == (set() if ends else {"y"})
+
+
 def test_a_star_import_of_the_tree_is_followed(tmp_path: Path) -> None:
     (tmp_path / "base.py").write_text("x = 1\n_y = 2\n", encoding="utf-8")
     (tmp_path / "use.py").write_text("from base import *\nprint(x, z)\n", encoding="utf-8")
