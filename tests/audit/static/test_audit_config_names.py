@@ -127,6 +127,74 @@ def test_a_script_with_arguments_that_imports_this_package_is_judged_by_both(
     assert sum(r.status == "fail" for r in results) == count
 
 
+OWN = """
+import dataclasses
+import ris_verified as rv
+from ris_verified.config import Config, TrainConfig
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    smoothing: float = 0.1
+    unread: float = 0.2
+
+def main(path, cfg: Config, train: TrainConfig, run: RunConfig):
+    pipeline = rv.Pipeline.default(rv.Config.load(path))
+    options = RunConfig()
+    return pipeline.config.train.epochs, cfg.seed, train.{known}, options.smoothing, run.{own}
+"""
+
+
+@pytest.mark.parametrize(
+    ("known", "own", "found"),
+    [
+        ("clip_norm", "smoothing", []),
+        ("clipnorm", "smoothing", ["clipnorm"]),
+        ("clip_norm", "smothing", ["smothing"]),
+    ],
+)
+def test_a_class_of_one_s_own_beside_this_package_s_is_judged_by_both(
+    tmp_path: Path, known: str, own: str, found: list[str]
+) -> None:
+    (tmp_path / "a.py").write_text(OWN.format(known=known, own=own), encoding="utf-8")
+    results = audit(None, source=tmp_path, select=["RV0101", "RV0102"]).results
+    failed = {r.id: r.message for r in results if r.status == "fail"}
+    assert ("RV0101" in failed) == bool(found)
+    assert all(repr(name) in failed["RV0101"] for name in found)
+    # Fields of the package are not the tree's to delete.
+    assert failed["RV0102"] == "RunConfig.unread is defined and never read"
+
+
+@pytest.mark.parametrize(
+    ("line", "written"),
+    [
+        ("object.__setattr__(cfg.train, 'epochs', 3)", True),
+        ("cfg.train.__dict__['epochs'] = 3", True),
+        ("vars(cfg.train)['epochs'] = 3", True),
+        ("vars(cfg.train).update(epochs=3)", True),
+        ("cfg.train.epochs = 3", True),
+        ("cfg = cfg.replaced({'train.epochs': 3})", False),
+        ("seen = dict(vars(cfg.train)); seen['epochs'] = 3", False),
+        ("seen = dataclasses.asdict(cfg.train); seen['epochs'] = 3", False),
+    ],
+)
+@pytest.mark.parametrize("where", ["given", "made", "made by the package"])
+def test_this_package_s_configuration_is_not_written(tmp_path: Path, line: str, written: bool, where: str) -> None:
+    head = "import dataclasses\n\nimport ris_verified as rv\nfrom ris_verified.config import Config\n\n\n"
+    maker = "Config.load" if where == "made" else "rv.Config.load"
+    function = "def f(cfg: Config):\n" if where == "given" else f"def f(path):\n    cfg = {maker}(path)\n"
+    (tmp_path / "a.py").write_text(f"{head}{function}    {line}\n    return cfg\n", encoding="utf-8")
+    results = audit(None, source=tmp_path, select=["RV0101"]).results
+    if where != "given" and line.startswith("cfg.train.epochs"):
+        return  # What was just made may be filled in; this package's classes refuse it themselves.
+    assert [r.status for r in results] == ["fail" if written else "pass"]
+
+
+def test_a_field_of_this_package_allows_no_second_default(tmp_path: Path) -> None:
+    text = "from ris_verified.config import Config\n\n\nclass Options(Config):\n    ridge: float = 1e-3\n\n\n"
+    (tmp_path / "a.py").write_text(f"{text}def solve(ridge=1e-2):\n    return ridge\n", encoding="utf-8")
+    assert [r.status for r in audit(None, source=tmp_path, select=["RV0105"]).results] == ["fail"]
+
+
 def test_several_flat_classes_are_taken_together(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text("class ACfg:\n    x = 1\n\nclass BCfg:\n    y = 2\n", encoding="utf-8")
     schema = read_schema(read_tree(tmp_path))

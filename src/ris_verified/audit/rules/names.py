@@ -23,7 +23,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def schema_of(tree: Tree) -> tuple[Schema, bool]:
-    """Return the tree's own configuration; this package's where it has none, or no class and imports this package."""
+    """Return the tree's configuration and whether it has one; this package's counts where it is imported or alone."""
     return tree.once("schema", _schema_of)
 
 
@@ -35,11 +35,19 @@ def uses_of(tree: Tree) -> Uses:
 def _schema_of(tree: Tree) -> tuple[Schema, bool]:
     own = read_schema(tree)
     kinds = {s.kind for s in own.sections.values() if s.fields} - {"module"}
-    if kinds - {"arguments"} or (kinds and not _imports_package(tree)):
-        return own, True
-    package = read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),)))
-    package.sections |= {name: s for name, s in own.sections.items() if s.kind == "arguments"}
-    return package, False
+    with_package = not kinds or _imports_package(tree)
+    if with_package:
+        package = read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),)))
+        for section in package.sections.values():
+            section.foreign = True
+    if not kinds - {"arguments"}:
+        if not with_package:
+            return own, True
+        package.sections |= {name: s for name, s in own.sections.items() if s.kind == "arguments"}
+        return package, False
+    if with_package:
+        own.sections = package.sections | own.sections
+    return own, True
 
 
 def _imports_package(tree: Tree) -> bool:
@@ -110,7 +118,7 @@ def names_used(context: Context) -> Sequence[Measurement]:
     found = [
         slip(section.where[name], f"{section.label}.{name} is defined and never read")
         for owner, section in schema.sections.items()
-        if section.kind in ("class", "value")
+        if section.kind in ("class", "value") and not section.foreign
         for name in section.fields
         if not section.members[name] and not _is_read(owner, name, schema, uses)
     ]

@@ -32,6 +32,7 @@ class Calls(Kinds):
         if name in READERS and len(args) > 1 and about is not None:
             self._text(about, args[1], node.lineno)
         elif name in ("setattr", "__setattr__", "delattr", "update") and len(args) > 1 and about is not None:
+            about = self.unveiled(about) if name == "__setattr__" else about
             self._text(about, args[1], node.lineno, write=True)
         elif held is not None and name in ("get", "pop", "setdefault") and args:
             self._text(held, args[0], node.lineno, write=name != "get")

@@ -35,7 +35,7 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
         known = _known(read, schema, own)
         certain = not read.weak or read.weak in judged
         if known:
-            if read.how == "write" and certain and own:
+            if read.how == "write" and certain and (own or not read.weak):
                 yield read, f"writes {read.name!r} into the configuration, which must not change (RV0301)"
             continue
         if (schema.is_open(read.owner) or not certain) and not _slip(read.name, leaves):

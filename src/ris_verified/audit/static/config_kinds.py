@@ -84,7 +84,7 @@ class Kinds:
         name = node.attr if isinstance(node, ast.Attribute) else text_of(node.slice)
         if owner is not None:
             if name == "__dict__":
-                return owner
+                return self.unveiled(owner)
             inner = self.schema.member(owner.section, name) if name else None
             return Kind(inner, owner.weak, owner.fresh) if inner else None
         if not isinstance(node, ast.Attribute):
@@ -94,6 +94,8 @@ class Kinds:
             if node.attr in known:
                 return known[node.attr]
         elif (root := root_name(node)) in self.top and self._name(root) is None:
+            if self.schema.is_foreign(node.attr) and dotted(node) == f"{root}.{node.attr}":
+                return Kind(node.attr)
             return None  # an attribute of an imported module that is not part of the tree's configuration
         return Kind(self.schema.root, node.attr) if CONFIG_NAME.search(node.attr) else None
 
@@ -108,7 +110,8 @@ class Kinds:
             found = self.kind(owner) or self.kind(first)
             return found._replace(fresh=name not in ("cast", "to_container")) if found else None
         if name in ("vars", "asdict", "as_dict", "model_dump", "to_dict"):
-            return self.kind(node.args[0]) if node.args else self.kind(owner)
+            found = self.kind(node.args[0]) if node.args else self.kind(owner)
+            return found and (self.unveiled(found) if name == "vars" else found._replace(fresh=True))
         if name == "getattr" and len(node.args) > 1:
             inner = self.kind(node.args[0])
             text = text_of(node.args[1])
@@ -121,6 +124,10 @@ class Kinds:
         held = self.kind(owner) if LOADERS.match(name) else None
         section = self.schema.sections.get(held.section) if held else None
         return held._replace(fresh=True) if held and section and section.kind == "class" else None
+
+    def unveiled(self, kind: Kind) -> Kind:
+        """Return what is beneath a value; a frozen one is not filled in there either, however new it is."""
+        return kind._replace(fresh=kind.fresh and not self.schema.is_foreign(kind.section))
 
     def _weak_value(self, value: ast.expr | None) -> bool:
         if not isinstance(value, ast.Call):

@@ -37,6 +37,7 @@ class Section:
         strict: whether its constructor takes exactly its fields.
         own_init: whether it has a constructor of its own, which may take anything.
         kind: `class`, `value`, `module`, `arguments` or `files`.
+        foreign: whether it is a frozen class of this package, which the tree uses.
     """
 
     label: str
@@ -48,6 +49,7 @@ class Section:
     strict: bool = False
     own_init: bool = False
     kind: str = "class"
+    foreign: bool = False
 
     def add(self, name: str, where: str, inner: str = "", value: bool = True) -> None:
         """Define a name; the first definition counts."""
@@ -86,6 +88,11 @@ class Schema:
         if len(top) == 1 and all(i in held or i == top[0] for i in main):
             return top[0]
         return main[0] if len(main) == 1 and FILES not in self.sections else ANY
+
+    def is_foreign(self, name: str) -> bool:
+        """Whether a name is that of a frozen class of this package, which the tree uses."""
+        section = self.sections.get(name)
+        return section is not None and section.foreign
 
     def inherited(self, owner: str) -> list[Section]:
         """Return a section and those that it inherits from."""

@@ -113,6 +113,8 @@ class Modules:
         module = self.find(self.base(node, file), not node.level)
         for alias in node.names:
             kind = self._from(module, alias.name)
+            if module is None and self.schema.is_foreign(alias.name) and (node.module or "").startswith("ris_verified"):
+                kind = Kind(alias.name)
             unknown = module is not None and f"module {module}" not in self.schema.sections
             if kind is not None or not (CONFIG_NAME.search(alias.name) and (unknown or alias.name in VALUES)):
                 yield alias.asname or alias.name, kind

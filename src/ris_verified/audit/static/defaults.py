@@ -48,6 +48,8 @@ def conflicts(tree: Tree, schema: Schema, further: set[str]) -> Iterator[tuple[s
                 places.setdefault(lower, {}).setdefault((type(value).__name__, value), file.at(line))
     for name, values in places.items():
         owners = [i for i, names in holders.items() if name in names]
+        # That this package has a field of this name gives the tree's own no second default.
+        owners = [i for i in owners if not schema.is_foreign(i)] or owners
         allowed = len([i for i in owners if i not in options]) or len(owners)
         if len(values) > max(1, allowed):
             shown = ", ".join(f"{_show(value)} at {where}" for (_, value), where in values.items())
