@@ -142,3 +142,56 @@ def test_a_matching_in_a_file_of_losses_may_leave_the_graph(tmp_path: Path) -> N
 def test_a_loss_without_torch_has_no_graph(tmp_path: Path) -> None:
     text = "def huber_loss(f, scale):\n    f += scale\n    f[0] = 1\n    return f.item()\n"
     assert lines(tmp_path, text) == []
+
+
+STEP = """import torch
+def step(model, optimizer, other, loss_of, batch):
+    outputs = model(batch.y)
+    {first}
+    {second}
+    {third}
+    return outputs
+"""
+FIRST = "total = loss_of(outputs, batch)"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "third", "found"),
+    [
+        (f"optimizer.zero_grad(); {FIRST}", "total.backward()", "optimizer.step()", False),
+        (FIRST, "optimizer.zero_grad(set_to_none=True); total.backward()", "optimizer.step()", False),
+        (FIRST, "total.backward()", "optimizer.step(); optimizer.zero_grad()", False),
+        (FIRST, "total.backward(); optimizer.zero_grad()", "optimizer.step()", True),
+        (f"{FIRST}; optimizer.zero_grad()", "optimizer.step()", "total.backward()", True),
+        (FIRST, "total.backward(); other.zero_grad()", "optimizer.step()", False),
+        (f"optimizer.step(); optimizer.zero_grad(); {FIRST}", "total.backward()", "pass", False),
+        (FIRST, "total.backward()", "optimizer.step", True),
+        (FIRST, "total.backward", "optimizer.step()", True),
+        ("total = sum(v.item() for v in outputs)", "torch.tensor(total, requires_grad=True).backward()", "pass", True),
+        (
+            "R = torch.from_numpy(outputs.R.detach().numpy()); total = loss_of(R, batch)",
+            "total.backward()",
+            "pass",
+            True,
+        ),
+        ("R = outputs.R.detach().requires_grad_(); total = loss_of(R, batch)", "total.backward()", "pass", True),
+        (
+            "R = outputs.R.detach().requires_grad_(); total = loss_of(R, batch)",
+            "total.backward()",
+            "model(R.grad)",
+            False,
+        ),
+        ("total = loss_of(outputs, batch) / batch.K.sum().item()", "total.backward()", "pass", False),
+        (FIRST, "total.backward()", "print(total.item())", False),
+        (f"{FIRST}; print(total.item())", "total.backward()", "logs = total.detach()", False),
+        ("known = outputs.k.detach(); total = loss_of(outputs, known)", "total.backward()", "pass", False),
+    ],
+)
+def test_a_training_step(tmp_path: Path, first: str, second: str, third: str, found: bool) -> None:
+    assert bool(lines(tmp_path, STEP.format(first=first, second=second, third=third))) is found
+
+
+def test_a_straight_through_step_stays_in_the_graph(tmp_path: Path) -> None:
+    text = f"{FORWARD}        y = x + (torch.round(x) - x).detach()\n        return (x.sign() - y).detach() + y\n"
+    assert lines(tmp_path, text) == []
+    assert lines(tmp_path, f"{FORWARD}        return mask + (torch.round(x) - x).detach()\n") == [4]

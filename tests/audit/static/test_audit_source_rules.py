@@ -119,6 +119,90 @@ def test_an_exit_status_is_no_number_for_a_result(tmp_path: Path, normal: str, f
     assert bool(failing(tmp_path, "RV1607")) is found
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("    try:\n        x.backward()\n    finally:\n        return x\n", True),
+        ("    for y in x:\n        try:\n            y()\n        finally:\n            continue\n", True),
+        ("    try:\n        x()\n    finally:\n        for y in x:\n            break\n", False),
+        ("    try:\n        x()\n    finally:\n        g = lambda: x\n        def h():\n            return g\n", False),
+        ("    try:\n        x.backward()\n    except RuntimeError:\n        pass\n", True),
+        ("    try:\n        train_step(x)\n    except (KeyError, OSError):\n        ...\n", True),
+        ("    try:\n        x.backward()\n    except RuntimeError as error:\n        x.note(error)\n", False),
+        ("    try:\n        x.fit()\n    except KeyboardInterrupt:\n        pass\n", False),
+        ("    try:\n        x.unlink()\n    except OSError:\n        pass\n", False),
+        ("    with suppress(RuntimeError, ValueError):\n        x.backward()\n", True),
+        ("    with suppress(KeyboardInterrupt):\n        x.fit()\n", False),
+        ("    with suppress(OSError):\n        x.unlink()\n", False),
+        ("    if not torch.isfinite(x):\n        return 0.0\n    return x\n", True),
+        ("    if torch.isnan(x).any():\n        print(x)\n        return torch.zeros(())\n    return x\n", True),
+        ("    if np.isfinite(x):\n        return x\n    else:\n        return 1e9\n", True),
+        ("    if torch.isnan(x):\n        return float('nan')\n    return x\n", False),
+        ("    if np.isfinite(x):\n        return 0\n    return 1\n", False),
+        ("    if x > 0:\n        return 0.0\n    return x\n", False),
+        ("    if x is None or not np.isfinite(x):\n        return 0.0\n    return x\n", False),
+    ],
+)
+def test_failures_that_go_on_unseen(tmp_path: Path, text: str, found: bool) -> None:
+    head = "from contextlib import suppress\n\nimport numpy as np\nimport torch\n\n\n"
+    write(tmp_path, a=f"{head}def f(x, train_step):\n{text}")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ("log(kind)\n        return True", True),
+        ("return True", True),
+        ("return False", False),
+        ("if kind is KeyError:\n            return True", False),
+        ("log(kind)", False),
+    ],
+)
+def test_a_context_that_swallows_everything(tmp_path: Path, body: str, found: bool) -> None:
+    write(tmp_path, a=f"class Quiet:\n    def __exit__(self, kind, error, trace):\n        {body}\n\n\nlog = print\n")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("torch.manual_seed(int(time.time()))", True),
+        ("g = torch.Generator().manual_seed(hash(name) % 2**31)", True),
+        ("np.random.default_rng(time.time_ns())", True),
+        ("torch.cuda.manual_seed_all(os.getpid())", True),
+        ("torch.seed()", True),
+        ("g = torch.Generator(); g.seed()", True),
+        ("g = torch.Generator().manual_seed(seed + 1)", False),
+        ("g = torch.Generator(); s = g.initial_seed()", False),
+        ("torch.manual_seed(zlib.crc32(name))", False),
+        ("note(seed=hash(name))", False),
+        ("state.seed(seed)", False),
+    ],
+)
+def test_seeds_that_differ_in_every_run(tmp_path: Path, line: str, found: bool) -> None:
+    head = "import os\nimport time\nimport zlib\n\nimport numpy as np\nimport torch\n\n\n"
+    write(tmp_path, a=f"{head}def f(name, seed, state, note):\n    {line}\n")
+    assert bool(failing(tmp_path, "RV1101")) is found
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "found"),
+    [
+        ("seen=[]", "seen.append(x)", True),
+        ("seen={}", "seen[x] = 1", True),
+        ("*, seen=set()", "seen.add(x)", True),
+        ("seen=[]", "return [*seen, x]", False),
+        ("seen=()", "seen = [*seen, x]", False),
+        ("seen=None", "seen.append(x)", False),
+        ("seen=[]", "seen = list(seen); seen.append(x)", False),
+    ],
+)
+def test_a_default_that_remembers_calls(tmp_path: Path, head: str, line: str, found: bool) -> None:
+    write(tmp_path, a=f"def f(x, {head}):\n    {line}\n")
+    assert bool(failing(tmp_path, "RV1101")) is found
+
+
 def test_zero_for_nan_and_suppress(tmp_path: Path) -> None:
     write(
         tmp_path,

@@ -12,6 +12,7 @@ from ris_verified.audit.laws.model_slopes import output_slopes
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 from ris_verified.audit.rules.names import clean
 from ris_verified.audit.static.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
+from ris_verified.audit.static.steps import step_slips
 from ris_verified.audit.static.syntax import SourceFile, read_file
 
 if TYPE_CHECKING:
@@ -130,12 +131,14 @@ def _reaches(context: Context) -> list[Measurement]:
     "RV0503",
     "The forward and the loss never leave the graph",
     law="no detach, no_grad, .data, .item, NumPy or write in place in `forward` or what it calls in its file; none "
-    "on the way to the value that a loss returns",
+    "on the way to the value that a loss returns; no number on the way to `backward`, no step on cleared gradients",
     why="One detach in the middle of the network freezes everything before it, and the loss still falls.",
     how="Syntax trees of every class with a `forward` in the source, and of the pipeline's own modules wherever they "
     "are defined, followed through methods and functions of the same file; functions, classes and files that are "
     "called a loss, followed from what they return: values for logs and the constants that a loss compares with may "
-    "be detached. Tensors that a function made itself may be written. Bound: none.",
+    "be detached, and (f(x) - x).detach() that is added to x. Tensors that a function made itself may be written. "
+    "Functions that call `backward`: what it is called on, and what stands between zero_grad, backward and step. "
+    "Bound: none.",
     remedy="stay in torch operations on live tensors; write x = x + y instead of x += y",
     needs="source",
 )
@@ -148,6 +151,7 @@ def forward_in_graph(context: Context) -> Sequence[Measurement]:
         for function in loss_functions(file):
             if function not in forward:
                 slips += loss_breaks(function, file)
+        slips += step_slips(file)
         for line, message in slips:
             found.setdefault(file.at(line), Measurement(1.0, 0.0, False, message, where=file.at(line)))
     return list(found.values()) or [clean(context, "no forward and no loss leaves the graph")]

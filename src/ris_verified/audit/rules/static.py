@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, rule
 from ris_verified.audit.rules.names import clean, require_source, slip
+from ris_verified.audit.static.dropped import dropped_failures
 from ris_verified.audit.static.globals_written import written_globals
 from ris_verified.audit.static.graph import forward_functions, loss_functions
 from ris_verified.audit.static.imports import cycles
@@ -24,9 +25,10 @@ from ris_verified.audit.static.tools import checkout, standalone, tool_findings
     "generator; no max, min or sum of Python on tensors; linter, formatter and type checker are clean",
     why="A cycle works from one entry point and fails from another; a global makes the second run unlike the first.",
     how="Syntax trees: strongly connected components of module-level imports; `global` and changes of module-level "
-    "containers inside functions; `np.random` and `random` functions and generators without a seed; builtins given "
-    "what is evidently a tensor. In the profile `full`, where the source is this package's own checkout, its linter, "
-    "formatter and type checker run and every module is imported on its own. Bound: none.",
+    "containers and of defaults inside functions; `np.random` and `random` functions, generators without a seed and "
+    "seeds from clocks or hashes; builtins given what is evidently a tensor. In the profile `full`, where the source "
+    "is this package's own checkout, its linter, formatter and type checker run and every module is imported on its "
+    "own. Bound: none.",
     remedy="repair the file, move the shared part below both modules, pass state and generators as arguments, use "
     "torch's own functions on tensors",
     needs="source",
@@ -61,12 +63,17 @@ def _statements(context: Context) -> Iterator[Measurement]:
     how="Syntax trees: bare and broad handlers that neither raise, nor end the process, nor do more with the "
     "exception than print or log it; handlers of any type that put a number in place of the result (not for a "
     "missing import; an exit status is none); suppress(Exception); nan_to_num, where, masked_fill, fillna and masks "
-    "that write a number over what is missing; errors='ignore'. Bound: none.",
+    "that write a number over what is missing; errors='ignore'; what leaves a `finally`, an `__exit__` that returns "
+    "True, a number returned after a test for a missing value, a training call whose failure passes. Bound: none.",
     remedy="handle the exceptions that are expected, record them, and mark the result as missing",
     needs="source",
 )
 def swallowed(context: Context) -> Sequence[Measurement]:
     """Bound 0 is exact: handlers are counted."""
     require_source(context)
-    seen = {(file.at(line), text): None for file, _ in context.tree.parsed for line, text in swallowed_failures(file)}
+    seen = {
+        (file.at(line), text): None
+        for file, _ in context.tree.parsed
+        for line, text in (*swallowed_failures(file), *dropped_failures(file))
+    }
     return [slip(where, text) for where, text in seen] or [clean(context, "no exception is swallowed")]

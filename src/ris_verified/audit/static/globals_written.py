@@ -16,6 +16,8 @@ CHANGES = MUTATORS | {"popitem", "reverse", "extendleft", "subtract", "move_to_e
 
 def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
     """Yield line and message for every function that changes what belongs to its module."""
+    for function in file.index.functions:
+        yield from _remembered(function)
     shared = _containers(tree)
     if not (file.index.of(ast.Global) or "globals()" in file.text or _touched(file, shared)):
         return
@@ -31,6 +33,28 @@ def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
             if name not in seen | local:
                 seen.add(name)
                 yield line, f"{function.name} writes the global {name!r} ({how})"
+
+
+def _remembered(function: Function) -> Iterator[Finding]:
+    """Yield changes of a default, which is one object for all calls."""
+    args = function.args
+    named = [*args.posonlyargs, *args.args]
+    pairs = [
+        *zip(reversed(named), reversed(args.defaults), strict=False),
+        *zip(args.kwonlyargs, args.kw_defaults, strict=True),
+    ]
+    kept = {a.arg for a, value in pairs if _is_container(value)}
+    if not kept:
+        return
+    body = list(_own(function))
+    kept -= {node.id for node in body if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for line, name, how in _writes(body, set(), kept):
+        yield line, f"{function.name} changes the default of {name!r}, which all its calls share ({how})"
+
+
+def _is_container(value: ast.expr | None) -> bool:
+    literal = isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp)
+    return literal or (isinstance(value, ast.Call) and called_name(value.func) in CONTAINERS)
 
 
 def _touched(file: SourceFile, shared: set[str]) -> bool:
@@ -51,8 +75,7 @@ def _containers(tree: ast.Module) -> set[str]:
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
         )
         made = called_name(value.func) if isinstance(value, ast.Call) else ""
-        literal = isinstance(value, ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp)
-        if literal or made in CONTAINERS or made in classes:
+        if _is_container(value) or made in classes:
             found |= {target.id for target in targets if isinstance(target, ast.Name)}
     return found
 

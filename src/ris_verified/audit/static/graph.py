@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ris_verified.audit.static.inplace import written_in_place
+from ris_verified.audit.static.reaching import Flows
 from ris_verified.audit.static.syntax import Function, SourceFile, called_name, dotted
 from ris_verified.audit.static.tensors import Tensors
 
@@ -20,7 +21,7 @@ CHOICES = {"argmin", "argmax", "argsort", "linear_sum_assignment", "long", "topk
 # Constants that a loss or a blend compares with: no gradient belongs there.
 CONSTANT = re.compile(
     r"samp|sample|target|truth|true|label|(^|_)gt|teacher|ema|momentum|weight|mask|scale|norm|ref|measured|observ|data|"
-    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor",
+    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor|batch|length",
     re.IGNORECASE,
 )
 LOGS = re.compile(r"log|metric|nmse|stat|report|monitor|terms|history|info|acc|score|summary|dict", re.IGNORECASE)
@@ -76,13 +77,30 @@ def forward_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
     """Yield line and what leaves the graph, for everything in a function that `forward` runs."""
     body = file.index.below(function)
     tensors = Tensors(function, body, inputs=function.name == "forward" or _is_method(function))
+    through = set(_straight_through(body))
     for node in body:
-        what = _break(node, tensors)
-        if what and not _is_constant(node, sample=True):
+        what = breaks(node, tensors)
+        if what and not is_constant(node, sample=True) and node not in through:
             yield node.lineno, f"{function.name} leaves the graph with {what}"  # type: ignore[attr-defined]
     yield from _decorated(function)
     for line, what in written_in_place(function, body, tensors):
         yield line, f"{function.name} {what}"
+
+
+def _straight_through(body: list[ast.AST]) -> Iterator[ast.expr]:
+    """Yield every `(f(x) - x).detach()` that x itself is added to: its gradient is that of x, on purpose."""
+    for node in body:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            pairs = ((node.left, node.right), (node.right, node.left))
+            yield from (cut for cut, kept in pairs if _less(cut) == ast.dump(kept))
+
+
+def _less(node: ast.expr) -> str:
+    """Return what is subtracted in `(… - x).detach()`, as a dump; an empty text for anything else."""
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "detach"):
+        return ""
+    value = node.func.value
+    return ast.dump(value.right) if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Sub) else ""
 
 
 def _is_method(function: Function) -> bool:
@@ -96,7 +114,8 @@ def _decorated(function: Function) -> Iterator[Finding]:
             yield function.lineno, f"{function.name} leaves the graph with {name}"
 
 
-def _break(node: ast.AST, tensors: Tensors) -> str:
+def breaks(node: ast.AST, tensors: Tensors) -> str:
+    """Return what of a node leaves the graph, an empty text where nothing does."""
     if isinstance(node, ast.Attribute):
         return ".data" if node.attr == "data" and isinstance(node.ctx, ast.Load) and not _is_module(node) else ""
     if not isinstance(node, ast.Call):
@@ -126,7 +145,7 @@ def _is_module(node: ast.Attribute) -> bool:
     return dotted(node.value) in ("torch.utils", "utils", "self", "cls", "torch", "args", "cfg", "config", "batch")
 
 
-def _is_constant(node: ast.AST, sample: bool = False) -> bool:
+def is_constant(node: ast.AST, sample: bool = False) -> bool:
     """Whether what leaves the graph is a constant by its name."""
     owner = node.func if isinstance(node, ast.Call) else node
     value = owner.value if isinstance(owner, ast.Attribute) else None
@@ -155,10 +174,11 @@ def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
     tensors = Tensors(function, body, inputs=True)
     if any(isinstance(n, ast.Call) and called_name(n.func) in ("backward", "grad") for n in body):
         return  # the gradient was taken before; what is returned is a report
-    flows = _Flows(body)
+    returned = [node.value for node in body if isinstance(node, ast.Return) and node.value is not None]
+    flows = Flows(body, [part for value in returned for part in _loss_parts(value)])
     for node in body:
-        what = _break(node, tensors)
-        if not what or _is_constant(node):
+        what = breaks(node, tensors)
+        if not what or is_constant(node):
             continue
         if what in BLOCKS:
             reaches = any(not CONSTANT.search(name) and name in flows.returned for name in flows.bound_in(node))
@@ -170,79 +190,6 @@ def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
         yield from _decorated(function)
     for line, what in written_in_place(function, body, tensors):
         yield line, f"{function.name} {what}"
-
-
-class _Flows:
-    """Which names and expressions of a function reach the loss that it returns."""
-
-    def __init__(self, body: list[ast.AST]) -> None:
-        self.body = body
-        self.wanted: set[int] = set()
-        self.returned: set[str] = set()
-        for node in body:
-            if isinstance(node, ast.Return) and node.value is not None:
-                for part in _loss_parts(node.value):
-                    self._take(part)
-        assigned = [n for n in body if isinstance(n, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr)]
-        changed = True
-        while changed:
-            before = len(self.wanted)
-            for node in assigned:
-                targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
-                for target, value in _pairs(targets, node.value):
-                    held = target.value if isinstance(target, ast.Subscript) else target
-                    if isinstance(held, ast.Name) and held.id in self.returned:
-                        self._take(value)
-            for node in body:
-                if isinstance(node, ast.Call) and called_name(node.func) in ("append", "extend", "add_", "add"):
-                    owner = node.func.value if isinstance(node.func, ast.Attribute) else None
-                    if isinstance(owner, ast.Name) and owner.id in self.returned:
-                        for argument in node.args:
-                            self._take(argument)
-            changed = len(self.wanted) > before
-
-    def _take(self, value: ast.expr) -> None:
-        stack: list[ast.AST] = [value]
-        while stack:
-            node = stack.pop()
-            if id(node) in self.wanted:
-                continue
-            self.wanted.add(id(node))
-            if isinstance(node, ast.Name):
-                self.returned.add(node.id)
-            # A test chooses, and a shape counts: neither carries a gradient in any case.
-            if isinstance(node, ast.IfExp):
-                stack += [node.body, node.orelse]
-            elif not isinstance(node, ast.Compare | ast.Lambda):
-                stack += ast.iter_child_nodes(node)
-
-    def reaches(self, node: ast.AST) -> bool:
-        """Whether an expression is part of what is returned as the loss."""
-        return id(node) in self.wanted
-
-    def bound_in(self, call: ast.AST) -> set[str]:
-        """Return the names that a `with` on this call binds."""
-        for node in self.body:
-            if isinstance(node, ast.With | ast.AsyncWith) and any(item.context_expr is call for item in node.items):
-                return {
-                    n.id
-                    for s in node.body
-                    for n in ast.walk(s)
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-                }
-        return set()
-
-
-def _pairs(targets: list[ast.expr], value: ast.expr | None) -> Iterator[tuple[ast.expr, ast.expr]]:
-    for target in targets:
-        if value is None:
-            continue
-        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts) == len(value.elts):
-            yield from zip(target.elts, value.elts, strict=True)
-        elif isinstance(target, ast.Tuple):
-            yield from ((item, value) for item in target.elts)
-        else:
-            yield target, value
 
 
 def _loss_parts(value: ast.expr) -> list[ast.expr]:

@@ -14,11 +14,14 @@ NUMPY = {
 }  # fmt: skip
 SEEDED = {"default_rng", "SeedSequence", "PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64", "RandomState", "Random"}
 PYTHON = {"Random", "SystemRandom", "getstate", "setstate"}
+SEEDERS = {"manual_seed", "manual_seed_all", "seed_everything", "set_seed", "seed_all"}
 CLOCKS = {"time", "time_ns", "now", "utcnow", "urandom", "getpid", "perf_counter", "monotonic", "token_bytes", "uuid4"}
+SALTED = {"hash"}  # of a text it differs in every process
 
 
 def without_generator(file: SourceFile) -> Iterator[Finding]:
     """Yield line and message for every draw from a global state and for every generator without a fixed seed."""
+    yield from _of_torch(file)
     names = _imported(file)
     if not names:
         return
@@ -38,6 +41,24 @@ def without_generator(file: SourceFile) -> Iterator[Finding]:
             yield from _seed(call, f"{module}.{last}")
 
 
+def _of_torch(file: SourceFile) -> Iterator[Finding]:
+    if "torch" not in file.text:
+        return
+    generators = {
+        target.id
+        for node in file.index.of(ast.Assign)
+        if isinstance(node.value, ast.Call) and called_name(node.value.func) == "Generator"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for call in file.index.of(ast.Call):
+        owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        if called_name(call.func) == "seed" and not call.args and owner in generators | {"torch", "torch.cuda"}:
+            yield call.lineno, f"{owner}.seed() takes another seed in every run; use manual_seed"
+        elif called_name(call.func) in SEEDERS:
+            yield from _clocked(call, called_name(call.func), [*call.args, *(k.value for k in call.keywords)])
+
+
 def _is_global(module: str, last: str) -> bool:
     if module == "numpy.random":
         return last not in NUMPY and not last.startswith("_")
@@ -48,9 +69,13 @@ def _seed(call: ast.Call, name: str) -> Iterator[Finding]:
     given = [*call.args, *(k.value for k in call.keywords if k.arg in (None, "seed", "entropy", "x"))]
     if not given or all(isinstance(a, ast.Constant) and a.value is None for a in given):
         yield call.lineno, f"{name}() without a seed gives other numbers in every run"
+    yield from _clocked(call, name, given)
+
+
+def _clocked(call: ast.Call, name: str, given: list[ast.expr]) -> Iterator[Finding]:
     for argument in given:
         for node in ast.walk(argument):
-            if isinstance(node, ast.Call) and called_name(node.func) in CLOCKS:
+            if isinstance(node, ast.Call) and called_name(node.func) in CLOCKS | SALTED:
                 yield call.lineno, f"{name} takes its seed from {called_name(node.func)}(), another one in every run"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ris_verified.audit.static.syntax import SourceFile, called_name, dotted, root_name
+from ris_verified.audit.static.syntax import Function, SourceFile, called_name, dotted, root_name
 
 Finding = tuple[int, str]
 BROAD = {"Exception", "BaseException"}
@@ -25,7 +25,7 @@ def swallowed_failures(file: SourceFile) -> Iterator[Finding]:
     for call in file.index.of(ast.Call):
         yield from _call(call)
     for node in file.index.of(ast.Assign):
-        if _is_number(node.value) and any(_masked(target) for target in node.targets):
+        if is_number(node.value) and any(_masked(target) for target in node.targets):
             yield node.lineno, "a number is written over missing values"
 
 
@@ -34,31 +34,38 @@ def _handler(handler: ast.ExceptHandler, file: SourceFile) -> Iterator[Finding]:
     broad = any(t is None or called_name(t) in BROAD for t in types)
     expected = all(t is not None and called_name(t) in EXPECTED for t in types)
     stand_ins = [statement for statement in _statements(handler.body) if _number_for_failure(statement)]
-    if not expected and any(not _is_status(statement, handler, file) for statement in stand_ins):
+    around = function_around(handler, file) if stand_ins else None
+    status = around is not None and is_status(around, file)
+    if not expected and any(not (status and _status(statement)) for statement in stand_ins):
         yield handler.lineno, "a number stands in for a failure"
     elif broad and not _handles(handler, file):
         yield handler.lineno, "a broad handler drops its exception"
 
 
-def _is_status(statement: ast.stmt, handler: ast.ExceptHandler, file: SourceFile) -> bool:
-    """Whether a number is an exit status: a positive integer in a function that returns integers or nothing."""
-    around = [function for function in file.index.functions if handler in file.index.below(function)]
-    if not around or not isinstance(statement, ast.Return) or _status(statement.value) == 0:
-        return False
-    inside = file.index.below(around[-1])
-    nested = {n for f in file.index.functions if f is not around[-1] and f in inside for n in file.index.below(f)}
+def function_around(node: ast.AST, file: SourceFile) -> Function | None:
+    """Return the innermost function that holds a node."""
+    around = [function for function in file.index.functions if node in file.index.below(function)]
+    return around[-1] if around else None
+
+
+def is_status(function: Function, file: SourceFile) -> bool:
+    """Whether what a function returns are exit statuses: integers that are written out, or nothing."""
+    inside = file.index.below(function)
+    nested = {n for f in file.index.functions if f is not function and f in inside for n in file.index.below(f)}
     own = [node for node in inside if node not in nested]
     generates = any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own)
-    return not generates and all(_status(node.value) is not None for node in own if isinstance(node, ast.Return))
+    return not generates and all(_status(node) is not None for node in own if isinstance(node, ast.Return))
 
 
-def _status(value: ast.expr | None) -> int | None:
+def _status(statement: ast.stmt) -> int | None:
     """Return the status that a function ends with, None where it is none."""
-    if value is None:
-        return 0
-    if not isinstance(value, ast.Constant):
+    if not isinstance(statement, ast.Return):
         return None
-    number = 0 if value.value is None else value.value
+    if statement.value is None:
+        return 0
+    if not isinstance(statement.value, ast.Constant):
+        return None
+    number = 0 if statement.value.value is None else statement.value.value
     return number if type(number) is int else None
 
 
@@ -94,10 +101,10 @@ def _handles(handler: ast.ExceptHandler, file: SourceFile) -> bool:
 
 def _number_for_failure(statement: ast.stmt) -> bool:
     value = statement.value if isinstance(statement, ast.Return | ast.Assign | ast.AnnAssign) else None
-    return _is_number(value) or (isinstance(value, ast.Tuple) and bool(value.elts) and all(map(_is_number, value.elts)))
+    return is_number(value) or (isinstance(value, ast.Tuple) and bool(value.elts) and all(map(is_number, value.elts)))
 
 
-def _is_number(value: ast.expr | None) -> bool:
+def is_number(value: ast.expr | None) -> bool:
     """Whether an expression is a number that looks like a result; NaN does not."""
     if isinstance(value, ast.UnaryOp):
         value = value.operand
@@ -108,7 +115,7 @@ def _is_number(value: ast.expr | None) -> bool:
         if name in ("float", "int", "tensor", "array", "asarray", "float32", "float64") and value.args:
             text = value.args[0]
             infinite = isinstance(text, ast.Constant) and isinstance(text.value, str) and "inf" in text.value.lower()
-            return infinite or _is_number(text)
+            return infinite or is_number(text)
         return False
     if isinstance(value, ast.Attribute):
         return value.attr in ("inf", "infty") and root_name(value) in ("math", "np", "numpy", "torch")
@@ -126,13 +133,13 @@ def _call(call: ast.Call) -> Iterator[Finding]:
         # A value that was chosen, such as a cap on the error, is a decision; zero is what happens without one.
         if nan is None or (isinstance(nan, ast.Constant) and nan.value == 0):
             yield call.lineno, "nan_to_num writes zero for a missing value"
-    elif name == "fillna" and call.args and _is_number(call.args[0]):
+    elif name == "fillna" and call.args and is_number(call.args[0]):
         yield call.lineno, "fillna writes a number for a missing value"
-    elif name == "where" and len(call.args) == 3 and _asks_missing(call.args[0]):
-        if any(_is_number(value) for value in call.args[1:]):
+    elif name == "where" and len(call.args) == 3 and asks_missing(call.args[0]):
+        if any(is_number(value) for value in call.args[1:]):
             yield call.lineno, "where writes a number for a missing value"
-    elif name in ("masked_fill", "masked_fill_") and call.args and any(map(_asks_missing, call.args)):
-        if _is_number(call.args[-1]):
+    elif name in ("masked_fill", "masked_fill_") and call.args and any(map(asks_missing, call.args)):
+        if is_number(call.args[-1]):
             yield call.lineno, "masked_fill writes a number for a missing value"
     elif "errors" in keywords and name in ("decode", "encode", "open", "read_text", "to_numeric", "str"):
         value = keywords["errors"]
@@ -141,10 +148,11 @@ def _call(call: ast.Call) -> Iterator[Finding]:
 
 
 def _masked(target: ast.expr) -> bool:
-    return isinstance(target, ast.Subscript) and _asks_missing(target.slice)
+    return isinstance(target, ast.Subscript) and asks_missing(target.slice)
 
 
-def _asks_missing(node: ast.expr) -> bool:
+def asks_missing(node: ast.expr) -> bool:
+    """Whether an expression asks if something is missing."""
     for inner in ast.walk(node):
         if isinstance(inner, ast.Call) and called_name(inner.func) in MISSING:
             return True

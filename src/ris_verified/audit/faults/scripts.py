@@ -1,0 +1,67 @@
+"""Slips in the scripts that train: steps, seeds, failures and configurations of one's own."""
+
+from __future__ import annotations
+
+from ris_verified.audit.faults.fault import SourceFault
+
+
+def _step(lines: str) -> dict[str, str]:
+    head = "import torch\n\n\ndef step(model, optimizer, loss_of, batch):\n    outputs = model(batch.y)\n"
+    return {"train.py": f"{head}{lines}    return outputs\n"}
+
+
+def _run(lines: str) -> dict[str, str]:
+    head = "import time\nfrom contextlib import suppress\n\nimport torch\n\n\ndef run(batches, train_step, name):\n"
+    return {"train.py": f"{head}{lines}"}
+
+
+def _configured(line: str) -> dict[str, str]:
+    head = "from ris_verified.config import Config\n\n\ndef main(path):\n    cfg = Config.load(path)\n"
+    return {"main.py": f"{head}    {line}\n    return cfg\n"}
+
+
+FAULTS = (
+    SourceFault("cleared_before_the_step", "RV0503", "every step has the gradient zero",
+                _step("    loss_of(outputs).backward()\n    optimizer.zero_grad()\n    optimizer.step()\n")),
+    SourceFault("step_before_backward", "RV0503", "gradients are cleared, and then used",
+                _step("    optimizer.zero_grad()\n    optimizer.step()\n    loss_of(outputs).backward()\n")),
+    SourceFault("step_not_called", "RV0503", "the brackets are missing",
+                _step("    optimizer.zero_grad()\n    loss_of(outputs).backward()\n    optimizer.step\n")),
+    SourceFault("total_of_numbers", "RV0503", "a sum of items has no graph",
+                _step("    total = sum(term.item() for term in loss_of(outputs))\n"
+                      "    torch.tensor(total, requires_grad=True).backward()\n    optimizer.step()\n")),
+    SourceFault("round_trip_before_the_loss", "RV0503", "R_blend goes through NumPy",
+                _step("    R = torch.from_numpy(outputs.R.detach().numpy())\n    loss_of(outputs, R).backward()\n")),
+    SourceFault("leaf_before_the_loss", "RV0503", "the gradient ends in a leaf",
+                _step("    R = outputs.R.detach().requires_grad_()\n    loss_of(outputs, R).backward()\n")),
+    SourceFault("seed_of_the_clock", "RV1101", "no run can be repeated",
+                _run("    torch.manual_seed(int(time.time()))\n    return [train_step(b) for b in batches]\n")),
+    SourceFault("seed_of_a_hash", "RV1101", "texts hash differently in every process",
+                _run("    torch.manual_seed(hash(name) % 2**31)\n    return [train_step(b) for b in batches]\n")),
+    SourceFault("seeded_by_chance", "RV1101", "seed() takes one from the system",
+                _run("    generator = torch.Generator()\n    generator.seed()\n    return generator\n")),
+    SourceFault("default_that_remembers", "RV1101", "the second run begins with the losses of the first",
+                {"a.py": "def note(loss, seen=[]):\n    seen.append(loss)\n    return seen\n"}),
+    SourceFault("return_in_finally", "RV1607", "whatever was raised is forgotten",
+                _run("    try:\n        train_step(batches)\n    finally:\n        return name\n")),
+    SourceFault("context_that_swallows", "RV1607", "every step may fail unseen",
+                {"a.py": "class Quiet:\n    def __enter__(self):\n        return self\n\n"
+                 "    def __exit__(self, kind, error, trace):\n        return True\n"}),
+    SourceFault("failed_step_passed_over", "RV1607", "an epoch of failed steps is an epoch",
+                _run("    for batch in batches:\n        try:\n            train_step(batch)\n"
+                     "        except RuntimeError:\n            continue\n")),
+    SourceFault("failed_step_suppressed", "RV1607", "an epoch of failed steps is an epoch",
+                _run("    for batch in batches:\n        with suppress(RuntimeError):\n"
+                     "            train_step(batch)\n")),
+    SourceFault("zero_after_a_test", "RV1607", "a diverged step has the best loss",
+                _run("    loss = train_step(batches)\n    if not torch.isfinite(loss):\n"
+                     "        return torch.zeros(())\n    return loss\n")),
+    SourceFault("frozen_field_set", "RV0101", "past the frozen class",
+                _configured('object.__setattr__(cfg.train, "epochs", 3)')),
+    SourceFault("frozen_dictionary_set", "RV0101", "past the frozen class",
+                _configured('vars(cfg.train)["epochs"] = 3')),
+    SourceFault("slip_beside_a_class_of_one_s_own", "RV0101", "the package's field is clip_norm",
+                {"main.py": "from dataclasses import dataclass\n\nfrom ris_verified.config import Config\n\n\n"
+                 "@dataclass\nclass RunConfig:\n    smoothing: float = 0.1\n\n\ndef f(cfg: Config, run: RunConfig):\n"
+                 "    return cfg.train.clipnorm, run.smoothing\n"}),
+)  # fmt: skip
