@@ -156,6 +156,8 @@ def test_failures_that_go_on_unseen(tmp_path: Path, text: str, found: bool) -> N
         ("return True", True),
         ("return False", False),
         ("if kind is KeyError:\n            return True", False),
+        ("if kind is None:\n            return False\n        return True", False),
+        ("if kind is None:\n            raise ValueError\n        return True", False),
         ("log(kind)", False),
     ],
 )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ris_verified.audit.static.index import children
 from ris_verified.audit.static.swallow import BROAD, EXPECTED, asks_missing, function_around, is_number, is_status
-from ris_verified.audit.static.syntax import SourceFile, called_name
+from ris_verified.audit.static.syntax import Function, SourceFile, called_name
 
 Finding = tuple[int, str]
 # What a run is for: a failure there is the run's.
@@ -26,7 +26,7 @@ def dropped_failures(file: SourceFile) -> Iterator[Finding]:
         if _trains(item.body) and any(map(_suppresses, item.items)):
             yield item.lineno, "a failed training step is dropped"
     for function in file.index.functions:
-        if function.name in ("__exit__", "__aexit__") and any(map(_returns_true, function.body)):
+        if function.name in ("__exit__", "__aexit__") and _always_true(function, file):
             yield function.lineno, f"{function.name} returns True and so drops every exception"
     for test in file.index.of(ast.If):
         # Among other conditions the number is a decision.
@@ -69,9 +69,12 @@ def _suppresses(item: ast.withitem) -> bool:
     return any(called_name(kind) not in STOPS for kind in call.args)
 
 
-def _returns_true(statement: ast.stmt) -> bool:
-    value = statement.value if isinstance(statement, ast.Return) else None
-    return isinstance(value, ast.Constant) and value.value is True
+def _always_true(function: Function, file: SourceFile) -> bool:
+    """Whether a function ends with `return True` and has no other way out."""
+    last = function.body[-1]
+    true = isinstance(last, ast.Return) and isinstance(last.value, ast.Constant) and last.value.value is True
+    ways = [node for node in file.index.below(function) if isinstance(node, ast.Return | ast.Raise)]
+    return true and len(ways) == 1
 
 
 def _number_returned(test: ast.If, file: SourceFile) -> Iterator[Finding]:
