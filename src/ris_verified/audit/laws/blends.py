@@ -1,4 +1,4 @@
-"""What RV0803 measures on blends: of known matrices and of the scenes, with proof and gradients."""
+"""What RV0803 and RV0502 measure on blends: of known matrices and of the scenes, with proof and gradients."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def blend_of_scenes(context: Context, name: str, blended: Blend) -> list[Measure
 
 
 def blend_of_known(context: Context, name: str) -> list[Measurement]:
-    """Return one blend stage's answer to known matrices, at the configured and at other β and ε, and its proof.
+    """Return one blend stage's answer to known matrices, at the configured, at other and at zero β, and its proof.
 
     Args:
         context: the evidence.
@@ -60,6 +60,9 @@ def blend_of_known(context: Context, name: str) -> list[Measurement]:
     first, found = stage(P, S, config), _formula(stage(P, S, config), P, S, config, name)
     second = stage(S, P, dataclasses.replace(config, covariance=other))
     found += _formula(second, S, P, dataclasses.replace(config, covariance=other), name)
+    # Zero is a value like any other, and false.
+    none = dataclasses.replace(config, covariance=dataclasses.replace(config.covariance, beta=0.0))
+    found += _formula(stage(P, S, none), P, S, none, name)
     found += _proof(first.proof, first, name) + _proof(second.proof, second, name)
     broken = dataclasses.replace(first, R_raw=first.R_raw + 0.01 * (first.R_samp - first.R_pred))
     found.append(
@@ -146,3 +149,38 @@ def _gradients(stage: Any, P: Tensor, S: Tensor, cfg: Config, name: str) -> list
     (given,) = torch.autograd.grad(total, leaf, allow_unused=True)
     size = 0.0 if given is None else float(given.abs().max())
     return [at_most(size, 0.0, "gradient of R, R_raw and R_samp in the sample covariance", where=name)]
+
+
+def blend_slopes(context: Context) -> list[Measurement]:
+    """Return the slopes of both blended matrices along a random direction of the factors, for RV0502."""
+    import torch
+
+    pipeline, cfg = context.pipeline, context.config
+    generator = torch.Generator().manual_seed(context.seed)
+    names = ("cov_fact_angle", "cov_fact_range")
+    base = [vars(context.outputs)[n][:2].double() for n in names]
+    step = [torch.randn(f.shape, generator=generator, dtype=torch.float64) * f.abs().mean() for f in base]
+    R_samp = context.blend.R_samp[:2].to(torch.complex128)
+    W = torch.randn(R_samp.shape, generator=generator, dtype=torch.complex128)
+    h = torch.finfo(torch.float64).eps ** (1 / 3)
+
+    def predicted(t: Tensor | float) -> Tensor:
+        return pipeline.predicted_covariance(base[0] + t * step[0], base[1] + t * step[1], cfg)
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    live = pipeline.blend(predicted(t), R_samp, cfg)
+    ahead, behind = predicted(h), predicted(-h)
+    bound = 1e3 * h**2 * max(float((ahead - behind).norm() / (2 * h) * W.norm()), 1.0)
+    changes = {
+        "R_raw": (1 - cfg.covariance.beta) * (ahead - behind),
+        "R": pipeline.blend(ahead, R_samp, cfg).R - pipeline.blend(behind, R_samp, cfg).R,
+    }
+    found = []
+    for name, change in changes.items():
+        value, slope = vars(live)[name], None
+        if value.requires_grad:
+            (slope,) = torch.autograd.grad((W.conj() * value).real.sum(), t, allow_unused=True, retain_graph=True)
+        wanted = ((W.conj() * change).real.sum() / (2 * h)).item()
+        text = f"slope of ⟨W, {name}⟩, autograd and difference"
+        found.append(close(0.0 if slope is None else slope.item(), wanted, bound, text, where="blend"))
+    return found

@@ -41,10 +41,16 @@ def random_covariances(context: Context, stream: int, rank: int) -> Tensor:
 
 
 def predicted_of_known(context: Context) -> list[Measurement]:
-    """Return R_pred of random factors in both precisions against the formula of the configured mode."""
+    """Return R_pred of random factors in both precisions against the formula of each mode, the configured one first."""
+    modes = dict.fromkeys((context.config.covariance.factor_mode, "product", "sum", "real"))
+    return [m for mode in modes for m in _predicted_of_known(context, mode)]
+
+
+def _predicted_of_known(context: Context, mode: str) -> list[Measurement]:
     import torch
 
-    cfg, found = context.config, []
+    # A weight of one would hide that it is not read, or is squared.
+    cfg, found = context.config.replaced({"covariance.factor_mode": mode, "covariance.sum_weight": 0.7}), []
     generator = torch.Generator().manual_seed(context.seed)
     N, K = cfg.array.elements, cfg.scene.sources_max
     angle, range = torch.randn(2, SCENES, N, K, generator=generator, dtype=torch.complex128)
@@ -55,7 +61,7 @@ def predicted_of_known(context: Context) -> list[Measurement]:
         a, r = angle.to(dtype), range.to(dtype)
         packed = [torch.stack([f.real, f.imag], -1).reshape(SCENES, -1) for f in (a, r)]
         R = context.pipeline.predicted_covariance(packed[0], packed[1], cfg)
-        text = f"R_pred of known {str(dtype).removeprefix('torch.')} factors"
+        text = f'R_pred of known {str(dtype).removeprefix("torch.")} factors, factor_mode = "{mode}"'
         found.append(equal(R.dtype, dtype, f"dtype, {text}", where="predicted_covariance"))
         bound = 8 * torch.finfo(R.dtype).eps * N
         error = relative(R.to(torch.complex128), _predicted(a.to(torch.complex128), r.to(torch.complex128), cfg))

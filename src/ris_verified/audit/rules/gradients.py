@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.blends import blend_slopes
 from ris_verified.audit.laws.model_slopes import output_slopes
-from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
 from ris_verified.audit.rules.names import clean
 from ris_verified.audit.static.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
 from ris_verified.audit.static.steps import step_slips
@@ -73,37 +74,16 @@ def _slopes(total: Tensor, factors: list[Tensor]) -> list[Tensor]:
     "Gradient passes through R_pred, times 1 − β",
     law="∂R_raw/∂t = (1 − β) ∂R_pred/∂t; the loss reaches both factors and the backbone",
     why="A blend without gradient trains nothing, and a wrong factor changes every rate unseen.",
-    how="In float64, along a random direction t of both factors: autograd of ⟨W, R_raw⟩ and a central difference of "
-    "R_pred, h = eps^⅓; bound 1e3 h² of the slope's size (the third derivative of a normalised product is of order "
-    "one per unit of the factors). Then |∂loss/∂θ| > 0 in the backbone, and for each output of the network the slope "
-    "along its own gradient in the weights against central differences, bound a fiftieth in two of six scenes.",
+    how="In float64, along a random direction t of both factors: autograd of ⟨W, R_raw⟩ and ⟨W, R_blend⟩ and "
+    "central differences, h = eps^⅓; bound 1e3 h² of the slope's size (the third derivative of a normalised product is "
+    "of order one per unit of the factors). Then |∂loss/∂θ| > 0 in the backbone, and for each output of the network "
+    "the slope along its own gradient in the weights against central differences, bound a fiftieth in two of six "
+    "scenes.",
     remedy="blend as (1 − β) R_pred + β R_samp.detach() and keep the model's graph",
 )
 def predicted_live(context: Context) -> Sequence[Measurement]:
     """Truncation h²|f'''|/6 and rounding eps/h are both of order h² = eps^⅔."""
-    import torch
-
-    pipeline, cfg = context.pipeline, context.config
-    generator = torch.Generator().manual_seed(context.seed)
-    names = ("cov_fact_angle", "cov_fact_range")
-    base = [vars(context.outputs)[n][:2].double() for n in names]
-    step = [torch.randn(f.shape, generator=generator, dtype=torch.float64) * f.abs().mean() for f in base]
-    R_samp = context.blend.R_samp[:2].to(torch.complex128)
-    W = torch.randn(R_samp.shape, generator=generator, dtype=torch.complex128)
-    h = torch.finfo(torch.float64).eps ** (1 / 3)
-
-    def predicted(t: Tensor | float) -> Tensor:
-        return pipeline.predicted_covariance(base[0] + t * step[0], base[1] + t * step[1], cfg)
-
-    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    raw = pipeline.blend(predicted(t), R_samp, cfg).R_raw
-    slope = torch.autograd.grad((W.conj() * raw).real.sum(), t, allow_unused=True)[0] if raw.requires_grad else None
-    difference = ((W.conj() * (predicted(h) - predicted(-h))).real.sum() / (2 * h)).item()
-    wanted = (1 - cfg.covariance.beta) * difference
-    measured = 0.0 if slope is None else slope.item()
-    size = float((predicted(h) - predicted(-h)).norm() / (2 * h) * W.norm())
-    found = [close(measured, wanted, 1e3 * h**2 * max(size, 1.0), "slope of ⟨W, R_raw⟩, autograd and difference")]
-    return [*found, *_reaches(context), *output_slopes(context)]
+    return [*blend_slopes(context), *_reaches(context), *output_slopes(context)]
 
 
 def _reaches(context: Context) -> list[Measurement]:

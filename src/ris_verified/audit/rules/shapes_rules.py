@@ -75,7 +75,7 @@ def batch_shapes(context: Context) -> Sequence[Measurement]:
     law="from_ri(to_ri(z)) = z exactly; data, factors and covariance use the same order",
     why="Real parts first and imaginary parts after gives the same shape and another matrix.",
     how="Round trip on random numbers; y and H_full of the batch against the scenes' complex arrays; R_pred of "
-    "two random factors packed as [N, K_MAX, (re, im)], in both precisions, against the formula of the configured mode,"
+    "two random factors packed as [N, K_MAX, (re, im)], in both precisions, against the formula of each factor_mode,"
     " bound 8 eps·N relative.",
     remedy="use to_ri and from_ri everywhere",
 )

@@ -1,0 +1,122 @@
+"""A scene's answer is its own, whatever the size of its batch; measured for RV0202."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from ris_verified.audit.context import Context
+from ris_verified.audit.laws.knobs import SMALL_GRIDS
+from ris_verified.audit.laws.model_laws import AGREE, pick
+from ris_verified.audit.rule import Measurement, at_most, equal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# One, and a few more than any block that somebody may work in.
+SIZES = (1, 67)
+# Where stages choose, two candidates of one scene may be alike to rounding: another order of sums turns the choice.
+TURNED = {"build_model": 1, "spectrum": 1, "newton": 1, "mle": 1, "order": 1}
+
+
+def own_answers(context: Context) -> Iterator[Measurement]:
+    """Give the small scenes, over and over, to each stage in batches of one and of 67, and compare with theirs.
+
+    Bound: 1e-3 of an answer's size, far above float32 sums in another order; one of the scenes may turn.
+    """
+    small = context.small.with_config(context.small.config.replaced(SMALL_GRIDS))
+    stages, B = _stages(small), len(small.batch)
+    for name, (run, given) in stages.items():
+        own = _rows(run(*given))
+        for size in SIZES:
+            rows = [(i + 1) % B for i in range(size)]
+            made = _rows(run(*(value[rows] for value in given)))
+            if {len(value) for value in made} != {size}:
+                lengths = sorted({len(value) for value in made})
+                yield equal(lengths, [size], "scenes that come out of a batch", "scenes", name)
+                continue
+            wrong = {rows[i] for mine, its in zip(own, made, strict=True) for i in _changed(mine[rows], its)}
+            text = f"of {min(B, size)} scenes, those with another answer in a batch of {size}"
+            yield at_most(float(len(wrong)), float(TURNED.get(name, 0) if size > 1 else 0), text, "scenes", name)
+    yield from _unpacked(small)
+
+
+def _unpacked(small: Context) -> Iterator[Measurement]:
+    from ris_verified.data.dataset import scenes_to_batch
+
+    given = scenes_to_batch(small.scenes, small.config)
+    for size in SIZES:
+        wanted = pick(given, [(i + 1) % len(given) for i in range(size)])
+        made = small.pipeline.unpack(wanted, "cpu")
+        same = all(_equal(vars(made)[name], value) for name, value in vars(wanted).items())
+        yield equal(same, True, f"a batch of {size} is unpacked whole", where="unpack")
+
+
+def _stages(small: Context) -> dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]]:
+    """Return each stage that takes batches, with what it is given."""
+    import torch
+
+    from ris_verified.estimate.result import Peaks
+    from ris_verified.shapes import from_ri
+
+    p, cfg, b, out, made = small.pipeline, small.config, small.batch, small.outputs, small.blend
+    R, data = made.R.to(torch.complex128), [from_ri(v).to(torch.complex128) for v in (b.y, b.H_full, b.C)]
+    near = b.ptr.double() * torch.tensor([1.01, 0.99, 1.02])
+    factors = (out.cov_fact_angle, out.cov_fact_range)
+
+    def model(*fields: Tensor) -> Any:
+        with torch.no_grad():
+            return small.model(*fields)
+
+    def configured(stage: str) -> Callable[..., Any]:
+        return lambda *given: vars(p)[stage](*given, cfg)
+
+    # Peaks go in as one tensor, so that scenes can be picked.
+    def newton(R: Tensor, K: Tensor, place: Tensor) -> Peaks:
+        return p.newton(R, K, Peaks(*place.unbind(-1)), cfg)
+
+    def mle(place: Tensor, *measured: Tensor) -> Any:
+        return p.mle(Peaks(*place.unbind(-1)), measured[0], measured[1], measured[2], cfg)
+
+    found: dict[str, tuple[Callable[..., Any], tuple[Tensor, ...]]] = {
+        "build_model": (model, (b.y, b.H, b.C, b.H_full))
+    }
+    for inference in ("", "inference_"):
+        found |= {
+            f"{inference}predicted_covariance": (configured(f"{inference}predicted_covariance"), factors),
+            f"{inference}sample_covariance": (configured(f"{inference}sample_covariance"), (b.y, b.H_full, b.C)),
+            f"{inference}blend": (configured(f"{inference}blend"), (made.R_pred, made.R_samp)),
+        }
+    found |= {"spectrum": (configured("spectrum"), (R, b.K)), "newton": (newton, (R, b.K, near)),
+              "mle": (mle, (near, *data)), "order": (configured("order"), tuple(data))}  # fmt: skip
+    return found
+
+
+def _rows(made: Any) -> list[Tensor]:
+    """Return the tensors of an answer that have a row for each scene."""
+    import torch
+
+    if isinstance(made, torch.Tensor):
+        return [made]
+    values = [getattr(made, f.name) for f in dataclasses.fields(made)]
+    return [value for value in values if isinstance(value, torch.Tensor) and value.ndim]
+
+
+def _changed(own: Tensor, made: Tensor) -> list[int]:
+    import torch
+
+    a, b = (value.detach().flatten(1) if value.ndim > 1 else value[:, None] for value in (own, made))
+    if a.shape != b.shape:
+        return list(range(len(own)))
+    a, b = (v if v.is_complex() else v.double() for v in (a, b))
+    alike = (a - b).abs() <= AGREE * torch.nan_to_num(a.abs(), nan=0.0).amax(1, keepdim=True)
+    both = torch.isnan(a.abs()) & torch.isnan(b.abs())
+    bad: list[int] = (~(alike | both)).any(1).nonzero()[:, 0].tolist()
+    return bad
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    import torch
+
+    return a.shape == b.shape and torch.equal(torch.nan_to_num(a, nan=-7.0), torch.nan_to_num(b, nan=-7.0))
