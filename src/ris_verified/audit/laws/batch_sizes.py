@@ -24,7 +24,7 @@ CHOOSES, TURNED = {"build_model", "spectrum", "newton", "mle", "order"}, 2
 def own_answers(context: Context) -> Iterator[Measurement]:
     """Give the small scenes to each stage one by one, and 67 of them over and over, and compare the answers.
 
-    Bound: 1e-3 of an answer's size, far above float32 sums in another order; where a stage chooses, two scenes may turn.
+    Bound: 1e-3 of an answer's size, far above float32 sums in another order; where stages choose two scenes may turn.
     """
     small = context.small.with_config(context.small.config.replaced(SMALL_GRIDS))
     stages, B = _stages(small), len(small.batch)
