@@ -9,6 +9,7 @@ from pathlib import Path
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.judging import loop_obeys
 from ris_verified.audit.laws.model_laws import repeats
+from ris_verified.audit.laws.runs import run_obeys
 from ris_verified.audit.laws.step_laws import report_laws
 from ris_verified.audit.rule import Measurement, at_most, rule
 
@@ -17,13 +18,16 @@ from ris_verified.audit.rule import Measurement, at_most, rule
     "RV1605",
     "What is saved reloads to the same output",
     law="load(save(model)) gives the same bits; the averaged weights are what is saved; a step reports what it did; "
-    "every epoch shows every training scene once, with its own truth",
+    "every epoch shows every training scene once, with its own truth, in an order of its own; a run that is killed and "
+    "begun again ends with the same bits",
     why="Validating the average and saving the live weights loses the score that was reported.",
     how="The small model after three steps: its validated weights (`state.best`) saved, loaded and run on the same "
     "batch. Two evaluations and two builds repeat each other to the bit, share no storage, and another seed draws "
     "other weights. Reported loss, terms, NMSE, norm before clipping and rates beside those of a plain step written "
     "in the audit, bound 1e4 eps. Two epochs of a training on four scenes: validated figures of the saved weights, "
-    "logged rates, and what each step was given beside the stored scenes. Bound: equal.",
+    "logged rates, and what each step was given beside the stored scenes. Three epochs of three accumulated steps, "
+    "with curriculum, dropout and both averages, from a folder with more scenes than are asked for: scenes shown and "
+    "validated, rates, weight decay, mean loss, the epoch kept; killed before step 5 and begun again. Bound: equal.",
     remedy="save `state.best`, with every buffer that the output depends on",
     apart=True,
 )
@@ -45,5 +49,5 @@ def reloads(context: Context) -> Iterator[Measurement]:
         now = loaded.eval()(b.y, b.H, b.C, b.H_full)
     for name, value in vars(was).items():
         yield at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name)
-    for law in (repeats, report_laws, loop_obeys):
+    for law in (repeats, report_laws, loop_obeys, run_obeys):
         yield from law(context)
