@@ -68,7 +68,7 @@ def validation_counts(small: Context, capture: Callable[[Pipeline, nn.Module, Ba
         close(figures[name], value, bound, f"validated {name} {text}", where="validate")
         for name, (value, bound) in wanted.items()
     ]
-    other = dataclasses.replace(batch, ptr=batch.ptr.roll(1, 0))
+    other = dataclasses.replace(batch, ptr=batch.ptr.roll(1, 0), K=batch.K.roll(1, 0))
     moved = stages.validate(stages, model, parts(other))["capture"]
     told_so = capture(small.pipeline, told(small, []), other)
     laws.append(close(moved, told_so, 1e-4, "validated capture of the scenes with other truths", where="validate"))
@@ -86,7 +86,8 @@ def _elsewhere(small: Context, stages: Pipeline, model: nn.Module, wanted: tuple
     diverged = dataclasses.replace(stages, loss=missing)
     loss = diverged.validate(diverged, model, [five, three])["loss"]
     many = stages.validate(stages, model, [five] * MANY + [three] * MANY)
-    one = dataclasses.replace(batch, K=batch.K.clamp(max=1))
+    one = dataclasses.replace(batch, K=batch.K.clamp(max=1), ptr=batch.ptr.clone())
+    one.ptr[:, 1:] = math.nan
     alone = stages.validate(stages, model, parts(one))["order"]
     right = float((wrong_counts(batch, small.config.scene.sources_max) == 1).double().mean())
     text = f"validated loss of {MANY} batches of 5 and {MANY} of 3"
