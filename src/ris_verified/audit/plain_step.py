@@ -157,6 +157,25 @@ def trace_steps(context: Context, batches: Sequence[Batch], step: Step, faster: 
     return made
 
 
+def step_gradients(state: TrainState, step: Callable[[], StepReport]) -> tuple[StepReport, dict[str, Tensor]]:
+    """Take a step and return its report and the gradients by name, as the optimiser met them.
+
+    What a step does with gradients afterwards is its own affair. One that moves weights without the optimiser is
+    asked for what it left.
+    """
+    found: dict[str, Tensor] = {}
+
+    def seen(*_: Any) -> None:
+        named = state.model.named_parameters()
+        found.update({name: p.grad.detach().clone() for name, p in named if p.grad is not None})
+
+    hook = state.optimizer.register_step_pre_hook(seen)
+    report = step()
+    hook.remove()
+    left = {name: p.grad for name, p in state.model.named_parameters() if p.grad is not None}
+    return report, found or left
+
+
 @dataclass(frozen=True)
 class Drill:
     """The pipeline's step beside the plain one, under one set of declared values.

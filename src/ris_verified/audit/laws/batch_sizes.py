@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MANY = 67
 # Where stages choose, two candidates of one scene may be alike to rounding: another order of sums turns the choice.
 # One scene in sixty did so alone, drawn configurations say; three of eight are a fault.
-CHOOSES, TURNED = {"build_model", "spectrum", "newton", "mle", "order"}, 2
+CHOOSES, TURNED = {"build_model", "spectrum", "newton", "mle", "order", "localize"}, 2
 
 
 def own_answers(context: Context) -> Iterator[Measurement]:
@@ -94,6 +94,7 @@ def _stages(small: Context) -> dict[str, tuple[Callable[..., Any], tuple[Tensor,
             f"{inference}sample_covariance": (configured(f"{inference}sample_covariance"), (b.y, b.H_full, b.C)),
             f"{inference}blend": (configured(f"{inference}blend"), (made.R_pred, made.R_samp)),
         }
+    found["localize"] = (lambda *measured: p.localize(*measured, cfg, pipeline=p), tuple(data))
     found |= {"spectrum": (configured("spectrum"), (R, b.K)), "newton": (newton, (R, b.K, near)),
               "mle": (mle, (near, *data)), "order": (configured("order"), tuple(data))}  # fmt: skip
     return found

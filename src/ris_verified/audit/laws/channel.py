@@ -116,6 +116,8 @@ def code_laws(context: Context) -> list[Measurement]:
     """Return that codes are what their indices say, fill the book that is declared and vary."""
     s = context.config.scene
     found = [_values(context.scenes + context.many, s.code_bits)]
+    bits = 2 if s.code_bits != 2 else 4
+    found.append(_values(context.draw(2, context.config.replaced({"scene.code_bits": bits}), key=14), bits))
     if s.codebook == "random":
         found += _random_book(context)
     else:

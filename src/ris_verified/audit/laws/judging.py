@@ -96,10 +96,28 @@ def bound_obeys(context: Context) -> list[Measurement]:
         wanted = torch.from_numpy(_inverse_fisher(context.small, scene))
         scale = wanted.diagonal().sqrt()
         apart = relative((C / scale / scale[:, None])[None], (wanted / scale / scale[:, None])[None])
-        found.append(
-            at_most(apart, 1e-4, f"bound against the inverse Fisher matrix, K = {len(scene.azimuth)}", where="bound")
-        )
+        K = len(scene.azimuth)
+        found.append(at_most(apart, 1e-4, f"bound against the inverse Fisher matrix, K = {K}", where="bound"))
+        found.append(_with_a_gap(context, scene, given, C))
     return found
+
+
+def _with_a_gap(context: Context, scene: Scene, given: list[Tensor], wanted: Tensor) -> Measurement:
+    """An empty slot in the middle, NaN as in stored truths, leaves the bounds of the others where they belong."""
+    import torch
+
+    K, at = len(scene.azimuth), len(scene.azimuth) // 2
+    slots = [k + (k >= at) for k in range(K)]
+    places = [torch.full((1, K + 1), torch.nan, dtype=v.dtype) for v in given[:3]]
+    symbols = given[3].new_zeros(*given[3].shape[:2], K + 1)
+    for part, value in zip((*places, symbols), given[:4], strict=True):
+        part[..., slots] = value
+    C = context.pipeline.bound(*places, symbols, *given[4:], scene.noise_variance, context.small.config)[0].double()
+    rows = [3 * slot + axis for slot in slots for axis in range(3)]
+    size = wanted.diagonal().sqrt()
+    error = float(((C[rows][:, rows] - wanted) / size / size[:, None]).abs().max())
+    text = f"bound of {K} sources around an empty slot, against that without it"
+    return at_most(error if error == error else float("inf"), 1e-6, text, where="bound")
 
 
 def _inverse_fisher(context: Context, scene: Scene) -> Any:

@@ -77,6 +77,8 @@ KNOBS = (
          ("build_model",)),
     Knob("covariance.sum_weight", by("covariance.sum_weight", 1.0, 1.0), ("predicted_covariance",), ("build_model",),
          {"covariance.factor_mode": "sum"}),
+    Knob("array.spacing_wavelengths", by("array.spacing_wavelengths", 0.8), ("draw_scene", "spectrum", "newton", "mle"),
+         ("build_model", "order", "loss")),
     *(Knob(f"loss.{n}", by(f"loss.{n}", 1.0, 0.5), ("loss",))
       for n in ("covariance", "alignment", "eigengap", "angle", "range", "order")),
     Knob("train.learning_rate", by("train.learning_rate", 2.0), ("parameter_groups",)),

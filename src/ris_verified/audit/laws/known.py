@@ -103,6 +103,25 @@ def sample_formula(context: Context) -> list[Measurement]:
     return found
 
 
+def sample_of_missing(context: Context) -> list[Measurement]:
+    """A scene with NaN in its measurement has no covariance: the stage raises, or says NaN for this scene."""
+    import torch
+
+    from ris_verified.errors import RisVerifiedError
+
+    p, b, found = context.pipeline, context.batch, []
+    y = b.y.clone()
+    y[1, 0, 0] = torch.nan
+    for name in ("sample_covariance", "inference_sample_covariance"):
+        try:
+            R = vars(p)[name](y, b.H_full, b.C, context.config)
+        except RisVerifiedError:
+            continue
+        finite = bool(torch.isfinite(R[1].abs()).all())
+        found.append(equal(finite, False, "a covariance of numbers for a scene with NaN in y", where=name))
+    return found
+
+
 def _ridge_by_normal_equations(scene: Scene, cfg: Config) -> Tensor:
     import torch
 

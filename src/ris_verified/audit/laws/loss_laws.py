@@ -20,7 +20,7 @@ WHERE = "loss"
 def loss_laws(context: Context) -> list[Measurement]:
     """Measure all identities at the small size."""
     bench = Bench(context.small)
-    return [*_additive(bench), *_closed_form(bench), *_ends(bench), *slots(bench), *sources(bench)]
+    return [*_additive(bench), *_closed_form(bench), *_ends(bench), *_close(bench), *slots(bench), *sources(bench)]
 
 
 def _figures(result: LossResult) -> dict[str, float]:
@@ -92,3 +92,22 @@ def _ends(bench: Bench) -> list[Measurement]:
             right = close(value, 0.0, 1e-4, message, where="order")
             found.append(right if k + 1 == K else at_least(value, 0.1, message, where="order"))
     return found
+
+
+def _close(bench: Bench) -> list[Measurement]:
+    """Two sources within one lobe span two dimensions: their own covariance has no alignment left."""
+    import torch
+
+    if bench.most < 2:
+        return []
+    outputs, _, batch = bench.row(0)
+    place = torch.tensor([[0.2, -0.1, 2.0], [0.23, -0.1, 2.0]], dtype=torch.float64)
+    array = bench.context.config.array
+    A = bench.context.pipeline.steering(array, *place.unbind(-1)).mT
+    R = A @ A.mH
+    R = (R * (len(R) / torch.diagonal(R).real.sum()))[None].to(batch.R_in.dtype)
+    ptr = torch.full_like(batch.ptr, torch.nan)
+    ptr[0, :2] = place.to(ptr.dtype)
+    truth = dataclasses.replace(batch, ptr=ptr, K=torch.full_like(batch.K, 2), R_in=R)
+    value = float(bench.evaluate(outputs, R, truth, "alignment").terms["alignment"])
+    return [close(value, 0.0, 1e-3, "alignment at the truth, two sources 0.03 rad apart", where="alignment")]

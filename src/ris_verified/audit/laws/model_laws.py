@@ -131,6 +131,11 @@ def repeats(context: Context) -> list[Measurement]:
         equal(_differing(before, _bits(model))[:3], [], "weights and buffers changed by an evaluation", where=WHERE)
     )
     found.append(equal(still, True, "the random state after an evaluation is that before it", where=WHERE))
+    # A configuration without dropout hides one that is never off.
+    dropping = build(small.config.replaced({"model.dropout": 0.3})).eval()
+    once, twice = run(dropping, batch), run(dropping, batch)
+    unlike = [name for name, value in vars(once).items() if not same_bits(value, vars(twice)[name])]
+    found.append(equal(unlike, [], "outputs that two evaluations with model.dropout = 0.3 differ in", where=WHERE))
     one, other = build(small.config), build(small.config)
     found.append(
         equal(_differing(_bits(one), _bits(other))[:3], [], "weights that differ between two builds", where=WHERE)

@@ -37,7 +37,7 @@ def _perfect(ptr: Tensor, turn: int, junk: float) -> tuple[Tensor, Tensor]:
 
 def slots(bench: Bench) -> list[Measurement]:
     """Slots at the truth cost nothing in any order and wherever the slots in excess are."""
-    found = []
+    found = _behind(bench)
     for K in bench.orders:
         ptr = _spread(bench, K)
         for turn, junk in ((0, FAR), (1, -FAR), (2, FAR)):
@@ -45,6 +45,24 @@ def slots(bench: Bench) -> list[Measurement]:
             message = f"of slots at the truth turned by {turn}, {len(ptr) - K} more far away, K = {K}"
             found.append(at_most(turned, rounding(bench.R), f"angle term {message}", where="angle"))
             found.append(at_most(stretched, rounding(bench.R), f"range term {message}", where="range"))
+    return found
+
+
+def _behind(bench: Bench) -> list[Measurement]:
+    """Two sources in one direction are told apart by their range."""
+    import torch
+
+    if bench.most < 2:
+        return []
+    ptr, found = torch.full((bench.most, 3), torch.nan), []
+    ptr[:2] = torch.tensor([[0.2, -0.1, 1.0], [0.2, -0.1, 6.0]])
+    for turn in (0, 1):
+        angles, ranges = _perfect(ptr, 0, FAR)
+        ranges[:2] = ranges[:2].roll(turn)
+        turned, stretched = bench.positions(angles, ranges, ptr)
+        message = f"of slots at two sources behind each other, turned by {turn}"
+        found.append(at_most(turned, rounding(bench.R), f"angle term {message}", where="angle"))
+        found.append(at_most(stretched, rounding(bench.R), f"range term {message}", where="range"))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.model_laws import AGREE
 from ris_verified.audit.rule import Measurement, at_most
 
 if TYPE_CHECKING:
@@ -34,3 +35,21 @@ def stored_proposals(context: Context, batch: Batch) -> Sequence[Measurement]:
     bound = 1e3 * torch.finfo(made.dtype).eps
     worst = float(gap.amax((1, 2)).median())
     return [at_most(worst, bound, f"stored proposals against those made now, {len(made)} scenes", where="proposals")]
+
+
+def searched_alike(context: Context) -> list[Measurement]:
+    """Compare R_pred with stored proposals and without, for a network that takes them (RV0802)."""
+    import torch
+
+    from ris_verified.data.dataset import with_proposals
+    from ris_verified.model.call import outputs_of
+
+    small = context.small
+    p, cfg = small.pipeline, small.config
+    with torch.no_grad():
+        stored = outputs_of(small.model, with_proposals(small.batch, cfg))
+    searched = small.outputs
+    given, made = (p.predicted_covariance(o.cov_fact_angle, o.cov_fact_range, cfg) for o in (stored, searched))
+    apart = (given - made).flatten(1).norm(dim=1) / made.flatten(1).norm(dim=1)
+    message = "R_pred with stored proposals against without, median over scenes"
+    return [at_most(float(apart.median()), AGREE, message, where="build_model")]

@@ -22,6 +22,20 @@ def same_field(value: Any, wanted: Any, name: str, kind: str) -> Measurement:
     return equal(same, True, f"{name} unpacked from {kind} is what was given", where=name)
 
 
+def proposals_kept(context: Context, given: Batch) -> list[Measurement]:
+    """Return that proposals stored with the scenes stay what they were, where the stage keeps them."""
+    from ris_verified.data.batch import ProposedBatch
+    from ris_verified.data.dataset import with_proposals
+
+    proposed = with_proposals(given, context.config)
+    made = context.pipeline.unpack(proposed, "cpu")
+    if not isinstance(made, ProposedBatch):
+        return []
+    return [
+        same_field(vars(made)[name], value, name, "a Batch with proposals") for name, value in vars(proposed).items()
+    ]
+
+
 def as_drawn(context: Context, batch: Batch) -> list[Measurement]:
     """Return that counts, positions, SNR and codes of a batch are those of the drawn scenes."""
     import numpy as np

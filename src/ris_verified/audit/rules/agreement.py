@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.blends import blend_of_known, blend_of_scenes
 from ris_verified.audit.laws.localizing import localisation_carries, localisation_hands_on
+from ris_verified.audit.laws.proposals import searched_alike
 from ris_verified.audit.laws.steerings import steering_elsewhere
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
@@ -108,9 +109,12 @@ def traces(context: Context) -> Sequence[Measurement]:
 @rule(
     "RV0802",
     "Training and inference agree",
-    law="R_samp, R_blend and the steering vectors are the same to 1e-6",
+    law="R_samp, R_blend and the steering vectors are the same to 1e-6; a network that is given stored proposals in "
+    "training makes the same ones at inference",
     why="A network trained on one blend is judged on another.",
-    how="Both paths on the same scenes and positions, relative Frobenius distance. Bound 1e-6 from the checklist.",
+    how="Both paths on the same scenes and positions, relative Frobenius distance. Bound 1e-6 from the checklist. "
+    "R_pred with proposals as `generate` stores them and without, median over the scenes, bound 1e-3: a choice between "
+    "two equal candidates may turn.",
     remedy="call the same function in both",
 )
 def paths_agree(context: Context) -> Sequence[Measurement]:
@@ -125,6 +129,7 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
         at_most(relative(infer.R, train.R), 1e-6, "distance of the two", where="R_blend"),
         at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
         equal(_live_sample(context), False, "R_samp of inference asks for a gradient in y", where="R_samp"),
+        *searched_alike(context),
     ]
 
 

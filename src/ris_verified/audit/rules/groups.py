@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.model_laws import unregistered
+from ris_verified.audit.plain_step import step_gradients
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
 
 MILLION = 1_000_000
@@ -151,12 +152,12 @@ def all_move(context: Context) -> Sequence[Measurement]:
     context = context.weighted
     state = context.state()
     before = {name: p.detach().clone() for name, p in state.model.named_parameters()}
-    report = context.pipeline.train_step(state, context.batch, context.pipeline)
+    report, given = step_gradients(state, lambda: context.pipeline.train_step(state, context.batch, context.pipeline))
     after = {n: p for n, p in state.model.named_parameters() if n not in _order_only(context)}
     still = [name for name, p in after.items() if torch.equal(p.detach(), before[name])]
-    silent = [name for name, p in after.items() if p.grad is None or not bool(torch.isfinite(p.grad).all())]
+    silent = [name for name in after if name not in given or not bool(torch.isfinite(given[name]).all())]
     # Weight decay moves a tensor too: its gradient must.
-    dead = [name for name, p in after.items() if p.grad is not None and not bool(p.grad.abs().max() > TOO_SMALL)]
+    dead = [name for name in after if name in given and not bool(given[name].abs().max() > TOO_SMALL)]
     return [
         equal(report.skipped, False, "the step was taken"),
         at_most(float(len(still)), 0.0, "tensors that did not move", "tensors", ", ".join(still[:3])),

@@ -84,7 +84,7 @@ def _rounding(R: Tensor) -> float:
     why="A term whose gradient is zero is a number in the log, not a goal.",
     how="For each term alone with weight one: the norm of the gradient in the model's outputs, with R_blend blended "
     "from them, of the batch and of each of scenes with 1 … K_MAX sources, the position terms at a slot of every "
-    "source. Then the total for the remaining weights is compared with the weighted sum of its terms.",
+    "source. Then the total is compared with the weighted sum of all terms, for usual and for small weights.",
     remedy="compute the term from live tensors, and skip it where its weight is zero",
 )
 def terms_have_gradient(context: Context) -> Sequence[Measurement]:
@@ -101,11 +101,13 @@ def terms_have_gradient(context: Context) -> Sequence[Measurement]:
         found.append(at_least(norm, tiny, "gradient of the term in the outputs", where=f"loss.{name}"))
         extra = set(result.terms) - {name}
         found.append(at_most(float(len(extra)), 0.0, f"terms of weight zero beside {name}", where=", ".join(extra)))
-    weights = {name: 0.5 + i for i, name in enumerate(names)}
-    result, _ = _live(context, with_weights(context.config, **weights))
-    total = sum(weights[name] * float(value) for name, value in result.terms.items())
-    bound = 8 * torch.finfo(torch.float32).eps * len(names) * max(1.0, abs(total))
-    found.append(close(float(result.total.detach()), total, bound, "total against the weighted sum of its terms"))
+    for least, label in ((0.5, "weights from 0.5"), (5e-3, "small weights")):
+        weights = {name: least * (1 + 2 * i) for i, name in enumerate(names)}
+        result, _ = _live(context, with_weights(context.config, **weights))
+        total = sum(weights[name] * float(result.terms.get(name, float("nan"))) for name in names)
+        bound = 8 * torch.finfo(torch.float32).eps * len(names) * max(1.0, abs(total))
+        text = f"total against the weighted sum of all terms, {label}"
+        found.append(close(float(result.total.detach()), total, bound, text, where="loss"))
     return found + scene_slopes(context)
 
 

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.drills import resident_bytes
+from ris_verified.audit.plain_step import step_gradients
 from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ris_verified.data.batch import Batch
     from ris_verified.pipeline import Pipeline
-    from ris_verified.train.state import TrainState
+    from ris_verified.train.state import StepReport
 
 GIB = 2**30
 SHARE = 0.2
@@ -79,13 +82,11 @@ def _halved(small: Context) -> list[Measurement]:
         sizes.append(len(part))
         return small.pipeline.loss(outputs, R_hat, part, cfg, **options)
 
-    whole, parts = small.state(), small.state()
-    small.pipeline.train_step(whole, batch, small.pipeline)
+    whole = _gradient(small, batch, small.pipeline)[1]
     least = 64 * torch.finfo(torch.float32).eps * len(batch) ** 0.5
     bound = max([least, *(AMPLIFIED * _apart(_shaken(small, batch, key), whole) for key in range(SHAKES))])
     try:
-        tight = dataclasses.replace(small.pipeline, loss=scarce)
-        report = small.pipeline.train_step(parts, batch, tight)
+        report, parts = _gradient(small, batch, dataclasses.replace(small.pipeline, loss=scarce))
     except RuntimeError as error:
         return [equal(type(error).__name__, "a step", "out of memory with more than three scenes", where="train_step")]
     apart = _apart(parts, whole)
@@ -96,23 +97,29 @@ def _halved(small: Context) -> list[Measurement]:
     ]
 
 
-def _shaken(small: Context, batch: Batch, key: int) -> TrainState:
-    """Return the state after a step on measurements disturbed by rounding: what no order of sums can be below."""
+def _gradient(small: Context, batch: Batch, pipeline: Pipeline) -> tuple[StepReport, dict[str, Tensor]]:
+    state = small.state()
+    return step_gradients(state, lambda: small.pipeline.train_step(state, batch, pipeline))
+
+
+def _shaken(small: Context, batch: Batch, key: int) -> dict[str, Tensor]:
+    """Return the gradients of measurements disturbed by rounding: what no order of sums can be below."""
     import torch
 
-    state, y = small.state(), batch.y
+    y = batch.y
     noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(key)).to(y.device)
     disturbed = dataclasses.replace(batch, y=y * (1 + torch.finfo(y.dtype).eps * noise))
-    small.pipeline.train_step(state, disturbed, small.pipeline)
-    return state
+    return _gradient(small, disturbed, small.pipeline)[1]
 
 
-def _apart(first: TrainState, second: TrainState) -> float:
-    """Return the relative difference of the last gradients."""
+def _apart(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """Return the relative difference of two steps' gradients."""
     import torch
 
-    a, b = (torch.cat([p.grad.flatten() for p in s.model.parameters() if p.grad is not None]) for s in (first, second))
-    return float((a - b).norm() / b.norm()) if a.shape == b.shape else float("inf")
+    if not second or first.keys() != second.keys():
+        return float("inf")
+    a, b = (torch.cat([found[name].flatten() for name in second]) for found in (first, second))
+    return float((a - b).norm() / b.norm())
 
 
 def _resident(context: Context, needed: int) -> Measurement:

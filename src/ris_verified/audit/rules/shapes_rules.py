@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.laws.known import predicted_of_known, sample_formula
+from ris_verified.audit.laws.known import predicted_of_known, sample_formula, sample_of_missing
 from ris_verified.audit.oracle import numerical_rank
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
 
@@ -154,7 +154,7 @@ def _mirror(context: Context) -> Measurement:
     why="A conjugate on the wrong side still gives a Hermitian positive matrix: of the mirrored scene.",
     how="Both stages, at the reference and at the small size, at the configured ridge and at three times it, in float64"
     " and float32, against the N × N normal equations solved here in float64 by another path. Bound: cond·eps with "
-    "cond ≤ N/ridge + 1, eps of the returned precision; rank above 4 eps·N at most L − 1.",
+    "cond ≤ N/ridge + 1, eps of the returned precision; rank above 4 eps·N at most L − 1. A scene of NaN has none.",
     remedy="R_samp = Σ x̂_l x̂_lᴴ, conjugate on the second factor, snapshots centred, complex64",
 )
 def sample_laws(context: Context) -> Sequence[Measurement]:
@@ -163,7 +163,7 @@ def sample_laws(context: Context) -> Sequence[Measurement]:
 
     from ris_verified.contracts import tolerance
 
-    found = [m for place in (context, context.small) for m in sample_formula(place)]
+    found = [m for place in (context, context.small) for m in sample_formula(place)] + sample_of_missing(context)
     cfg, b = context.config, context.batch
     R = context.pipeline.sample_covariance(b.y, b.H_full, b.C, cfg)
     N = cfg.array.elements
