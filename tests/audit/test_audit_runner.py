@@ -15,10 +15,11 @@ import torch
 import ris_verified.audit as package
 from ris_verified.audit.context import Context, small_config
 from ris_verified.audit.result import Report, Result, verdict
-from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, NotApplicable, Rule, at_least, at_most, close, equal, mended, rule
 from ris_verified.audit.rules import rules
 from ris_verified.audit.runner import MEND, PACKAGE, audit, choose, run_rule
 from ris_verified.config import Config
+from ris_verified.contracts import tolerance
 from ris_verified.errors import AuditError, ShapeError
 from ris_verified.pipeline import Pipeline
 
@@ -78,6 +79,27 @@ def test_a_crash_inside_the_audit_is_placed_where_it_was_led_to() -> None:
     (result,) = run_rule(made(lambda _: at_most("no number", 1.0, "m")), CONTEXT)  # type: ignore[arg-type]
     assert result.status == "error"
     assert Path(__file__).name in result.where
+
+
+def test_a_crash_beneath_a_user_s_stage_names_both() -> None:
+    def check(_: Context) -> None:
+        tolerance(torch.int64, 3)
+
+    (result,) = run_rule(made(check), CONTEXT)
+    mine, _, beneath = result.where.partition(" → ")
+    assert Path(__file__).name in mine
+    assert mine.endswith(", check")
+    assert beneath.split(":")[0].endswith("contracts.py")
+
+
+def test_a_crash_on_nothing_hints_at_a_stage_without_a_return() -> None:
+    (result,) = run_rule(made(lambda _: None.R), CONTEXT)  # type: ignore[attr-defined]
+    assert result.message.endswith("a stage may return nothing")
+
+
+def test_a_failure_may_have_a_remedy_of_its_own() -> None:
+    found = [*mended([BAD], "other"), *mended(mended([BAD], "first"), "second"), BAD]
+    assert [r.remedy for r in run_rule(made(lambda _: found), CONTEXT)] == ["other", "first", "r"]
 
 
 def test_an_interrupt_ends_the_audit() -> None:

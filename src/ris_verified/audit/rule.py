@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Measurement:
         unit: of both values.
         where: tensor, field, or file and line.
         margin: room to the bound in the same unit, negative beyond it; None for texts.
+        remedy: what to do about this failure, where the rule's own does not fit.
     """
 
     measured: float | str
@@ -40,6 +41,7 @@ class Measurement:
     unit: str = ""
     where: str = ""
     margin: float | None = None
+    remedy: str = ""
 
     def __post_init__(self) -> None:
         """Take the margin of two numbers from the outcome where no comparison has stated it."""
@@ -140,6 +142,12 @@ def close(
 def equal(measured: object, expected: object, message: str, unit: str = "", where: str = "") -> Measurement:
     """Compare two values, shown as text."""
     return Measurement(str(measured), str(expected), measured == expected, message, unit, where)
+
+
+def mended(found: Iterable[Measurement], remedy: str) -> Iterator[Measurement]:
+    """Yield measurements with a remedy of their own, where they have none yet."""
+    for measurement in found:
+        yield measurement if measurement.remedy else replace(measurement, remedy=remedy)
 
 
 def tightness(measurement: Measurement) -> float:

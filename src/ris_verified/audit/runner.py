@@ -165,20 +165,24 @@ def _crash(error: BaseException) -> Measurement:
     own = [
         f for f in frames if not Path(f.filename).is_relative_to(AUDIT) and not LIBRARIES & {*Path(f.filename).parts}
     ]
-    at = (own or frames)[-1:]
-    where = f"{at[0].filename}:{at[0].lineno}, {at[0].name}" if at else ""
+    # A stage of the user's names what was broken better than what it called in this package.
+    users = [f for f in own if not Path(f.filename).is_relative_to(PACKAGE)]
+    places = dict.fromkeys(f"{f.filename}:{f.lineno}, {f.name}" for f in (*users[-1:], *(own or frames)[-1:]))
+    where = " → ".join(places)
     try:
         said = str(error)
     except Exception as mute:  # noqa: BLE001 - an error of somebody's own class may not be able to say what it is
         said = f"without a text, for making it raises {type(mute).__name__}"
     name = type(error).__name__
-    return Measurement(name, "", False, f"the check could not finish: {name}: {said}", where=where)
+    # What a stage forgets to return is missed far from it.
+    hint = "; a stage may return nothing" if "NoneType" in said else ""
+    return Measurement(name, "", False, f"the check could not finish: {name}: {said}{hint}", where=where)
 
 
 def _result(item: Rule, status: Literal["pass", "fail", "error", "skip"], m: Measurement, began: float) -> Result:
     return Result(
         item.id, item.title, status, item.severity, m.measured, m.bound, m.unit, m.message, m.where,
-        {"fail": item.remedy, "error": MEND}.get(status, ""), time.perf_counter() - began, m.margin,
+        {"fail": m.remedy or item.remedy, "error": MEND}.get(status, ""), time.perf_counter() - began, m.margin,
     )  # fmt: skip
 
 

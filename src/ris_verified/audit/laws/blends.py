@@ -182,5 +182,6 @@ def blend_slopes(context: Context) -> list[Measurement]:
             (slope,) = torch.autograd.grad((W.conj() * value).real.sum(), t, allow_unused=True, retain_graph=True)
         wanted = ((W.conj() * change).real.sum() / (2 * h)).item()
         text = f"slope of ⟨W, {name}⟩, autograd and difference"
-        found.append(close(0.0 if slope is None else slope.item(), wanted, bound, text, where="blend"))
+        where = "predicted_covariance → blend"
+        found.append(close(0.0 if slope is None else slope.item(), wanted, bound, text, where=where))
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.loss_bench import Bench, rounding
 from ris_verified.audit.laws.position_laws import slots, sources
-from ris_verified.audit.rule import Measurement, at_least, close
+from ris_verified.audit.rule import Measurement, at_least, close, mended
 
 if TYPE_CHECKING:
     from ris_verified.loss.total import LossResult
@@ -20,7 +20,13 @@ WHERE = "loss"
 def loss_laws(context: Context) -> list[Measurement]:
     """Measure all identities at the small size."""
     bench = Bench(context.small)
-    return [*_additive(bench), *_closed_form(bench), *_ends(bench), *_close(bench), *slots(bench), *sources(bench)]
+    each = "average over the scenes; a term of one scene reads that scene only"
+    formula = "‖R − R_true‖²_F/‖R_true‖²_F of each scene, unclamped"
+    places = "assign slots to sources one to one, by all three coordinates, and average over the true ones"
+    return [
+        *mended(_additive(bench), each), *mended(_closed_form(bench), formula), *_ends(bench), *_close(bench),
+        *mended([*slots(bench), *sources(bench)], places),
+    ]  # fmt: skip
 
 
 def _figures(result: LossResult) -> dict[str, float]:
@@ -90,7 +96,8 @@ def _ends(bench: Bench) -> list[Measurement]:
             value = float(bench.evaluate(made, truth, batch, "order").terms["order"])
             message = f"order for {K} sources with the logits on {k + 1}"
             right = close(value, 0.0, 1e-4, message, where="order")
-            found.append(right if k + 1 == K else at_least(value, 0.1, message, where="order"))
+            one = right if k + 1 == K else at_least(value, 0.1, message, where="order")
+            found += mended([one], "cross-entropy of k_logits with the class K − 1")
     return found
 
 

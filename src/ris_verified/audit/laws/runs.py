@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.laws.fed import scenes_of
-from ris_verified.audit.rule import Measurement, at_most, close, equal
+from ris_verified.audit.rule import Measurement, at_most, close, equal, mended
 
 if TYPE_CHECKING:
     from torch import nn
@@ -123,9 +123,9 @@ def run_obeys(context: Context) -> Iterator[Measurement]:
         if run.state is None or len(run.shown) != EPOCHS * STEPS:
             yield equal(len(run.shown), EPOCHS * STEPS, "steps of three epochs", "steps", "train")
             return
-        yield from _shown(run)
-        yield from _planned(run)
-        yield from _told(run)
+        yield from mended(_shown(run), "show each of data.train_scenes once an epoch, shuffled by seed and epoch")
+        yield from mended(_planned(run), "take optimiser and schedule from the state, over all steps of the run")
+        yield from mended(_told(run), "validate `state.best` on data.validation_scenes and average the steps taken")
         yield from _resumed(run, _killed(pipeline, again))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.blends import blend_slopes
 from ris_verified.audit.laws.model_slopes import output_slopes
-from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, mended, rule
 from ris_verified.audit.rules.names import clean
 from ris_verified.audit.static.graph import forward_breaks, forward_functions, loss_breaks, loss_functions
 from ris_verified.audit.static.steps import step_slips
@@ -69,6 +69,9 @@ def _slopes(total: Tensor, factors: list[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(f) if g is None else g for f, g in zip(factors, given, strict=True)]
 
 
+LIVE = "keep the output differentiable in the weights: no rounding, no hook and no backward of its own on the way"
+
+
 @rule(
     "RV0502",
     "Gradient passes through R_pred, times 1 − β",
@@ -83,7 +86,7 @@ def _slopes(total: Tensor, factors: list[Tensor]) -> list[Tensor]:
 )
 def predicted_live(context: Context) -> Sequence[Measurement]:
     """Truncation h²|f'''|/6 and rounding eps/h are both of order h² = eps^⅔."""
-    return [*blend_slopes(context), *_reaches(context), *output_slopes(context)]
+    return [*blend_slopes(context), *_reaches(context), *mended(output_slopes(context), LIVE)]
 
 
 def _reaches(context: Context) -> list[Measurement]:

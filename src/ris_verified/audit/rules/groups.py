@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.model_laws import unregistered
 from ris_verified.audit.plain_step import step_gradients
-from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, mended, rule
 
 MILLION = 1_000_000
 TOO_SMALL = 1e-11  # a thousandth of Adam's eps: the step is below a thousandth of the rate
@@ -45,8 +45,8 @@ def partition(context: Context) -> Sequence[Measurement]:
         at_most(float(len(twice)), 0.0, "parameters in two groups", "tensors", ", ".join(twice[:3])),
         at_most(float(len(frozen)), 0.0, "frozen parameters", "tensors", ", ".join(frozen[:3])),
         at_most(float(len(foreign)), 0.0, "parameters of another model", "tensors"),
-        *_split(context),
-        *unregistered(context),
+        *mended(_split(context), "group by the names of the parts, set the rate only, and leave the weights alone"),
+        *mended(unregistered(context), "keep layers as attributes of the module, or in nn.ModuleList or nn.ModuleDict"),
     ]
 
 

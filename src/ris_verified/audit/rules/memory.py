@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ris_verified.audit.context import Context
 from ris_verified.audit.drills import resident_bytes
 from ris_verified.audit.plain_step import step_gradients
-from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_most, close, equal, mended, rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,8 +92,13 @@ def _halved(small: Context) -> list[Measurement]:
     apart = _apart(parts, whole)
     return [
         equal(report.skipped, False, "a step that ran out of memory is taken, not skipped", where="train_step"),
-        equal(sum(sizes), len(batch), "scenes in the step after halving", where="train_step"),
-        at_most(apart, bound, "gradient after halving against the whole batch's, relative", where="train_step"),
+        *mended(
+            [
+                equal(sum(sizes), len(batch), "scenes in the step after halving", where="train_step"),
+                at_most(apart, bound, "gradient after halving against the whole batch's, relative", where="train_step"),
+            ],
+            "clear gradients before the retry, weight parts by their scenes, and let no scene see its neighbours",
+        ),
     ]
 
 

@@ -16,7 +16,7 @@ from ris_verified.audit.laws.model_laws import scenes_alone
 from ris_verified.audit.laws.step_laws import batch_laws, update_laws
 from ris_verified.audit.laws.trial_scores import objective_keeps
 from ris_verified.audit.oracle import element_grid, other_panel, relative, wave
-from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, mended, rule
 from ris_verified.audit.rules.losses import all_weights
 from ris_verified.audit.rules.trials import objective_declares
 
@@ -35,8 +35,14 @@ from ris_verified.audit.rules.trials import objective_declares
 )
 def oracles(context: Context) -> Sequence[Measurement]:
     """Bounds: rounding k·eps·N for closed forms, exponential tail bounds for moments and distributions."""
-    return [*_geometry(context), *_drawn(context), _rician(context), *drawn_laws(context), *channel_laws(context),
-            *code_laws(context)]  # fmt: skip
+    return [
+        *mended(_geometry(context), "element n at (0, h·d, v·d) about the centroid; a_n = exp(−jk(‖p − p_n‖ − r))"),
+        *mended([*_drawn(context), *drawn_laws(context)], "draw it as declared, from the scene's own generator, and "
+                "state what was drawn"),
+        *mended([_rician(context), *channel_laws(context)], "h = √(κ/(1 + κ)) spherical wave from the base station + "
+                "√(1/(1 + κ)) CN(0, 1), over √N"),
+        *mended(code_laws(context), "codes exp(2πj q/2^code_bits) of indices from the configured codebook"),
+    ]  # fmt: skip
 
 
 def _geometry(context: Context) -> list[Measurement]:
@@ -113,6 +119,16 @@ def _rician(context: Context) -> Measurement:
     )
 
 
+CAUSES = {
+    unread_fields: "let the loss read outputs, R_blend and the truth only",
+    scenes_alone: "normalise, search and predict each scene by itself, wherever it stands in the batch",
+    objective_keeps: "score the weights of each epoch on the validation scenes and return the best score",
+    knobs_turn: "read the named field from the cfg that the stage is given: no constant, no cache that forgets it",
+    update_laws: "clip by one norm, step, then average, with the configured values and in training mode",
+    objective_declares: "pass the sampled values through `trial_config` to training and scoring",
+}
+
+
 @rule(
     "RV1604",
     "Every term, every scene and every knob has its effect and no other",
@@ -159,8 +175,8 @@ def terms_and_causes(context: Context) -> Iterator[Measurement]:
     for cause, (outputs, R, wanted) in causes.items():
         moved = {name for name, value in terms(outputs, R).items() if value != base[name]}
         yield equal(sorted(moved), sorted(wanted), f"terms that move with {cause}", where="loss")
-    for law in (unread_fields, scenes_alone, objective_keeps, knobs_turn, update_laws, objective_declares):
-        yield from law(context)
+    for law, remedy in CAUSES.items():
+        yield from mended(law(context), remedy)
 
 
 def _apart(context: Context) -> Any:
@@ -205,7 +221,8 @@ def one_step(context: Context) -> Iterator[Measurement]:
             dry.scheduler.step()
         yield equal(len(used), 6, f"optimiser steps for 6 batches, accumulation {parts}", where="train_step")
         yield equal(used[:6], planned, f"rates used, accumulation {parts}", where="train_step")
-    yield from batch_laws(context)
+    yield from mended(batch_laws(context), "weight each micro-batch by its share of the scenes, clear gradients once a "
+                      "batch, clip all of them by one norm")  # fmt: skip
 
 
 @rule(

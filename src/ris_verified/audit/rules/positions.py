@@ -12,7 +12,7 @@ from ris_verified.audit.laws.judging import metric_obeys
 from ris_verified.audit.laws.matching import known_cases
 from ris_verified.audit.laws.model_laws import heads_agree
 from ris_verified.audit.oracle import closed_form, view_grid
-from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, mended, rule
 from ris_verified.audit.rules.losses import all_weights
 
 if TYPE_CHECKING:
@@ -66,7 +66,16 @@ def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     distance = p.match(refined.azimuth, refined.elevation, refined.range, _truth(context)).distance[:, 0]
     relative = distance / view_grid(context)[2]
     found.append(at_most(float(relative.max()), 0.01, "distance over range after Newton", where="newton"))
-    return [*found, *several_sources(context), *at_edges(context), *any_start(context), *heads_agree(context)]
+    return [
+        *found,
+        *several_sources(context),
+        *mended(
+            [*at_edges(context), *any_start(context)], "stay in the configured view; keep a step only where it helps"
+        ),
+        *mended(
+            heads_agree(context), "pack the factors of each slot's own angles and range, in evaluation as in training"
+        ),
+    ]
 
 
 def _truth(context: Context) -> Tensor:
@@ -105,7 +114,7 @@ def perfect(context: Context) -> ModelOutput:
     how="A perfect output is built from the positions and run through R_pred, loss, capture and matching; then a "
     "constant (I), random factors, sources shifted by 0.15 rad, and no estimate. Bounds: 8 eps·N; strict order. The "
     "metric: each source moved by 3.99 and 4.01 of its own bounds, which differ, and of each coordinate's.",
-    remedy="match by the Hungarian method and normalise by the truth",
+    remedy="match by the Hungarian method, index errors and bounds by the match, normalise by the truth",
 )
 def perfect_scores(context: Context) -> Sequence[Measurement]:
     """float32 factors give R_pred to eps·N; positions are copied, so distances are zero but for rounding."""

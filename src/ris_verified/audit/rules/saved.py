@@ -11,7 +11,15 @@ from ris_verified.audit.laws.judging import loop_obeys
 from ris_verified.audit.laws.model_laws import repeats
 from ris_verified.audit.laws.runs import run_obeys
 from ris_verified.audit.laws.step_laws import report_laws
-from ris_verified.audit.rule import Measurement, at_most, rule
+from ris_verified.audit.rule import Measurement, at_most, mended, rule
+
+LAWS = {
+    repeats: "let the output depend on weights, buffers and inputs alone, and the weights on `cfg.seed`",
+    report_laws: "report means over all scenes of the step, the norm before clipping and the rates that were used",
+    loop_obeys: "validate, save, log and return the same weights, and show every scene once an epoch",
+    run_obeys: "keep weights, optimiser, schedule, averages, random state, place in the epoch and best figure, and go "
+    "on from all of them",
+}
 
 
 @rule(
@@ -49,5 +57,5 @@ def reloads(context: Context) -> Iterator[Measurement]:
         now = loaded.eval()(b.y, b.H, b.C, b.H_full)
     for name, value in vars(was).items():
         yield at_most(float((vars(now)[name] - value).abs().max()), 0.0, "reloaded minus saved", where=name)
-    for law in (repeats, report_laws, loop_obeys, run_obeys):
-        yield from law(context)
+    for law, remedy in LAWS.items():
+        yield from mended(law(context), remedy)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.known import predicted_of_known, sample_formula, sample_of_missing
 from ris_verified.audit.oracle import numerical_rank
-from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, rule
+from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, equal, mended, rule
 
 if TYPE_CHECKING:
     pass
@@ -95,7 +95,8 @@ def interleaving(context: Context) -> Sequence[Measurement]:
         pairs = [np.stack([vars(s)[name].real, vars(s)[name].imag], -1) for s in context.scenes]
         error = float(np.abs(vars(batch)[name].numpy() - np.stack(pairs).astype(np.float32)).max())
         found.append(at_most(error, 0.0, "batch against the scenes' (re, im) pairs", where=name))
-    return [*found, *predicted_of_known(context)]
+    formula = "combine the factors as covariance.factor_mode says, element by element, and scale to trace N exactly"
+    return [*found, *mended(predicted_of_known(context), formula)]
 
 
 @rule(
@@ -234,4 +235,5 @@ def contracts_on(context: Context) -> Sequence[Measurement]:
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
             found.append(equal(type(error).__name__, "ShapeError", "a wrong shape raises", where=name))
     config_contracts = dataclasses.asdict(cfg).get("contracts")
-    return [*found, equal(config_contracts, True, "config.contracts", where="config")]
+    on = equal(config_contracts, True, "config.contracts", where="config")
+    return [*found, *mended([on], "set contracts = true: they are switched off in a measured run only")]

@@ -159,7 +159,7 @@ def _no_number(pipeline: Pipeline, context: Context, what: str) -> Measurement:
     "best trial is read back from the configuration, every other field compared with the base, and one step of the "
     "small model taken with it. Two studies of one seed whose trials score 0.3, 0.1, 0.2: the best has 0.1, no two "
     "trials have the same values, both studies draw the same. Bound: 0 differences.",
-    remedy="write the best parameters over the base configuration, without the restrictions of a trial",
+    remedy="write the best parameters as they are over the base configuration, without the restrictions of a trial",
     apart=True,
 )
 def best_trains(context: Context) -> Sequence[Measurement]:
