@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ris_verified.audit.faults.fault import Fault, staged
 from ris_verified.audit.faults.learning import modelling
+from ris_verified.model.call import TakesProposals
 from ris_verified.pipeline import Pipeline
 
 
@@ -36,7 +37,7 @@ class _HalfSearched(nn.Module):
 
     def forward(self, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor, proposals: Tensor | None = None) -> Any:
         if proposals is not None:
-            return self.body(y, H, C, H_full, proposals)
+            return self.body(y, H, C, H_full, *[proposals] * isinstance(self.body, TakesProposals))
         half = y.shape[1] // 2
         return self.body(y[:, :half], H[:, :half], C[:, :half], H_full)
 
@@ -156,7 +157,7 @@ FAULTS = (
           staged("unpack", _truth_in_proposals)),
     Fault("half_searched_at_inference", "RV0802", "what is proposed at inference is not what was stored",
           _half_searched),
-    Fault("dropout_in_evaluation", "RV1605", "the functional form drops in evaluation too",
+    Fault("dropout_by_configuration", "RV1605", "the functional form drops in evaluation too",
           modelling(_always_dropping)),
     Fault("identity_for_a_missing_scene", "RV0705", "a scene of NaN has a covariance",
           staged("sample_covariance", _identity_for_missing)),

@@ -117,7 +117,7 @@ def _changed(own: Tensor, made: Tensor) -> list[int]:
     if a.shape != b.shape:
         return list(range(len(own)))
     a, b = (v if v.is_complex() else v.double() for v in (a, b))
-    alike = (a - b).abs() <= AGREE * torch.nan_to_num(a.abs(), nan=0.0).amax(1, keepdim=True)
+    alike = (a - b).abs() <= AGREE * torch.nan_to_num(a.abs(), nan=-1.0).amax(1, keepdim=True)
     both = torch.isnan(a.abs()) & torch.isnan(b.abs())
     bad: list[int] = (~(alike | both)).any(1).nonzero()[:, 0].tolist()
     return bad
