@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials
 from ris_verified.audit.laws.fed import scenes_of
+from ris_verified.audit.laws.knob_table import read
 from ris_verified.audit.rule import Measurement, close, equal
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ class Seen:
         epochs: of the weights that it scored, in order; 0 for weights that no epoch gave.
         scenes: digests of those that each score was given.
         reports: epoch and score of each.
+        configs: digests of the configurations that training and scores were given.
     """
 
     judged: bool = False
     epochs: list[int] = field(default_factory=list)
     scenes: list[list[str]] = field(default_factory=list)
     reports: list[tuple[int, float]] = field(default_factory=list)
+    configs: set[str] = field(default_factory=set)
 
 
 def _weights(model: nn.Module) -> str:
@@ -74,6 +77,7 @@ def _drilled(context: Context, seen: Seen) -> Pipeline:
 
     def train(stages: Pipeline, data: Path, out: Path, *_: Any, judge: Any = None, **__: Any) -> Any:
         seen.judged = judge is not None
+        seen.configs.add(stages.config.digest())
         out.mkdir(parents=True, exist_ok=True)
         save_model(models[best], stages.config, out / "weights.safetensors")
         for epoch, model in enumerate(models):
@@ -82,6 +86,7 @@ def _drilled(context: Context, seen: Seen) -> Pipeline:
         return TrainResult(models[best].eval(), out / "weights.safetensors", [], best + 1, 0, 1.0)
 
     def score(stages: Pipeline, model: nn.Module, batches: Iterable[Batch]) -> float:
+        seen.configs.add(stages.config.digest())
         seen.epochs.append(known.get(_weights(model), 0))
         seen.scenes.append(_scenes(batches))
         return SCORES[seen.epochs[-1] - 1] if seen.epochs[-1] else STRANGER
@@ -116,6 +121,7 @@ def objective_keeps(context: Context) -> list[Measurement]:
         close(value, min(SCORES), 0.0, "score of a trial whose epochs score 0.3, 0.1, 0.2", where="objective"),
         equal(seen.epochs, epochs, "epochs of the weights that a trial scored (0: of none)", where="objective"),
         equal(other, 0, "scores of a trial that are not of the validation scenes", where="objective"),
+        equal(len(seen.configs), 1, "configurations that a trial trains and scores with", where="objective"),
     ]
     if seen.judged:
         reports = list(enumerate(SCORES, 1))
@@ -142,7 +148,33 @@ def study_prefers(context: Context) -> list[Measurement]:
             found.append(equal(twice, 0, f"trials that repeat another's values ({name})", where="run_study"))
         same = drawn == again
         found.append(equal(same, True, f"two studies of one seed draw the same ({name})", where="run_study"))
-    return found
+    return [*found, *_pruned_is_not_best(context)]
+
+
+def _pruned_is_not_best(context: Context) -> list[Measurement]:
+    """Give a study a finished trial and a pruned one whose first epoch looked better."""
+    import optuna
+
+    name, space = next(iter(context.pipeline.spaces.items()))
+    low, high = ({n: _end(d, last) for n, d in space.items()} for last in (False, True))
+    study = optuna.create_study(directions=["minimize"])
+    held: dict[str, Any] = dict(space)
+    study.add_trial(optuna.trial.create_trial(params=low, distributions=held, value=0.3))
+    pruned = optuna.trial.TrialState.PRUNED
+    study.add_trial(
+        optuna.trial.create_trial(params=high, distributions=held, state=pruned, intermediate_values={1: 0.1})
+    )
+    hpo: Any = {"hpo.space": name, "hpo.timed": False}
+    best = context.pipeline.best_config(study, context.config.replaced(hpo))
+    wrong = sorted(n for n, value in low.items() if read(best, n) != value)
+    text = "values that are not the finished trial's, beside a pruned one with a better first epoch"
+    return [equal(wrong, [], text, where="best_config")]
+
+
+def _end(distribution: Any, last: bool) -> Any:
+    if hasattr(distribution, "choices"):
+        return distribution.choices[-1 if last else 0]
+    return distribution.high if last else distribution.low
 
 
 def _continuous(space: Mapping[str, Any]) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.trial_laws import kept, refused, restricted
-from ris_verified.audit.rule import Measurement, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_most, close, equal, mended, rule
+from ris_verified.errors import ConfigError
 
+# Combinations of choices that are tried.
+MOST = 200
 FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading", "estimate.mle_ridge")
 
 
@@ -54,7 +58,7 @@ def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
     why="A study that tunes β compares trials that solve different problems.",
     how="Names of every space against the fields; the four values of the configuration of each extreme trial, and of "
     "trials of a base with other values. A name that does not exist is refused; a sampled one of the four never "
-    "arrives. Bound: none unknown, none changed.",
+    "arrives. Each combination of choices makes a configuration. Bound: none unknown, none changed, none impossible.",
     remedy="take the field out of the space, or use its present name",
 )
 def overrides(context: Context) -> Sequence[Measurement]:
@@ -72,7 +76,24 @@ def overrides(context: Context) -> Sequence[Measurement]:
         for name in FIXED:
             value, default = field(config, name), field(context.config, name)
             found.append(close(value, default, 0.0, f"{name} in a trial ({label})", where=name))
-    return [*found, *refused(context, FIXED)]
+    impossible = "choices that no configuration can have leave trials that fail: take them out of the space"
+    return [*found, *refused(context, FIXED), *mended(_every_choice(context), impossible)]
+
+
+def _every_choice(context: Context) -> list[Measurement]:
+    """Make a configuration of each combination of choices, the rest at the low end."""
+    found = []
+    for label, space in context.pipeline.spaces.items():
+        choices = {name: vars(d)["choices"] for name, d in space.items() if "choices" in vars(d)}
+        low, impossible = sample(space, "low"), list[str]()
+        for combined in itertools.islice(itertools.product(*choices.values()), MOST):
+            try:
+                context.pipeline.trial_config(context.config, {**low, **dict(zip(choices, combined, strict=True))})
+            except ConfigError as error:
+                impossible.append(f"{combined}: {error.where}")
+        text = f"combinations of choices that space {label} may draw and no configuration allows"
+        found.append(at_most(float(len(impossible)), 0.0, text, "trials", "; ".join(impossible[:2])))
+    return found
 
 
 @rule(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import gc
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,7 @@ def _halved(small: Context) -> list[Measurement]:
     from ris_verified.data.dataset import with_proposals
 
     sizes: list[int] = []
+    calls = itertools.count()
     # As stored: where two places tie in a search, the size of the batch decides between them.
     batch = with_proposals(small.batch, small.config)
 
@@ -82,11 +84,18 @@ def _halved(small: Context) -> list[Measurement]:
         sizes.append(len(part))
         return small.pipeline.loss(outputs, R_hat, part, cfg, **options)
 
+    def late(outputs: Any, R_hat: Any, part: Any, cfg: Any, **options: Any) -> Any:
+        if next(calls) == 1:
+            raise torch.OutOfMemoryError("out of memory in the second part, says the drill")
+        return small.pipeline.loss(outputs, R_hat, part, cfg, **options)
+
     whole = _gradient(small, batch, small.pipeline)[1]
     least = 64 * torch.finfo(torch.float32).eps * len(batch) ** 0.5
     bound = max([least, *(AMPLIFIED * _apart(_shaken(small, batch, key), whole) for key in range(SHAKES))])
     try:
         report, parts = _gradient(small, batch, dataclasses.replace(small.pipeline, loss=scarce))
+        two = small.config.replaced({"train.accumulation": 2})
+        _, resumed = _gradient(small, batch, dataclasses.replace(small.pipeline, loss=late, config=two))
     except RuntimeError as error:
         return [equal(type(error).__name__, "a step", "out of memory with more than three scenes", where="train_step")]
     apart = _apart(parts, whole)
@@ -96,6 +105,9 @@ def _halved(small: Context) -> list[Measurement]:
             [
                 equal(sum(sizes), len(batch), "scenes in the step after halving", where="train_step"),
                 at_most(apart, bound, "gradient after halving against the whole batch's, relative", where="train_step"),
+                at_most(
+                    _apart(resumed, whole), bound, "the same, out of memory in the second part", where="train_step"
+                ),
             ],
             "clear gradients before the retry, weight parts by their scenes, and let no scene see its neighbours",
         ),

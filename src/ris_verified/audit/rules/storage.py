@@ -56,10 +56,10 @@ def _kept(study: Any, wanted: int, what: str) -> list[Measurement]:
     law="restart loads the study; a torn journal or a killed writer loses at most the running trial; SQLite: WAL, "
     "300 s, pre-ping",
     why="A night of forty trials that cannot be opened in the morning.",
-    how="Studies with a trivial objective: a restart with one trial more; the journal cut within its last record and "
-    "continued, twice; a worker killed by SIGKILL in its second trial; SQLite's journal mode, busy timeout and "
-    "pre-ping read from file and engine. Profile full: a lock held for a second longer than SQLite's default timeout. "
-    "Bounds: exact.",
+    how="Studies with a trivial objective: a restart with one trial more; another configuration in the same file; the "
+    "journal cut within its last record and continued, twice; a worker killed by SIGKILL in its second trial; SQLite's "
+    "journal mode, busy timeout and pre-ping read from file and engine. Profile full: a lock held for a second longer "
+    "than SQLite's default timeout. Bounds: exact.",
     remedy="cut a torn line, reap the trials of dead workers, load_if_exists, SQLite in WAL mode with timeout=300",
     apart=True,
 )
@@ -80,7 +80,12 @@ def _restarted(context: Context, folder: Path) -> list[Measurement]:
         after = [(t.number, t.value) for t in sound_study(context, _later, storage, 3).trials]
         kind = "SQLite" if "://" in storage else "journal"
         found.append(equal(after, [*before, (2, 103.0)], f"trials after a restart, {kind}", where="run_study"))
-    return found
+    # Another configuration in the same file is another study.
+    beta = context.config.covariance.beta
+    other = context.with_config(context.config.replaced({"covariance.beta": 0.5 * beta + 0.2}))
+    own = [t.value for t in sound_study(other, _later, str(folder / "again.log"), 2).trials]
+    text = "scores of a study of another configuration in the same storage"
+    return [*found, equal(own, [_later({}, 0), _later({}, 1)], text, where="run_study")]
 
 
 def _torn(context: Context, folder: Path) -> list[Measurement]:
