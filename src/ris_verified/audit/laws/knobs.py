@@ -121,10 +121,15 @@ def knobs_turn(context: Context) -> Iterator[Measurement]:
     base = context.small.config.replaced(SMALL_GRIDS)
     full = context.profile == "full"
     for knob in KNOBS:
-        if knob.must and (knob.quick or full):
+        if knob.must and (knob.quick or full) and not _of_another_network(context, knob):
             yield from _felt(probes, base, knob)
     for stage in STAGES:
         yield _unfelt(probes, base, stage)
+
+
+def _of_another_network(context: Context, knob: Knob) -> bool:
+    """Whether a field sizes this package's network: one of the user's own may have other sizes, or none."""
+    return knob.field.startswith("model.") and not type(context.small.model).__module__.startswith("ris_verified.")
 
 
 def _turned(base: Config, knob: Knob) -> Config | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -85,6 +86,9 @@ def batch_laws(context: Context) -> list[Measurement]:
 def update_laws(context: Context) -> list[Measurement]:
     """Measure that clip_norm, ema_decay, swa_share, precision and contracts act as declared (RV1604)."""
     found = []
+    # A part may be kept in evaluation on purpose: what counts is what the network makes of `train()`.
+    model = copy.deepcopy(context.small.model).train()
+    wanted = sorted({part.training for part in model.modules()})
     for drill in context.drills:
         clip = drill.config.train.clip_norm
         sizes = [(_norm(a), _norm(b)) for a, b in zip(drill.own.gradients, drill.plain.gradients, strict=True)]
@@ -97,7 +101,7 @@ def update_laws(context: Context) -> list[Measurement]:
             message = f"{label} weights against those of a plain step, share of the way ({drill.name})"
             found.append(at_most(_apart(own, plain, drill.start), 10 * rounding(), message, where=WHERE))
         modes = sorted({mode for modes in drill.own.modes for mode in modes})
-        found.append(equal(modes, [True], "training modes of the network in and after the step", where=WHERE))
+        found.append(equal(modes, wanted, "training modes of the network in and after the step", where=WHERE))
     return [*found, *_precision(context), *_handed_on(context)]
 
 

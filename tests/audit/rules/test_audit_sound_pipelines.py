@@ -1,0 +1,65 @@
+"""What a sound pipeline of somebody else's may do."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from torch import nn
+
+from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.rules import rules
+from ris_verified.audit.runner import PACKAGE, run_rule
+from ris_verified.config import Config
+from ris_verified.pipeline import Pipeline
+
+
+@pytest.mark.parametrize("rule", ["RV0404", "RV1402"])
+def test_a_step_may_clear_its_gradients_afterwards(rule: str) -> None:
+    sound = Pipeline.default(small_config(Config()))
+
+    def step(state, batch, pipeline):
+        report = sound.train_step(state, batch, pipeline)
+        state.optimizer.zero_grad(set_to_none=True)
+        return report
+
+    context = Context(dataclasses.replace(sound, train_step=step), "quick", PACKAGE)
+    assert {r.status for r in run_rule(rules()[rule], context)} == {"pass"}
+
+
+class Net(nn.Module):
+    """A network that knows one number of heads, with a part that is never trained."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.backbone, self.head = nn.Identity(), nn.Identity()
+        sound = Pipeline.default(cfg).build_model(cfg.replaced({"model.heads": 2}))
+        self.backbone, self.head = sound.backbone, sound.head
+        self.frozen = nn.Dropout(0.5)
+        self.run = [sound]
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.frozen.eval()
+        self.run[0].train(mode)
+        return self
+
+    def forward(self, *given):
+        self.run[0].backbone, self.run[0].head = self.backbone, self.head
+        return self.run[0](*given)
+
+
+def test_a_network_of_one_s_own_is_not_asked_for_this_package_s_sizes() -> None:
+    from ris_verified.audit.laws.knobs import knobs_turn
+
+    sound = Pipeline.default(Config())
+    context = Context(dataclasses.replace(sound, build_model=Net), "quick", PACKAGE)
+    assert [m.where for m in knobs_turn(context) if not m.passed] == []
+
+
+def test_a_part_of_a_network_may_stay_in_evaluation() -> None:
+    from ris_verified.audit.laws.step_laws import update_laws
+
+    sound = Pipeline.default(small_config(Config()))
+    context = Context(dataclasses.replace(sound, build_model=Net), "quick", PACKAGE)
+    assert [m.message for m in update_laws(context) if not m.passed] == []
