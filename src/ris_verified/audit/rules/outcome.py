@@ -138,13 +138,12 @@ CAUSES = {
     why="A term that reads the wrong output trains the wrong head.",
     how="Each output of the model is disturbed alone, positions by too little to change the assignment of slots that "
     "lie far apart; the set of terms that change is compared with the declared one. At the small size: the loss with "
-    "other y, H, C, H_full and "
-    "SNR in the batch; a scene's output among other scenes, in another place and alone; each field of the "
-    "configuration turned for the stages that it must move, and for each stage all fields together that it must not "
-    "feel (bits are compared); norm at the optimiser, live, EMA and SWA weights beside a plain step written in the "
-    "audit, with clipping, accumulation and averages on and off, bound 1e4 eps; modes, precision and configuration "
-    "inside the step. Equal trials of the objective, the values that reach its training, and which of three epochs' "
-    "scores it returns.",
+    "other y, H, C, H_full and SNR in the batch; a scene's output among other scenes, in another place and alone; each "
+    "field of the configuration turned for the stages that it must move (`model.*` for this package's networks), and "
+    "for each stage all fields together that it must not feel (bits are compared); norm at the optimiser, live, EMA "
+    "and SWA weights beside a plain step written in the audit, with clipping, accumulation and averages on and off, "
+    "bound 1e4 eps; modes, precision and configuration inside the step. Equal trials of the objective, the values that "
+    "reach its training, and which of three epochs' scores it returns.",
     remedy="let the stage that the message names read what its documentation declares, and only that",
     apart=True,
 )
