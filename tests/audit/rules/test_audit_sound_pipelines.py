@@ -63,3 +63,10 @@ def test_a_part_of_a_network_may_stay_in_evaluation() -> None:
     sound = Pipeline.default(small_config(Config()))
     context = Context(dataclasses.replace(sound, build_model=Net), "quick", PACKAGE)
     assert [m.message for m in update_laws(context) if not m.passed] == []
+
+
+@pytest.mark.parametrize("change", [{"scene.sources_max": 3}, {"array.horizontal": 10}, {}])
+def test_the_size_of_the_reference_is_asked_for_at_its_panel_and_number_of_sources(change) -> None:
+    context = Context(Pipeline.default(Config().replaced(change)), "quick", PACKAGE)
+    results = run_rule(rules()["RV0402"], context)
+    assert {r.status for r in results} == {"pass"}

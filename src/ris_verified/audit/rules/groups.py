@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.model_laws import unregistered
@@ -11,6 +12,9 @@ from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 
 MILLION = 1_000_000
 TOO_SMALL = 1e-11  # a thousandth of Adam's eps: the step is below a thousandth of the rate
+
+if TYPE_CHECKING:
+    from ris_verified.config import Config
 
 
 def own_network(context: Context) -> bool:
@@ -96,10 +100,17 @@ def sizes(context: Context) -> Sequence[Measurement]:
     found = [
         at_least(float(counts.get(n, 0)), MILLION + 1, f"parameters of {n}", where=n) for n in ("backbone", "head")
     ]
-    if own_network(context) and context.config.model == type(context.config.model)():
+    if own_network(context) and _is_reference(context.config):
         shown = tuple(round(counts.get(n, 0) / 1e6, 1) for n in ("backbone", "head"))
         found.append(equal((*shown, round(sum(counts.values()) / 1e6, 1)), (8.3, 11.0, 19.3), "millions", "M"))
     return found
+
+
+def _is_reference(config: Config) -> bool:
+    """Whether a configuration has the reference's sizes: layers of the head grow with sources and elements too."""
+    plain = type(config)()
+    sizes = ((c.model, c.array.elements, c.scene.sources_max) for c in (config, plain))
+    return next(sizes) == next(sizes)
 
 
 @rule(
