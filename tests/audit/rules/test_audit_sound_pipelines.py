@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+import torch
 from torch import nn
 
 from ris_verified.audit.context import Context, small_config
@@ -70,3 +71,17 @@ def test_the_size_of_the_reference_is_asked_for_at_its_panel_and_number_of_sourc
     context = Context(Pipeline.default(Config().replaced(change)), "quick", PACKAGE)
     results = run_rule(rules()["RV0402"], context)
     assert {r.status for r in results} == {"pass"}
+
+
+@pytest.mark.parametrize("how", ["of the logits", "float32"])
+def test_a_loss_may_add_its_terms_in_single_precision(how: str) -> None:
+    sound = Pipeline.default(small_config(Config()))
+
+    def loss(outputs, R_hat, batch, cfg, **options):
+        result = sound.loss(outputs, R_hat, batch, cfg, **options)
+        return dataclasses.replace(
+            result, total=result.total.to(torch.float32 if how == "float32" else outputs.k_logits.dtype)
+        )
+
+    context = Context(dataclasses.replace(sound, loss=loss), "quick", PACKAGE)
+    assert {r.status for r in run_rule(rules()["RV0604"], context)} == {"pass"}
