@@ -349,6 +349,11 @@ def test_realistic_sound_uses(tmp_path: Path, body: str) -> None:
     assert slips(tmp_path, f"{body}\n") == []
 
 
+@pytest.mark.parametrize("method", ["add", "append", "extend", "remove", "insert", "index", "count", "sort"])
+def test_many_configurations_are_kept_in_a_container(tmp_path: Path, method: str) -> None:
+    assert unknown(tmp_path, f"def f(self, cfg):\n    self.configs.{method}(cfg)\n    return cfg.seed\n") == set()
+
+
 def test_keys_of_yaml_files_are_names(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "train.yaml").write_text("optim:\n  lr: 0.1\nepochs: 3\n", encoding="utf-8")

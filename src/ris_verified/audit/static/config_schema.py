@@ -19,7 +19,8 @@ COMMON = {
     "defrost", "dump", "merge_from_file", "merge_from_list", "merge_from_other_cfg", "is_frozen", "lock", "unlock",
     "unlocked", "to_dict", "to_json", "toDict", "model_dump", "model_dump_json", "model_copy", "model_validate",
     "model_fields", "model_json_schema", "parse_obj", "schema", "construct", "from_dict", "from_yaml", "from_json",
-    "pretty", "load", "save", "print", "name", "_replace", "_asdict", "_fields", "_make",
+    "pretty", "load", "save", "print", "name", "_replace", "_asdict", "_fields", "_make", "add", "append", "extend",
+    "remove", "discard", "insert", "index", "count", "sort", "reverse",
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ NUMPY = {
 }  # fmt: skip
 SEEDED = {"default_rng", "SeedSequence", "PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64", "RandomState", "Random"}
 PYTHON = {"Random", "SystemRandom", "getstate", "setstate"}
+BEGUN = {"manual_seed", "seed", "set_state"}
 SEEDERS = {"manual_seed", "manual_seed_all", "seed_everything", "set_seed", "seed_all"}
 CLOCKS = {"time", "time_ns", "now", "utcnow", "urandom", "getpid", "perf_counter", "monotonic", "token_bytes", "uuid4"}
 SALTED = {"hash"}  # of a text it differs in every process
@@ -45,15 +46,19 @@ def _of_torch(file: SourceFile) -> Iterator[Finding]:
     if "torch" not in file.text:
         return
     generators = {
-        target.id
+        target.id: node.lineno
         for node in file.index.of(ast.Assign)
         if isinstance(node.value, ast.Call) and called_name(node.value.func) == "Generator"
         for target in node.targets
         if isinstance(target, ast.Name)
     }
+    begun = {dotted(node.value) for node in file.index.of(ast.Attribute) if node.attr in BEGUN}
+    for name, line in generators.items():
+        if name not in begun:
+            yield line, f"the generator {name!r} is never seeded: it draws the same in every run and epoch"
     for call in file.index.of(ast.Call):
         owner = dotted(call.func.value) if isinstance(call.func, ast.Attribute) else ""
-        if called_name(call.func) == "seed" and not call.args and owner in generators | {"torch", "torch.cuda"}:
+        if called_name(call.func) == "seed" and not call.args and owner in (*generators, "torch", "torch.cuda"):
             yield call.lineno, f"{owner}.seed() takes another seed in every run; use manual_seed"
         elif called_name(call.func) in SEEDERS:
             yield from _clocked(call, called_name(call.func), [*call.args, *(k.value for k in call.keywords)])
