@@ -41,7 +41,8 @@ FAULTS = (
     SourceFault("seeded_by_chance", "RV1101", "seed() takes one from the system",
                 _run("    generator = torch.Generator()\n    generator.seed()\n    return generator\n")),
     SourceFault("never_seeded", "RV1101", "every epoch has the same order",
-                _run("    generator = torch.Generator()\n    return torch.randperm(len(batches), generator=generator)\n")),
+                _run("    generator = torch.Generator()\n"
+                     "    return torch.randperm(len(batches), generator=generator)\n")),
     SourceFault("default_that_remembers", "RV1101", "the second run begins with the losses of the first",
                 {"a.py": "def note(loss, seen=[]):\n    seen.append(loss)\n    return seen\n"}),
     SourceFault("return_in_finally", "RV1607", "whatever was raised is forgotten",
