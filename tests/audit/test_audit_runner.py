@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import random
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -90,6 +92,16 @@ def test_a_crash_beneath_a_user_s_stage_names_both() -> None:
     assert Path(__file__).name in mine
     assert mine.endswith(", check")
     assert beneath.split(":")[0].endswith("contracts.py")
+
+
+def test_a_crash_through_the_standard_library_is_not_its_own() -> None:
+    def check(_: Context) -> None:
+        functools.reduce(lambda a, b: tolerance(torch.int64, b), [1, 2])
+
+    (result,) = run_rule(made(check), CONTEXT)
+    assert Path(__file__).name in result.where.partition(" → ")[0]
+    (result,) = run_rule(made(lambda _: statistics.mean([tolerance])), CONTEXT)  # type: ignore[list-item]
+    assert Path(__file__).name in result.where.partition(" → ")[0]
 
 
 def test_a_crash_on_nothing_hints_at_a_stage_without_a_return() -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 AUDIT = Path(__file__).resolve().parent
 PACKAGE = AUDIT.parent
+PYTHON = Path(os.__file__).parent
 LIBRARIES = {"site-packages", "dist-packages", "importlib"}
 MEND = "mend what is raised there, or hand the stage what it was made for"
 
@@ -166,7 +167,7 @@ def _crash(error: BaseException) -> Measurement:
         f for f in frames if not Path(f.filename).is_relative_to(AUDIT) and not LIBRARIES & {*Path(f.filename).parts}
     ]
     # A stage of the user's names what was broken better than what it called in this package.
-    users = [f for f in own if not Path(f.filename).is_relative_to(PACKAGE)]
+    users = [f for f in own if not any(Path(f.filename).is_relative_to(folder) for folder in (PACKAGE, PYTHON))]
     places = dict.fromkeys(f"{f.filename}:{f.lineno}, {f.name}" for f in (*users[-1:], *(own or frames)[-1:]))
     where = " → ".join(places)
     try:
