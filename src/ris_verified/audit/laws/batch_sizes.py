@@ -27,6 +27,7 @@ def own_answers(context: Context) -> Iterator[Measurement]:
     Bound: 1e-3 of an answer's size, far above float32 sums in another order; where stages choose two scenes may turn.
     """
     small = context.small.with_config(context.small.config.replaced(SMALL_GRIDS))
+    yield from _unpacked(small)
     stages, B = _stages(small), len(small.batch)
     for name, (run, given) in stages.items():
         own, allowed = _rows(run(*given)), float(TURNED if name in CHOOSES else 0)
@@ -41,7 +42,6 @@ def own_answers(context: Context) -> Iterator[Measurement]:
                 wrong |= {rows[i] for mine, its in zip(own, made, strict=True) for i in _changed(mine[rows], its)}
             text = f"scenes of {B} with another answer {label}"
             yield at_most(float(len(wrong)), allowed, text, "scenes", name)
-    yield from _unpacked(small)
 
 
 def _many(scenes: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ris_verified.audit.context import Context
@@ -55,7 +55,7 @@ def values_consistent(context: Context) -> Sequence[Measurement]:
     "1e-3 of their size; where a stage chooses between candidates, two scenes may turn.",
     remedy="take every size from the tensors or the configuration",
 )
-def odd_sizes(context: Context) -> Sequence[Measurement]:
+def odd_sizes(context: Context) -> Iterator[Measurement]:
     """Shapes are integers: no tolerance; 1e-3 is far above float32 sums in another order."""
     small, found = context.small, []
     config, K_MAX = small.config, small.config.scene.sources_max
@@ -66,7 +66,9 @@ def odd_sizes(context: Context) -> Sequence[Measurement]:
             found += _small_forward(small, small.draw(B, fixed, key=2), f"B = {B}, K = {K}")
         except (RuntimeError, ValueError, IndexError, TypeError) as error:
             found.append(Measurement(type(error).__name__, "no error", False, str(error), where=f"B = {B}, K = {K}"))
-    return found if any(not m.passed for m in found) else [*found, *mended(own_answers(context), OWN)]
+    yield from found
+    if all(m.passed for m in found):
+        yield from mended(own_answers(context), OWN)
 
 
 def _small_forward(small: Context, scenes: list[Any], where: str) -> list[Measurement]:
