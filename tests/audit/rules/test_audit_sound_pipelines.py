@@ -85,3 +85,16 @@ def test_a_loss_may_add_its_terms_in_single_precision(how: str) -> None:
 
     context = Context(dataclasses.replace(sound, loss=loss), "quick", PACKAGE)
     assert {r.status for r in run_rule(rules()["RV0604"], context)} == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"array.horizontal": 4, "array.vertical": 4, "scene.sources_max": 2}, "RV0803"),
+        ({"covariance.beta": 0.0}, "RV1608"),
+        ({"scene.symbols": "constant"}, "RV1608"),
+    ],
+)
+def test_sound_configurations_at_an_end_of_their_range(change, rule: str) -> None:
+    context = Context(Pipeline.default(Config().replaced(change)), "quick", PACKAGE)
+    assert {r.status for r in run_rule(rules()[rule], context)} == {"pass"}

@@ -178,11 +178,11 @@ def _answers(small: Context) -> list[Measurement]:
         at_least(before["loss"] - after["loss"], 0.0, "validated loss, untrained above knowing", where="validate"),
         close(after["order"], 1.0, 0.0, "validated share of K right for the network that knows", where="validate"),
     ]
-    for name, model, figures in (("knows", knows, after), ("untrained", random, before)):
+    # Slots of hardly any power leave directions that rounding tells apart, where no R_samp is blended in.
+    for name, model, figures, bound in (("knows", knows, after, 1e-4), ("untrained", random, before, 5e-3)):
         wanted = _capture(pipeline, model, batch)
-        found.append(
-            close(figures["capture"], wanted, 1e-4, f"validated capture against R_blend's, {name}", where="validate")
-        )
+        text = f"validated capture against R_blend's, {name}"
+        found.append(close(figures["capture"], wanted, bound, text, where="validate"))
     return found
 
 
