@@ -1,4 +1,4 @@
-"""What a sound pipeline of somebody else's may do."""
+"""What a pipeline of somebody else's may do, and what only looks sound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.laws.knobs import knobs_turn
+from ris_verified.audit.laws.model_laws import repeats
+from ris_verified.audit.laws.step_laws import update_laws
 from ris_verified.audit.rules import rules
 from ris_verified.audit.runner import PACKAGE, run_rule
 from ris_verified.config import Config
@@ -51,16 +54,12 @@ class Net(nn.Module):
 
 
 def test_a_network_of_one_s_own_is_not_asked_for_this_package_s_sizes() -> None:
-    from ris_verified.audit.laws.knobs import knobs_turn
-
     sound = Pipeline.default(Config())
     context = Context(dataclasses.replace(sound, build_model=Net), "quick", PACKAGE)
     assert [m.where for m in knobs_turn(context) if not m.passed] == []
 
 
 def test_a_part_of_a_network_may_stay_in_evaluation() -> None:
-    from ris_verified.audit.laws.step_laws import update_laws
-
     sound = Pipeline.default(small_config(Config()))
     context = Context(dataclasses.replace(sound, build_model=Net), "quick", PACKAGE)
     assert [m.message for m in update_laws(context) if not m.passed] == []
@@ -98,3 +97,18 @@ def test_a_loss_may_add_its_terms_in_single_precision(how: str) -> None:
 def test_sound_configurations_at_an_end_of_their_range(change, rule: str) -> None:
     context = Context(Pipeline.default(Config().replaced(change)), "quick", PACKAGE)
     assert {r.status for r in run_rule(rules()[rule], context)} == {"pass"}
+
+
+def test_weights_that_hang_on_the_global_state_are_found() -> None:
+    sound = Pipeline.default(small_config(Config()))
+
+    def build(cfg):
+        model = sound.build_model(cfg)
+        with torch.random.fork_rng(devices=[]):
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    nn.init.normal_(parameter, std=0.01)
+        return model
+
+    context = Context(dataclasses.replace(sound, build_model=build), "quick", PACKAGE)
+    assert "weights that differ between two builds" in [m.message for m in repeats(context) if not m.passed]
