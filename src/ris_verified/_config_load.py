@@ -145,6 +145,13 @@ def replaced(config: Config, values: Mapping[str, Any]) -> Config:
     return dataclasses.replace(config, **top, **inner)
 
 
+def read(config: Any, name: str) -> Any:
+    """Return the value of a dotted field."""
+    for part in name.split("."):
+        config = vars(config)[part]
+    return config
+
+
 def plain(owner: Any) -> dict[str, Any]:
     """Return a configuration or one of its sections as it is written: equal ones alike, 0 for a real number as 0.0."""
     hints, found = typing.get_type_hints(type(owner)), dict[str, Any]()

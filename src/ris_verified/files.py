@@ -6,9 +6,35 @@ import contextlib
 import glob
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
-from ris_verified.errors import StorageError
+from ris_verified.errors import InputError, StorageError
+
+
+def require_folder(folder: Path) -> None:
+    """Make a folder and try that it can be written into, before the work whose results it will hold.
+
+    Args:
+        folder: may be missing, and so may those above it.
+
+    Raises:
+        InputError: a file lies there.
+        StorageError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError("is not a folder", where=str(folder), expected="a folder, or the name of a new one") from error
+    except OSError as error:
+        raise StorageError(
+            f"cannot be written into: {error.strerror or error}",
+            where=str(folder),
+            expected="a folder that can be written into",
+            remedy="name another, or change who may write there",
+        ) from error
 
 
 def atomic_write(path: Path, content: bytes) -> None:

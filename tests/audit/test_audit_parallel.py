@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,6 +63,18 @@ def _children() -> set[str]:
             if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
                 found.add(path.parent.name)
     return found
+
+
+def test_ctrl_c_while_it_waits_is_an_interrupt() -> None:
+    def interrupting(item: Rule) -> list[Result]:
+        os.kill(os.getppid(), signal.SIGINT)
+        while True:
+            os.sched_yield()
+
+    before = _children()
+    with pytest.raises(KeyboardInterrupt), elsewhere([rules()["RV0801"]], interrupting) as wait:
+        wait()
+    assert _children() == before
 
 
 def test_a_caller_that_raises_leaves_no_process_behind() -> None:

@@ -153,7 +153,7 @@ def test_wrappers_are_as_short_as_the_guide_says(name: str, count: str) -> None:
 @pytest.mark.parametrize(
     ("pipeline", "select"),
     [
-        ("numpy_pipeline:pipeline", "RV0202,RV05,RV07,RV08,RV1202,RV1602"),
+        ("numpy_pipeline:pipeline", "RV0202,RV05,RV07,RV08,RV1202,RV1602,RV1604"),
         ("torch_pipeline:pipeline", "RV0202,RV04,RV05,RV06,RV0701,RV08,RV1006,RV13,RV1405,RV1603,RV1604,RV1605"),
     ],
 )

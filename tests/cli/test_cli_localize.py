@@ -99,11 +99,11 @@ def bad_files(folder: Path, scene: Arrays) -> dict[str, tuple[Path, str]]:
         "garbage": (folder / "garbage.mat", "garbage.mat"),
         "truncated": (folder / "truncated.npz", "truncated.npz"),
         "lacking": (write(folder / "lacking.npz", {"y": scene["y"]}), "lacks H_full, C"),
-        "objects": (folder / "objects.npz", "objects.npz"),
-        "nan": (write(folder / "nan.npz", scene | {"y": scene["y"] * np.nan}), "y[0]"),
-        "transposed": (write(folder / "transposed.npz", scene | {"H_full": scene["H_full"].T}), "H_full"),
-        "flat": (write(folder / "flat.mat", scene | {"y": scene["y"].ravel()}), "y"),
-        "text": (write(folder / "text.npz", scene | {"y": np.array(["a", "b"])}), "y"),
+        "objects": (folder / "objects.npz", "holds Python objects"),
+        "nan": (write(folder / "nan.npz", scene | {"y": scene["y"] * np.nan}), "nan.npz: y[0]"),
+        "transposed": (write(folder / "transposed.npz", scene | {"H_full": scene["H_full"].T}), ".npz: H_full"),
+        "flat": (write(folder / "flat.mat", scene | {"y": scene["y"].ravel()}), "flat.mat: y"),
+        "text": (write(folder / "text.npz", scene | {"y": np.array(["a", "b"])}), "text.npz: y"),
     }
     for name in ("suffix", "empty", "garbage"):
         made[name][0].write_bytes(b"" if name == "empty" else b"no such format" * 40)
@@ -133,7 +133,7 @@ def test_an_impossible_order_is_named(
     order: str, scene: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["localize", str(write(tmp_path / "a.npz", scene)), "--order", order]) == 2
-    assert "order" in capsys.readouterr().err
+    assert "an integer between 1 and 5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["y", "H_full"])

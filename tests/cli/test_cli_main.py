@@ -28,7 +28,19 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["nosuch"], ["localize"], ["generate", "--nosuch"], ["generate", "--part", "0x2"]]
+    "argv",
+    [
+        [],
+        ["nosuch"],
+        ["localize"],
+        ["generate", "--nosuch"],
+        ["generate", "--part", "0x2"],
+        ["generate", "--out", ""],
+        ["localize", ""],
+        ["audit", "--source", ""],
+        ["hpo", "--workers", "0"],
+        ["hpo", "--workers", "-1"],
+    ],
 )
 def test_wrong_usage_is_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(argv) == 2
@@ -43,6 +55,31 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setitem(module.COMMANDS, "report", (text, add, run))
 
 
+def interrupted_import() -> BaseException:
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            # As libraries do that wrap whatever stops their import.
+            raise ImportError("interrupted") from None
+    except ImportError as error:
+        return error
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_only_what_goes_on_is_said_to_go_on(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise KeyboardInterrupt
+
+    for name, (text, _, _) in list(COMMANDS.items()):
+        monkeypatch.setitem(module.COMMANDS, name, (text, lambda parser: None, run))
+    assert main([command]) == 130
+    goes_on = command in ("launch", "generate", "train", "hpo")
+    assert ("run the same command again" in capsys.readouterr().err) == goes_on
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
@@ -55,6 +92,7 @@ def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         (KeyError("surprise"), 3),
         (MemoryError("no room"), 3),
         (KeyboardInterrupt(), 130),
+        (interrupted_import(), 130),
     ],
 )
 def test_each_error_has_its_code_and_one_line(
@@ -106,6 +144,12 @@ def test_hpo_is_a_module_of_its_own() -> None:
     done = subprocess.run([*command, "nosuch"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "invalid choice: 'nosuch'" in done.stderr
+
+
+def test_the_package_is_a_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "ris_verified", "--help"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("usage: ris-verified")
 
 
 def test_only_a_process_of_its_own_is_told_to_keep_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

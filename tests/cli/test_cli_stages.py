@@ -94,11 +94,15 @@ def test_launch_goes_the_whole_line(
     other = ["launch", "--config", tiny, "--out", str(out), "--set", "train.learning_rate=1e-4"]
     assert main(other) == 2
     assert "--fresh" in capsys.readouterr().err
+    assert verdict["data"] == [out / "data"], "what cannot run is not audited: the report of the finished run stays"
     assert main([*other, "--fresh"]) == 0
+    record = json.loads((out / "audit.json").read_text())
+    idle = record["results"][0] | {"id": "RV1304", "status": "skip"}
+    (out / "audit.json").write_text(json.dumps(record | {"results": [*record["results"], idle]}))
     (page,) = out.glob("*.html")
     page.unlink()
     assert main(["report", str(out)]) == 0
-    assert page.exists()
+    assert "1 of 1 checks passed, 1 had nothing to measure here" in page.read_text("utf-8")
 
 
 def test_no_go_stops_before_training_and_says_why(
@@ -150,6 +154,65 @@ def test_tensorboard_that_is_not_there_stops_training_before_the_audit(
     assert "pip install 'ris-verified[tensorboard]'" in printed
     assert verdict["data"] == []
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "hpo"])
+def test_data_that_cannot_be_trained_on_are_refused_before_the_audit(
+    command: str, tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, empty = tmp_path / "data", tmp_path / "empty"
+    empty.mkdir()
+    assert main(["generate", "--config", tiny, "--out", str(data)]) == 0
+    asked = [command, "--config", tiny, "--out", str(tmp_path / "out"), "--data"]
+    capsys.readouterr()
+    assert main([*asked, str(empty)]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+    assert main([*asked, str(data), "--set", "scene.snapshots=8"]) == 2
+    assert "scenes of scene.snapshots = 6" in capsys.readouterr().err.replace("\n", " ")
+    assert verdict["data"] == []
+
+
+def test_a_training_that_is_refused_leaves_the_report_of_the_finished_one(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data", tmp_path / "out"
+    assert main(["generate", "--config", tiny, "--out", str(data)]) == 0
+    asked = ["train", "--config", tiny, "--data", str(data), "--out", str(out)]
+    assert main(asked) == 0
+    before = (out / "audit.json").read_bytes()
+    verdict["verdict"] = "NO-GO"
+    assert main([*asked, "--set", "train.learning_rate=1e-4"]) == 2
+    assert "of another run" in capsys.readouterr().err.replace("\n", " ")
+    assert (out / "audit.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["generate", "train", "launch", "hpo", "evaluate", "sweep"])
+def test_a_file_in_place_of_the_folder_is_refused_before_any_work(
+    command: str, tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = str(tmp_path / "data"), tmp_path / "out"
+    if command == "train":
+        assert main(["generate", "--config", tiny, "--out", data]) == 0
+    out.write_text("not a folder")
+    rest = {
+        "train": ["--config", tiny, "--data", data],
+        "evaluate": ["--model", "small"],
+        "sweep": ["--config", tiny, "--sweep"],
+    }
+    name = "evaluate" if command == "sweep" else command
+    assert main([name, *rest.get(command, ["--config", tiny]), "--out", str(out)]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+    assert out.read_text() == "not a folder"
+    assert verdict["data"] == []
+
+
+def test_a_study_that_cannot_be_kept_is_refused_before_the_audit(
+    tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["hpo", "--config", tiny, "--out", str(tmp_path / "hpo"), "--storage", "nosuch://host/study"]
+    assert main(asked) == 2
+    assert "nosuch" in capsys.readouterr().err
+    assert verdict["data"] == []
 
 
 def test_train_leaves_a_summary_and_events_where_they_are_asked_for(

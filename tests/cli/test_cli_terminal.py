@@ -81,7 +81,7 @@ def test_a_narrow_terminal_shows_all_of_the_note_and_the_log_above_it() -> None:
     text = re.sub(r"\x1b\[[?\d;]*[A-Za-z]", "", screen.file.getvalue())
     assert note in text
     assert "90000/150000" in text
-    assert "left" in text
+    assert re.search(r"\d:\d\d:\d\d -?-?[\d:-]+ left", text), "the time left stands before its word, not after it"
     assert text.index("a line of the log") < text.rindex(note)
     assert max(len(line) for line in re.split(r"[\r\n]", text)) <= 80
 

@@ -38,11 +38,11 @@ def _with(cfg, **data):
     return dataclasses.replace(cfg, data=dataclasses.replace(cfg.data, **data))
 
 
-def _start(tmp_path, cfg, folder):
+def _start(tmp_path, cfg, folder, **options):
     (tmp_path / "draw.py").write_text(DRAW)
     (tmp_path / "run.toml").write_text(cfg.to_toml())
     command = [sys.executable, str(tmp_path / "draw.py"), str(tmp_path / "run.toml"), str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 def _wait_until(condition):
@@ -126,7 +126,8 @@ def test_what_is_missing_or_damaged_is_drawn_again_and_the_rest_is_kept(sound, s
     generate(small, sound, progress=lambda *call: calls.append(call))
     assert contents(sound) == before
     assert kept.stat().st_mtime_ns == kept_at
-    assert calls == ([] if harm == "manifest" else [(12, 12, shard.name)])
+    # The first call tells how much there is to do.
+    assert calls == ([(12, 12, "")] if harm == "manifest" else [(10, 12, ""), (12, 12, shard.name)])
 
 
 @pytest.mark.parametrize("state", ["whole", "interrupted"])
@@ -259,11 +260,35 @@ def test_sigterm_says_how_to_go_on_and_the_same_call_completes(long_run, tmp_pat
     assert process.returncode == 130
     assert "run the same command again" in text
     left = contents(folder)
-    # Of some fifty; what is being drawn is finished, what is queued is not begun.
+    # Of some fifty; what is being drawn is dropped, what is queued is not begun.
     assert len(_whole(left)) < 25
     assert not [name for name in left if name.endswith(".part")]
     (folder / f".train-0001960.safetensors.{process.pid}.part").write_bytes(b"left by a kill")
     _resumes(cfg, folder, _whole(left), contents, expected)
+
+
+@pytest.mark.parametrize("drawn", [0, 1])
+def test_ctrl_c_at_a_terminal_is_one_line_and_waits_for_nobody(long_run, tmp_path, contents, drawn):
+    (cfg, expected), folder = long_run, tmp_path / "data"
+    process = _start(tmp_path, _with(cfg, workers=2), folder, start_new_session=True)
+    # With no shard drawn yet, the drawing processes are still importing what they need.
+    _wait_until(lambda: len(list(folder.glob("*.json")) if drawn else _descendants(process.pid)) >= 3)
+    # A terminal sends it to every process of the group.
+    os.killpg(process.pid, signal.SIGINT)
+    _, text = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 130
+    assert text.splitlines()[-1].startswith("error: interrupted")
+    assert "Traceback" not in text
+    generate(cfg, folder)
+    after = contents(folder)
+    after.pop(MANIFEST)
+    assert after == expected
+
+
+def test_more_scenes_than_the_disk_holds_are_refused_before_they_are_planned(small, tmp_path):
+    with pytest.raises(StorageError, match=r"1,000,000,000,00\d scenes need [\d,]+ bytes.*free"):
+        generate(_with(small, train_scenes=10**12), tmp_path / "data")
+    assert not (tmp_path / "data").exists()
 
 
 def test_proposals_are_made_in_one_thread_and_the_caller_keeps_his(small, monkeypatch):

@@ -107,7 +107,7 @@ def test_a_foreign_file_is_an_error_and_changes_nothing(tmp_path: Path, where: s
 
 
 def test_an_unknown_kind_of_database_is_an_error() -> None:
-    with pytest.raises(StorageError, match="nosuch"):
+    with pytest.raises(InputError, match="nosuch"):
         open_storage("nosuch://host/name")
 
 

@@ -44,8 +44,26 @@ def test_the_small_model_counts_sources():
 
 def test_weights_of_another_array_are_refused():
     cfg = stored_config("small", ["array.horizontal=8"])
-    with pytest.raises(DataError, match=r"small\.safetensors"):
+    with pytest.raises(DataError, match=r"small\.safetensors: trained with array\.horizontal = 12, not 8;"):
         load_model("small", Pipeline.default(cfg))
+
+
+@pytest.mark.parametrize("place", ["weights.safetensors", "train/weights.safetensors"])
+def test_a_folder_of_a_training_or_of_a_launch_names_its_weights(tmp_path, place):
+    cfg = stored_config("small")
+    model = load_model("small", Pipeline.default(cfg))
+    save_model(model, cfg, tmp_path / place)
+    assert stored_config(tmp_path) == cfg
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    cfg = stored_config("small")
+    model = load_model("small", Pipeline.default(cfg))
+    contents = set()
+    for _ in range(8):
+        save_model(model, cfg, tmp_path / "weights.safetensors")
+        contents.add((tmp_path / "weights.safetensors").read_bytes())
+    assert len(contents) == 1
 
 
 def test_weights_of_a_former_network_of_the_same_configuration_are_one_error(tmp_path):

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified.arguments import named_path
 from ris_verified.audit.formats import FORMATS, render
 from ris_verified.audit.loading import load_pipeline
 from ris_verified.audit.output import emit
@@ -44,9 +45,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pipeline", metavar="MODULE:ATTR", help="a Pipeline, or a function without arguments that returns one"
     )
     parser.add_argument(
-        "--source", type=Path, metavar="DIR", help="audit this source; alone: syntax trees only, nothing is imported"
+        "--source",
+        type=named_path,
+        metavar="DIR",
+        help="audit this source; alone: syntax trees only, nothing is imported",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="audit these stored scenes instead of drawn ones")
+    parser.add_argument(
+        "--data", type=named_path, metavar="DIR", help="audit these stored scenes instead of drawn ones"
+    )
     parser.add_argument("--config", metavar="FILE", help="configuration file or preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration value"
@@ -58,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the report or the kill table; of the list text, json",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="write the report here instead of to standard output"
+        "--output", type=named_path, metavar="FILE", help="write the report here instead of to standard output"
     )
     parser.add_argument("--list", action="store_true", help="list the rules and stop")
     parser.add_argument("--explain", nargs="+", metavar="ID", help="explain rules and stop")
@@ -89,11 +95,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     if args.list:
-        emit(_list(args.format), args.output, args.format)
+        emit(_list(args.format, _ids(args.select)), args.output, args.format)
         return GO
     if args.explain is not None:
-        ids = _ids(args.explain) or [""]
-        emit("\n".join(explain(id.upper()) for id in ids), args.output)
+        emit("\n".join(explain(id.upper()) for id in _ids(args.explain)), args.output)
         return GO
     select = _ids(args.select)
     if args.prove:
@@ -134,7 +139,10 @@ def _prove(args: argparse.Namespace, select: list[str]) -> int:
 
 
 def _ids(given: list[str]) -> list[str]:
-    return [part.strip() for text in given for part in text.split(",") if part.strip()]
+    found = [part.strip() for text in given for part in text.split(",") if part.strip()]
+    if given and not found:
+        raise AuditError("names no rule", where="--select, --explain", expected="ids or their beginnings, such as RV08")
+    return found
 
 
 def _pipeline(args: argparse.Namespace) -> Pipeline:
@@ -162,12 +170,15 @@ def _config_of(data: Path) -> Config:
     return Config.loads(Manifest.load(data).config, str(data))
 
 
-def _list(format: str) -> str:
+def _list(format: str, select: list[str]) -> str:
+    from ris_verified.audit.runner import choose
+
+    shown = choose(select, "full")
     if format == "json":
-        return json.dumps([{name: vars(r)[name] for name in CATALOGUE} for r in rules().values()], indent=2) + "\n"
+        return json.dumps([{name: vars(r)[name] for name in CATALOGUE} for r in shown], indent=2) + "\n"
     if format != "text":
         raise AuditError(f"cannot be written as {format}", where="--list", expected="--format text or json")
-    rows = [f"{r.id}  {r.severity:8} {r.profile:6} {r.title}" for r in rules().values()]
+    rows = [f"{r.id}  {r.severity:8} {r.profile:6} {r.title}" for r in shown]
     return "\n".join([*rows, "", f"{len(rows)} rules"]) + "\n"
 
 

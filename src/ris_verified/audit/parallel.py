@@ -38,11 +38,10 @@ def elsewhere(items: Sequence[Rule], run: Run) -> Iterator[Callable[[], list[Res
     if child == 0:
         _serve(items, run, write)
     os.close(write)
-    waiting = [child]
+    pipe, waiting = os.fdopen(read, "rb"), [child]
 
     def wait() -> list[Result]:
-        with os.fdopen(read, "rb") as pipe:
-            content = pipe.read()
+        content = pipe.read()
         _, status = os.waitpid(waiting.pop(), 0)
         if status:
             return [_lost(item, status) for item in items]
@@ -51,10 +50,10 @@ def elsewhere(items: Sequence[Rule], run: Run) -> Iterator[Callable[[], list[Res
     try:
         yield wait
     finally:
+        pipe.close()
         for process in waiting:
             os.kill(process, signal.SIGKILL)
             os.waitpid(process, 0)
-            os.close(read)
 
 
 def _serve(items: Sequence[Rule], run: Run, write: int) -> None:

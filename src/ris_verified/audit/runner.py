@@ -230,7 +230,8 @@ def audit(
         raise AuditError(f"{profile!r} is no profile", where="profile", expected="quick or full")
     for name, folder in (("source", source), ("data", data)):
         if folder is not None and not Path(folder).is_dir():
-            raise AuditError("no such folder", where=f"{name} {folder}", expected="an existing folder")
+            what = "is a file" if Path(folder).exists() else "no such folder"
+            raise AuditError(what, where=f"{name} {folder}", expected="an existing folder")
     began = time.perf_counter()
     waivers = parse_waivers(ignore)
     chosen = choose(select, profile, ("source",) if pipeline is None else ("pipeline", "source"))

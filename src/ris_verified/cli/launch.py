@@ -7,10 +7,11 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from ris_verified.arguments import named_path
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import log_to_terminal, progress
+from ris_verified.files import require_folder
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `launch`."""
     add_config(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives everything")
+    parser.add_argument("--out", type=named_path, required=True, metavar="DIR", help="receives everything")
     parser.add_argument("--fresh", action="store_true", help="train anew; else an interrupted run in DIR goes on")
     parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
 
@@ -37,12 +38,15 @@ def run(args: argparse.Namespace) -> int:
     from ris_verified.evaluate.report import write_report
     from ris_verified.evaluate.run import evaluate
     from ris_verified.pipeline import Pipeline
+    from ris_verified.train.ready import require_ready
 
     cfg, out = configuration(args), args.out
     log_to_terminal()
     pipeline, began = Pipeline.default(cfg), time.perf_counter()
+    require_folder(out)
     with _stage("generate"), progress("scenes") as bar:
         generate(cfg, out / "data", progress=bar)
+    require_ready(pipeline, out / "data", out / "train", fresh=args.fresh)
     with _stage("audit"):
         report = gate(pipeline, out, args.ignore_audit, out / "data")
         logger.info("audit verdict: %s", report.verdict)

@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified.arguments import named_path
 from ris_verified.cli.common import add_config, configuration, say
 from ris_verified.errors import InputError
 
@@ -23,11 +24,13 @@ NAMES = ("y", "H_full", "C")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `localize`."""
     add_config(parser)
-    parser.add_argument("file", type=Path, metavar="FILE", help=".npz or .mat with y [L, M], H_full [M, N], C [L, N]")
+    parser.add_argument(
+        "file", type=named_path, metavar="FILE", help=".npz or .mat with y [L, M], H_full [M, N], C [L, N]"
+    )
     parser.add_argument(
         "--weights",
         "--model",
-        type=Path,
+        type=named_path,
         metavar="FILE",
         help="use a trained model's search: a file, a folder or `small`",
     )
@@ -45,6 +48,8 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
         raise InputError(f"suffix {path.suffix!r}", where=str(path), expected=".npz or .mat")
     try:
         arrays = _read_npz(path) if path.suffix == ".npz" else _read_mat(path)
+    except InputError:
+        raise
     except NotImplementedError as error:
         raise InputError(
             "is a MATLAB 7.3 file", where=str(path), expected="an older format", remedy="save it with the option -v7"
@@ -72,7 +77,18 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("one array without a name")
         # Other arrays are left unread: whatever they hold does no harm.
-        return {name: archive[name] if name in NAMES else np.empty(0) for name in archive.files}
+        return {name: _numbers(archive, name, path) if name in NAMES else np.empty(0) for name in archive.files}
+
+
+def _numbers(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> NDArray[np.generic]:
+    try:
+        array: NDArray[np.generic] = archive[name]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        # NumPy's own words advise to run what the file holds.
+        raise InputError(f"{name} holds Python objects", where=str(path), expected="arrays of numbers") from error
+    return array
 
 
 def _read_mat(path: Path) -> dict[str, NDArray[np.generic]]:
@@ -131,7 +147,12 @@ def run(args: argparse.Namespace) -> int:
     from ris_verified.train.weights import load_model
 
     model = load_model(args.weights, Pipeline.default(cfg)) if args.weights else None
-    found = localize(arrays["y"], arrays["H_full"], arrays["C"], cfg, order=args.order, model=model)
+    try:
+        found = localize(arrays["y"], arrays["H_full"], arrays["C"], cfg, order=args.order, model=model)
+    except InputError as error:
+        # The file may be one of many.
+        place = f"{args.file}: {error.where}" if error.where.partition("[")[0] in NAMES else error.where
+        raise type(error)(error.what, where=place, expected=error.expected, remedy=error.remedy) from error
     scenes = as_records(found)
     if args.format == "json":
         say(json.dumps({"file": args.file.name, "scenes": scenes}, indent=1, allow_nan=False))

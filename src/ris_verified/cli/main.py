@@ -23,6 +23,8 @@ COMMANDS: dict[str, Command] = {
     "hpo": ("search hyper-parameters by localisation", study.add_hpo, study.run_hpo),
     "report": ("write the page of a run again", stages.add_report, stages.run_report),
 }
+# Commands that go on where they were stopped.
+RESUMED = {"launch", "generate", "train", "hpo"}
 OK, NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
 
 
@@ -61,15 +63,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     except RisVerifiedError as error:
         return _fail(error, USAGE)
     except KeyboardInterrupt:
-        return _fail("interrupted; what was complete is kept, run the same command again to go on", INTERRUPTED)
+        return _interrupted(args.command)
     except BrokenPipeError:
         # The reader of a pipe has left; a flush at exit must not complain once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return PIPE_CLOSED
     except Exception as error:
+        if _from_interrupt(error):
+            return _interrupted(args.command)
         if args.traceback:
             raise
         return _fail(f"internal: {type(error).__name__}: {error} (--traceback shows where)", INTERNAL)
+
+
+def _interrupted(command: str) -> int:
+    kept = "; what was complete is kept, run the same command again to go on" if command in RESUMED else ""
+    return _fail(f"interrupted{kept}", INTERRUPTED)
+
+
+def _from_interrupt(error: BaseException | None) -> bool:
+    # Libraries that are being imported turn Ctrl-C into errors of their own.
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _fail(error: object, code: int) -> int:

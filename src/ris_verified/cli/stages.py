@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ris_verified.arguments import named_path
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
+from ris_verified.files import require_folder
 
 # What an evaluation needs of a data folder.
 ONLY_TEST = {"data.train_scenes": 1, "data.validation_scenes": 1}
@@ -23,7 +24,7 @@ def _part(text: str) -> tuple[int, int]:
 def add_generate(parser: argparse.ArgumentParser) -> None:
     """Add the options of `generate`."""
     add_config(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="data folder")
+    parser.add_argument("--out", type=named_path, required=True, metavar="DIR", help="data folder")
     parser.add_argument(
         "--part", type=_part, default=(1, 1), metavar="I/N", help="draw only this part, for machine I of N"
     )
@@ -33,8 +34,10 @@ def run_generate(args: argparse.Namespace) -> int:
     """Write shards and manifest."""
     from ris_verified.data.generate import generate
 
+    cfg = configuration(args)
+    require_folder(args.out)
     with progress("scenes") as bar:
-        manifest = generate(configuration(args), args.out, part=args.part, progress=bar)
+        manifest = generate(cfg, args.out, part=args.part, progress=bar)
     if manifest is None:
         say(f"part {args.part[0]}/{args.part[1]} is complete; other parts are missing, so there is no manifest yet")
     else:
@@ -46,8 +49,10 @@ def run_generate(args: argparse.Namespace) -> int:
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
     add_config(parser)
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="written by generate")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives weights, log and summary.html")
+    parser.add_argument("--data", type=named_path, required=True, metavar="DIR", help="written by generate")
+    parser.add_argument(
+        "--out", type=named_path, required=True, metavar="DIR", help="receives weights, log and summary.html"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events into DIR/tensorboard")
     parser.add_argument("--fresh", action="store_true", help="start over; else an interrupted run in DIR goes on")
     parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
@@ -58,6 +63,7 @@ def run_train(args: argparse.Namespace) -> int:
     from ris_verified.pipeline import Pipeline
     from ris_verified.train.board import writer_class
     from ris_verified.train.ranks import rank_of_environment
+    from ris_verified.train.ready import require_ready
 
     if args.tensorboard:
         # Before an audit that takes its time.
@@ -69,6 +75,7 @@ def run_train(args: argparse.Namespace) -> int:
         pipeline.train(pipeline, args.data, args.out, **options)
         return 0
     log_to_terminal()
+    require_ready(pipeline, args.data, args.out, fresh=args.fresh)
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
         result = pipeline.train(pipeline, args.data, args.out, progress=bar, **options)
@@ -81,10 +88,12 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     add_config(parser)
     parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="its test split is used; drawn into OUT/data where absent"
+        "--data", type=named_path, metavar="DIR", help="its test split is used; drawn into OUT/data where absent"
     )
-    parser.add_argument("--weights", "--model", type=Path, metavar="FILE", help="written by train, or `small`")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="receives JSON, Markdown and pictures")
+    parser.add_argument("--weights", "--model", type=named_path, metavar="FILE", help="written by train, or `small`")
+    parser.add_argument(
+        "--out", type=named_path, required=True, metavar="DIR", help="receives JSON, Markdown and pictures"
+    )
     add_sweep(parser)
 
 
@@ -100,6 +109,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
     pipeline = Pipeline.default(configuration(args, args.weights))
     model, data = load_model(args.weights, pipeline), args.data or args.out / "data"
+    require_folder(args.out)
     if args.data is None:
         with progress("scenes") as bar:
             generate(pipeline.config.replaced(ONLY_TEST), data, progress=bar)
@@ -112,7 +122,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Add the options of `report`."""
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of a launch")
+    parser.add_argument("folder", type=named_path, metavar="DIR", help="folder of a launch")
 
 
 def run_report(args: argparse.Namespace) -> int:

@@ -8,8 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified.arguments import named_path, whole_number
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import Update, log_to_terminal, progress
+from ris_verified.files import require_folder
 
 if TYPE_CHECKING:
     import optuna
@@ -27,9 +29,13 @@ def add_hpo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n-trials", "--n_trials", type=int, metavar="N", help="trials in all")
     parser.add_argument("--epochs-per-trial", "--epochs_per_trial", type=int, metavar="N")
     parser.add_argument("--space", choices=("wide", "narrow"))
-    parser.add_argument("--workers", type=int, metavar="N", help="processes on this machine, one where not given")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="existing data; drawn into OUT/data where absent")
-    parser.add_argument("--out", type=Path, default=Path("runs/hpo"), metavar="DIR")
+    parser.add_argument(
+        "--workers", type=whole_number, metavar="N", help="processes on this machine, one where not given"
+    )
+    parser.add_argument(
+        "--data", type=named_path, metavar="DIR", help="existing data; drawn into OUT/data where absent"
+    )
+    parser.add_argument("--out", type=named_path, default=Path("runs/hpo"), metavar="DIR")
     parser.add_argument("--storage", metavar="WHERE", help="journal file, sqlite:///FILE or a database URL")
     parser.add_argument("--ignore-audit", "--ignore_audit", metavar="REASON", help="go on in spite of a NO-GO")
 
@@ -50,13 +56,19 @@ def _stored(args: argparse.Namespace) -> optuna.Study:
 
 def _run(args: argparse.Namespace) -> optuna.Study:
     from ris_verified.data.generate import generate
-    from ris_verified.hpo.storage import default_storage
+    from ris_verified.hpo.storage import default_storage, require_storage
     from ris_verified.pipeline import Pipeline
+    from ris_verified.train.ready import training_data
 
-    storage = args.storage or default_storage(args.out)
     asked = {"hpo.trials": args.n_trials, "hpo.epochs_per_trial": args.epochs_per_trial, "hpo.space": args.space}
     cfg = configuration(args).replaced({name: value for name, value in asked.items() if value is not None})
     pipeline = Pipeline.default(cfg)
+    # Before an audit that takes its time.
+    require_folder(args.out)
+    storage = args.storage or default_storage(args.out)
+    require_storage(storage)
+    if args.data is not None:
+        training_data(pipeline, args.data)
     report = gate(pipeline, args.out, args.ignore_audit, args.data)
     data = args.data or args.out / "data"
     if args.data is None:

@@ -99,6 +99,7 @@ def run_sweep(args: argparse.Namespace) -> int:
     model = load_model(args.weights, pipeline) if args.weights else None
     with progress("cells") as bar:
         record = sweep(pipeline, model, axes, args.out, progress=bar)
-    say(f"{len(record['cells'])} cells of {axes.cell_scenes} scenes in {record['seconds']:.0f} s")
+    cells = len(record["cells"])
+    say(f"{cells} cell{'s' * (cells != 1)} of {axes.cell_scenes} scenes in {record['seconds']:.0f} s")
     say(f"read {args.out / 'sweep.md'}; figures in sweep.json and sweep.csv, pictures beside them")
     return 0

@@ -114,5 +114,6 @@ def bar(on: Console) -> Progress:
 
     return Noted(
         TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), Rate(""), TimeElapsedColumn(),
-        TextColumn("left"), TimeRemainingColumn(), console=on, refresh_per_second=RENDERS_PER_SECOND,
+        TimeRemainingColumn(), TextColumn("left"), console=on,
+        refresh_per_second=RENDERS_PER_SECOND,
     )  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator
@@ -17,9 +18,9 @@ from types import FrameType
 import torch
 
 from ris_verified.config import Config
-from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_digest, planned_shards
-from ris_verified.data.shard import finished_shard, sidecar, stored_digests, write_shard
-from ris_verified.errors import DataError, InputError
+from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_digest, planned_shards, split_size
+from ris_verified.data.shard import finished_shard, sidecar, stored_bytes, stored_digests, write_shard
+from ris_verified.errors import DataError, InputError, StorageError
 from ris_verified.files import clear_stale
 
 Progress = Callable[[int, int, str], None]
@@ -54,14 +55,17 @@ def generate(
         InputError: `part` is not 1 ≤ i ≤ n, or a split has no such name.
         DataError: the folder holds data of another configuration, and nothing is touched; or a
             drawing process was killed, and whole shards stay.
-        StorageError: the disk is full or not writable; whole shards stay, run again to go on.
+        StorageError: the disk has too little room, is full or not writable; whole shards stay, run again to go on.
     """
+    _require_room(cfg, folder, part[1])
     plan = planned_shards(cfg)
     mine = _share(plan, splits, part)
     _refuse_foreign(cfg, folder)
     done = {s.file: s for s in (finished_shard(cfg, folder, shard) for shard in mine) if s is not None}
     todo = [shard for shard in mine if shard.file not in done]
     total, ready = sum(s.scenes for s in mine), sum(s.scenes for s in done.values())
+    if progress:
+        progress(ready, total, "")
     with _termination_interrupts(), contextlib.closing(_written(cfg, folder, todo)) as written:
         for shard in written:
             done[shard.file] = shard
@@ -84,6 +88,22 @@ def _share(plan: list[Shard], splits: Collection[str], part: tuple[int, int]) ->
     if unknown := set(splits) - set(SPLITS):
         raise InputError(f"{sorted(unknown)} unknown", where="splits", expected=" or ".join(SPLITS))
     return [shard for shard in plan if shard.split in splits][number - 1 :: count]
+
+
+def _require_room(cfg: Config, folder: Path, parts: int) -> None:
+    # Before the plan: of a slip in the number of scenes even the list of files would fill the memory.
+    scenes = sum(split_size(cfg, split) for split in SPLITS)
+    needed = scenes * stored_bytes(cfg) // max(parts, 1)
+    held = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    above = next(path for path in (folder, *folder.resolve().parents) if path.is_dir())
+    free = shutil.disk_usage(above).free
+    if needed > held + free:
+        raise StorageError(
+            f"{scenes:,} scenes need {needed:,} bytes",
+            where=str(folder),
+            expected=f"no more than the {free:,} bytes that are free",
+            remedy="choose fewer scenes (data.train_scenes …), divide them with --part, or another disk",
+        )
 
 
 def _refuse_foreign(cfg: Config, folder: Path) -> None:
@@ -116,6 +136,16 @@ def _termination_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+@contextlib.contextmanager
+def _held_back(number: signal.Signals) -> Iterator[None]:
+    """Deliver a signal after the block only; processes that begin within never get it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin() -> None:
     """Prepare a drawing process: one thread, Ctrl-C is the parent's, and no life without the parent."""
     torch.set_num_threads(1)
@@ -140,9 +170,10 @@ def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
         for shard in todo:
             yield write_shard(cfg, folder, shard)
         return
-    context = multiprocessing.get_context("spawn")
+    context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
-        futures = [pool.submit(write_shard, cfg, folder, shard) for shard in todo]
+        with _held_back(signal.SIGINT):
+            futures = [pool.submit(write_shard, cfg, folder, shard) for shard in todo]
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -155,8 +186,7 @@ def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
                 '`if __name__ == "__main__":`; whole shards are kept',
             ) from error
         except BaseException:
-            # A full disk or Ctrl-C must not wait for the shards that are queued. The pool's own `cancel_futures` is
-            # forgotten where the pool is gone before its thread has looked.
-            for future in futures:
-                future.cancel()
+            # A full disk or Ctrl-C waits neither for queued shards nor for half-drawn ones, which are worth nothing.
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
             raise

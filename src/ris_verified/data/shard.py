@@ -63,6 +63,12 @@ def stacked(scenes: list[Scene], cfg: Config) -> Arrays:
     }
 
 
+def stored_bytes(cfg: Config) -> int:
+    """Return the bytes that one scene takes, up to the header of its file."""
+    arrays = stacked([draw_scene(cfg, 0, 0)], cfg)
+    return sum(array.nbytes for array in arrays.values()) + proposed(arrays, cfg).nbytes
+
+
 def proposed(arrays: Arrays, cfg: Config) -> NDArray[np.float32]:
     """Return what the likelihood proposes in stored scenes, `S x K_MAX x 11` float32: no training step makes it anew.
 

@@ -149,7 +149,8 @@ def _known(order: int | Tensor | None, B: int, cfg: Config) -> Tensor | None:
     if order is None:
         return None
     most = cfg.scene.sources_max
-    wrong = InputError(f"{order!r}", where="order", expected=f"one integer or {B}, between 1 and {most}")
+    several = "an integer " if B == 1 else f"one integer, or {B}, "
+    wrong = InputError(f"{order!r}", where="order", expected=f"{several}between 1 and {most}")
     try:
         K = torch.as_tensor(order)
     except (TypeError, ValueError, RuntimeError) as error:

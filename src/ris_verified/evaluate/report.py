@@ -46,6 +46,7 @@ def write_report(folder: Path) -> Path:
     page = environment.get_template("report.html.j2").render(
         verdict=audit["verdict"],
         checks=len(results),
+        skipped=sum(r["status"] == "skip" for r in results),
         passed=sum(r["status"] == "pass" for r in results),
         failures=[r for r in results if r["status"] in ("fail", "error")],
         notes=learning_notes(figures),

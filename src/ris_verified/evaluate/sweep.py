@@ -17,7 +17,7 @@ from ris_verified.evaluate.interval import CONFIDENCE
 from ris_verified.evaluate.sweep_plots import draw_mismatch, draw_rmse
 from ris_verified.evaluate.sweep_table import to_csv, to_markdown
 from ris_verified.evaluate.view import draw_map, draw_spectrum, error_map, spectrum_view
-from ris_verified.files import atomic_write
+from ris_verified.files import atomic_write, require_folder
 from ris_verified.pipeline import Pipeline
 
 Progress = Callable[[int, int, str], None]
@@ -51,10 +51,11 @@ def sweep(
         The content of `sweep.json`.
 
     Raises:
-        InputError: the axes ask for what the configuration cannot hold.
+        InputError: the axes ask for what the configuration cannot hold, or a file lies where the folder should be.
         StorageError: a result could not be written.
     """
     began, cells = time.perf_counter(), axes.cells(pipeline.config)
+    require_folder(out)
     models: dict[str, nn.Module | None] = {"classical": None} | (
         {} if model is None else {"learned": model.cpu().eval()}
     )

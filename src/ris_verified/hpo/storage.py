@@ -11,10 +11,10 @@ from typing import IO, Any
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ris_verified.errors import InputError, StorageError
-from ris_verified.files import atomic_write
+from ris_verified.files import atomic_write, require_folder
 from ris_verified.hpo.server import ServerStorage
 
 logger = logging.getLogger(__name__)
@@ -130,6 +130,20 @@ def file_of(where: str) -> Path | None:
     return None if "://" in where else Path(where)
 
 
+def require_storage(where: str) -> None:
+    """Raise what opening a storage would raise; no file is made.
+
+    Raises:
+        InputError: no such kind of database, no driver for it, or a file lies where its folder should be.
+        StorageError: it cannot be opened or read, or its folder cannot be written into.
+    """
+    file = file_of(where)
+    if file is None or file.exists():
+        open_storage(where)
+    else:
+        require_folder(file.parent)
+
+
 def open_storage(where: str) -> BaseStorage:
     """Open a journal file, an SQLite file (`sqlite:///…`, WAL, 300 s timeout) or another database.
 
@@ -140,6 +154,7 @@ def open_storage(where: str) -> BaseStorage:
         The storage, whose records have been read once.
 
     Raises:
+        InputError: no such kind of database, or no driver for it.
         StorageError: it cannot be opened or read; nothing is overwritten.
     """
     try:
@@ -149,7 +164,13 @@ def open_storage(where: str) -> BaseStorage:
         storage = _opened(where, file)
         storage.get_all_studies()
         return storage
-    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, ValueError, KeyError, ImportError) as error:
+    except (ArgumentError, ImportError) as error:
+        raise InputError(
+            f"cannot be opened: {error}",
+            where=where,
+            expected="a journal file, sqlite:///FILE or a database URL whose driver is installed",
+        ) from error
+    except (OSError, sqlite3.Error, SQLAlchemyError, StorageInternalError, ValueError, KeyError) as error:
         raise StorageError(
             f"cannot be opened: {error}",
             where=where,

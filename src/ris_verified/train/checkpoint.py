@@ -22,6 +22,8 @@ from ris_verified.train.state import TrainState
 
 FORMAT = "ris-verified-checkpoint/1"
 KEPT = 2
+# What reading a file raises that a killed writer or a worn disk has left.
+UNREADABLE = (OSError, safetensors.SafetensorError, KeyError, ValueError)
 logger = logging.getLogger(__name__)
 
 
@@ -92,7 +94,7 @@ class Checkpoints:
         for path in self._newest_first():
             try:
                 notes, tensors = _read(path)
-            except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+            except UNREADABLE as error:
                 logger.warning("%s cannot be read (%s): going back to the one before", path, error)
                 continue
             self._check(notes, path, _numbers(state))
@@ -105,6 +107,20 @@ class Checkpoints:
             return Standing(**notes["standing"])
         return None
 
+    def require_own(self) -> None:
+        """Raise unless the newest readable checkpoint, if there is one, is of this configuration and these data.
+
+        Raises:
+            DataError: it belongs to another configuration or other data.
+        """
+        for path in self._newest_first():
+            try:
+                notes = _notes(path)
+            except UNREADABLE:
+                continue
+            self._require_identity(notes, path)
+            return
+
     def clear(self) -> None:
         """Remove all of them."""
         for path in self._newest_first():
@@ -113,10 +129,13 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self.folder.glob("step-*.safetensors"), reverse=True)
 
-    def _check(self, notes: dict[str, Any], path: Path, numbers: dict[str, int]) -> None:
+    def _require_identity(self, notes: dict[str, Any], path: Path) -> None:
         for name, mine in self._identity.items():
             if notes.get(name) != mine:
                 raise self._foreign(path, f"{name} is {notes.get(name)}", f"{name} {mine}")
+
+    def _check(self, notes: dict[str, Any], path: Path, numbers: dict[str, int]) -> None:
+        self._require_identity(notes, path)
         if notes["numbers"] != numbers:
             logger.warning(
                 "the run began with %s and goes on with %s: sums may round differently", notes["numbers"], numbers
@@ -184,6 +203,12 @@ def _gathered_randomness(state: TrainState) -> dict[str, Tensor]:
         for name, value in found.items()
         for rank, part in enumerate(state.ranks.gathered(value))
     }
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(str(path), framework="pt") as archive:
+        notes: dict[str, Any] = json.loads((archive.metadata() or {})["notes"])
+        return notes
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

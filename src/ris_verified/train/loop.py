@@ -14,16 +14,16 @@ from torch import Tensor, nn
 
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
-from ris_verified.data.manifest import Manifest
 from ris_verified.errors import TrainingError
 from ris_verified.files import atomic_write, clear_folder
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.board import Board
-from ris_verified.train.checkpoint import Checkpoints, Standing, name_of
+from ris_verified.train.checkpoint import Standing
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
 from ris_verified.train.ranks import Ranks, default_device, joined
+from ris_verified.train.ready import checkpoints_of, training_data
 from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
 from ris_verified.train.summary import write_summary
@@ -32,11 +32,6 @@ from ris_verified.train.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
-# Stages that decide what a run ends with.
-TRAINING = (
-    "unpack", "build_model", "predicted_covariance", "sample_covariance", "blend", "loss", "parameter_groups",
-    "train_step", "validate",
-)  # fmt: skip
 # Validated weights and 1-based epoch → whether to stop.
 Judge = Callable[[nn.Module, int], bool]
 
@@ -84,8 +79,7 @@ class _Run:
         cfg = pipeline.config
         self.pipeline, self.out, self.ranks = pipeline, out, ranks
         self.device = default_device()
-        self.training, self.validation = (SceneDataset(data, split) for split in ("train", "validation"))
-        self.training.require_physics(cfg)
+        self.training, self.validation = training_data(pipeline, data)
         # A trial of a study uses the first scenes of a larger folder.
         self.scenes = min(cfg.data.train_scenes, len(self.training))
         if self.scenes < cfg.data.train_scenes:
@@ -95,8 +89,7 @@ class _Run:
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
         out.mkdir(parents=True, exist_ok=True)
-        stages = {name: name_of(vars(pipeline)[name]) for name in TRAINING}
-        self.checkpoints = Checkpoints(out / "checkpoints", cfg.digest(), Manifest.load(data).digest, stages)
+        self.checkpoints = checkpoints_of(pipeline, data, out)
         if ranks.leads:
             clear_folder(out)
             clear_folder(self.checkpoints.folder)

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import ris_verified
-from ris_verified._config_load import plain
+from ris_verified._config_load import plain, read
 from ris_verified.config import Config
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
@@ -24,12 +24,24 @@ FORMAT = "ris-verified-weights/1"
 SHIPPED = ("small",)
 
 
+# Of a scene: what a network is built for.
+VIEW = ("azimuth_max", "elevation_max", "range_min", "range_max", "sources_max")
+
+
 def architecture(cfg: Config) -> str:
     """Return the digest of what decides whether weights fit: array, field of view, K_MAX and model."""
-    s = cfg.scene
-    view = [*map(float, (s.azimuth_max, s.elevation_max, s.range_min, s.range_max)), s.sources_max]
-    parts = [plain(cfg.array), plain(cfg.model), view, cfg.covariance.factor_mode]
+    scene = plain(cfg.scene)
+    parts = [plain(cfg.array), plain(cfg.model), [scene[name] for name in VIEW], cfg.covariance.factor_mode]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _differences(metadata: dict[str, str], cfg: Config) -> str:
+    stored = Config.loads(metadata.get("config", ""), "weights")
+    names = [f"{part}.{name}" for part in ("array", "model") for name in vars(vars(cfg)[part])]
+    names += [*(f"scene.{name}" for name in VIEW), "covariance.factor_mode"]
+    pairs = [(name, read(stored, name), read(cfg, name)) for name in names]
+    apart = [f"{name} = {theirs!r}, not {mine!r}" for name, theirs, mine in pairs if theirs != mine]
+    return "; ".join(apart) or f"another configuration, {metadata.get('config_hash')}"
 
 
 def save_model(model: nn.Module, cfg: Config, path: Path, dtype: torch.dtype | None = None) -> None:
@@ -51,13 +63,31 @@ def save_model(model: nn.Module, cfg: Config, path: Path, dtype: torch.dtype | N
         "architecture": architecture(cfg),
     }
     tensors = {name: value.detach().cpu().to(dtype).contiguous() for name, value in model.state_dict().items()}
-    atomic_write(path, save(tensors, metadata))
+    atomic_write(path, _in_order(save(tensors, metadata)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """Sort what safetensors writes in an order that changes from call to call: equal weights are equal files."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    # Blanks keep the tensors aligned.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        shipped = Path(ris_verified.__file__).parent / "weights" / f"{path}.safetensors"
+        return shipped if str(path) in SHIPPED else path
+    # `train` and `launch` leave it at different depths.
+    places = [path / "weights.safetensors", path / "train" / "weights.safetensors"]
+    return next((place for place in places if place.is_file()), places[0])
 
 
 def _read(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
-    path = Path(path)
-    shipped = Path(ris_verified.__file__).parent / "weights" / f"{path}.safetensors"
-    file = path / "weights.safetensors" if path.is_dir() else shipped if str(path) in SHIPPED else path
+    file = _file(Path(path))
     try:
         with safetensors.safe_open(str(file), framework="pt") as archive:
             metadata = archive.metadata() or {}
@@ -103,12 +133,14 @@ def load_model(path: str | Path, pipeline: Pipeline) -> nn.Module:
         DataError: no such file, not a weights file, or of another architecture.
     """
     file, metadata, tensors = _read(path)
-    if metadata.get("format") != FORMAT or metadata.get("architecture") != architecture(pipeline.config):
+    if metadata.get("format") != FORMAT:
+        raise DataError(f"holds {metadata.get('format', 'no known format')}", where=str(file), expected=FORMAT)
+    if metadata.get("architecture") != architecture(pipeline.config):
         raise DataError(
-            f"holds {metadata.get('format', 'no known format')} of configuration {metadata.get('config_hash')}",
+            f"trained with {_differences(metadata, pipeline.config)}",
             where=str(file),
-            expected=f"{FORMAT} with the array, field of view, K_MAX and model of this configuration",
-            remedy="pass the configuration that the weights were trained with",
+            expected="the array, field of view, K_MAX and model of this configuration",
+            remedy="pass the configuration that the weights were trained with, or none: they bring their own",
         )
     model = pipeline.build_model(pipeline.config)
     try:

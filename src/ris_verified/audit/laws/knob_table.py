@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ris_verified._config_load import read
+
 if TYPE_CHECKING:
     from ris_verified.config import Config
 
@@ -38,14 +40,6 @@ class Knob:
     given: Values = dataclasses.field(default_factory=dict)
     quick: bool = True
     draws: int = 4
-
-
-def read(config: Config, name: str) -> Any:
-    """Return the value of a dotted field."""
-    value: Any = config
-    for part in name.split("."):
-        value = vars(value)[part]
-    return value
 
 
 def to(field: str, *values: Any) -> Callable[[Config], Values]:
@@ -110,7 +104,7 @@ KNOBS = (
     Knob("scene.base_station_distance", by("scene.base_station_distance", 1.0, 10.0), ("draw_scene",),
          given={"scene.rician_factor_min": 1.0, "scene.rician_factor_max": 3.0}),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", factor, plus), ("spectrum",))
-      for n, factor, plus in (("grid_azimuth", 1, 4), ("grid_elevation", 1, 4), ("grid_range", 1, 3))),
+      for n, factor, plus in (("grid_azimuth", 1, 4), ("grid_elevation", 1, 4), ("grid_range", 1, 21))),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", 1, 4), (), ("mle", "order"), quick=False)
       for n in ("search_azimuth", "search_elevation", "search_range", "search_summits", "search_exchanges")),
     Knob("estimate.newton_iterations", to("estimate.newton_iterations", 1, 2), ("newton",)),

@@ -83,13 +83,16 @@ class Probes:
         return made
 
     def _given(self, stage: str) -> tuple[Any, ...]:
+        import torch
+
         c = self.context
         b, out, blended = c.batch, c.outputs, c.blend
         return {
             "predicted_covariance": (out.cov_fact_angle, out.cov_fact_range),
             "sample_covariance": (b.y, b.H_full, b.C), "inference_sample_covariance": (b.y, b.H_full, b.C),
             "blend": (blended.R_pred, blended.R_samp), "inference_blend": (blended.R_pred, blended.R_samp),
-            "spectrum": (self.R, self.K), "newton": (self.R, self.K, self.peaks),
+            # Grids share their ends, where one or two sources may well be found; eight scenes are not all there.
+            "spectrum": (blended.R.to(torch.complex128), b.K), "newton": (self.R, self.K, self.peaks),
             "mle": (self.peaks, *self.data), "order": tuple(self.data),
         }[stage]  # fmt: skip
 

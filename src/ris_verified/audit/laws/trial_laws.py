@@ -8,8 +8,8 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ris_verified._config_load import read
 from ris_verified.audit.context import Context
-from ris_verified.audit.laws.knob_table import read
 from ris_verified.audit.rule import Measurement, close, equal
 
 WHERE = "trial_config"
@@ -26,6 +26,23 @@ UNUSUAL: dict[str, Any] = {
     "covariance.loading": 2e-3, "estimate.mle_ridge": 0.01, "data.train_scenes": 5_000,
     "data.validation_scenes": 700, "data.test_scenes": 300,
 }  # fmt: skip
+
+
+def sample(space: Mapping[str, Any], end: str) -> dict[str, Any]:
+    """Return one value of every distribution: the lowest, the highest, or the first or last choice.
+
+    Args:
+        space: field name → Optuna distribution.
+        end: `low` or `high`.
+    """
+    values = {}
+    for name, distribution in space.items():
+        held = vars(distribution)
+        if "choices" in held:
+            values[name] = held["choices"][0 if end == "low" else -1]
+        else:
+            values[name] = held["low"] if end == "low" else held["high"]
+    return values
 
 
 def between(space: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ris_verified._config_load import read
 from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials
 from ris_verified.audit.laws.fed import scenes_of
-from ris_verified.audit.laws.knob_table import read
+from ris_verified.audit.laws.trial_laws import sample
 from ris_verified.audit.rule import Measurement, close, equal
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def _pruned_is_not_best(context: Context) -> list[Measurement]:
     import optuna
 
     name, space = next(iter(context.pipeline.spaces.items()))
-    low, high = ({n: _end(d, last) for n, d in space.items()} for last in (False, True))
+    low, high = (sample(space, end) for end in ("low", "high"))
     study = optuna.create_study(directions=["minimize"])
     held: dict[str, Any] = dict(space)
     study.add_trial(optuna.trial.create_trial(params=low, distributions=held, value=0.3))
@@ -169,12 +170,6 @@ def _pruned_is_not_best(context: Context) -> list[Measurement]:
     wrong = sorted(n for n, value in low.items() if read(best, n) != value)
     text = "values that are not the finished trial's, beside a pruned one with a better first epoch"
     return [equal(wrong, [], text, where="best_config")]
-
-
-def _end(distribution: Any, last: bool) -> Any:
-    if hasattr(distribution, "choices"):
-        return distribution.choices[-1 if last else 0]
-    return distribution.high if last else distribution.low
 
 
 def _continuous(space: Mapping[str, Any]) -> bool:

@@ -3,42 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from ris_verified._config_load import read
 from ris_verified.audit.context import Context
-from ris_verified.audit.laws.trial_laws import kept, refused, restricted
+from ris_verified.audit.laws.trial_laws import kept, refused, restricted, sample
 from ris_verified.audit.rule import Measurement, at_most, close, equal, mended, rule
 from ris_verified.errors import ConfigError
 
 # Combinations of choices that are tried.
 MOST = 200
 FIXED = ("covariance.beta", "covariance.ridge", "covariance.loading", "estimate.mle_ridge")
-
-
-def sample(space: Mapping[str, Any], end: str) -> dict[str, Any]:
-    """Return one value of every distribution: the lowest, the highest, or the first or last choice.
-
-    Args:
-        space: field name → Optuna distribution.
-        end: `low` or `high`.
-    """
-    values = {}
-    for name, distribution in space.items():
-        held = vars(distribution)
-        if "choices" in held:
-            values[name] = held["choices"][0 if end == "low" else -1]
-        else:
-            values[name] = held["low"] if end == "low" else held["high"]
-    return values
-
-
-def field(config: Any, name: str) -> Any:
-    """Return the value of a dotted configuration field."""
-    value = config
-    for part in name.split("."):
-        value = vars(value)[part]
-    return value
 
 
 def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
@@ -74,7 +50,7 @@ def overrides(context: Context) -> Sequence[Measurement]:
         found.append(at_most(float(len(tuned)), 0.0, f"fixed names in space {label}", where=", ".join(tuned)))
     for label, _, config in trials(context):
         for name in FIXED:
-            value, default = field(config, name), field(context.config, name)
+            value, default = read(config, name), read(context.config, name)
             found.append(close(value, default, 0.0, f"{name} in a trial ({label})", where=name))
     impossible = "choices that no configuration can have leave trials that fail: take them out of the space"
     return [*found, *refused(context, FIXED), *mended(_every_choice(context), impossible)]
@@ -116,7 +92,7 @@ def trial_reaches(context: Context) -> Sequence[Measurement]:
         found.append(equal(bool(tuned), True, f"NF-MLE parameters in space {label}: {', '.join(tuned)}", where="space"))
     b = context.blend
     for label, values, config in trials(context):
-        wrong = sorted(n for n, v in values.items() if field(config, n) != v)
+        wrong = sorted(n for n, v in values.items() if read(config, n) != v)
         found.append(at_most(float(len(wrong)), 0.0, f"sampled values not read back ({label})", where=", ".join(wrong)))
         found.append(equal(config.estimate.newton_nearfield, True, f"near-field Newton ({label})", where="estimate"))
         result = context.pipeline.loss(context.outputs, b.R_pred, context.batch, config, R_blend=b.R, training=False)

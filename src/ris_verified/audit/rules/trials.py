@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ris_verified._config_load import read
 from ris_verified.audit.context import Context
 from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials, trained_config
+from ris_verified.audit.laws.trial_laws import sample
 from ris_verified.audit.laws.trial_scores import study_prefers
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
-from ris_verified.audit.rules.hpo import field, sample
 from ris_verified.errors import RisVerifiedError, StorageError, TrainingError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def objective_declares(context: Context) -> list[Measurement]:
     for name, space in context.pipeline.spaces.items():
         values = sample(space, "high")
         config = trained_config(context, values)
-        lost = sorted(n for n, v in values.items() if config is None or field(config, n) != v)
+        lost = sorted(n for n, v in values.items() if config is None or read(config, n) != v)
         message = f"sampled values that do not reach the training ({name})"
         found.append(at_most(float(len(lost)), 0.0, message, "values", ", ".join(lost[:3])))
     return found
@@ -179,7 +180,7 @@ def _best_of(small: Context, name: str, space: set[str]) -> list[Measurement]:
             str(Path(folder) / "journal.log"), VERDICT, pipeline.spaces,
         )  # fmt: skip
         best, parameters = pipeline.best_config(study, config), dict(study.best_params)
-    lost = sorted(k for k in space if k not in parameters or field(best, k) != parameters[k])
+    lost = sorted(k for k in space if k not in parameters or read(best, k) != parameters[k])
     base = config.replaced(parameters)
     other = sorted(n for n in vars(base) if vars(base)[n] != vars(best)[n])
     trained = dataclasses.replace(pipeline, config=best)

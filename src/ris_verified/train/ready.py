@@ -1,0 +1,55 @@
+"""Whether a training run can begin or go on: asked before an audit that takes its time, and by the run itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ris_verified.data.dataset import SceneDataset
+from ris_verified.data.manifest import Manifest
+from ris_verified.files import require_folder
+from ris_verified.pipeline import Pipeline
+from ris_verified.train.checkpoint import Checkpoints, name_of
+
+# Stages that decide what a run ends with.
+TRAINING = (
+    "unpack", "build_model", "predicted_covariance", "sample_covariance", "blend", "loss", "parameter_groups",
+    "train_step", "validate",
+)  # fmt: skip
+
+
+def training_data(pipeline: Pipeline, data: Path) -> tuple[SceneDataset, SceneDataset]:
+    """Return the scenes to train on and those to validate on.
+
+    Raises:
+        DataError: the folder is missing, damaged or of another array or field of view.
+    """
+    training, validation = (SceneDataset(data, split) for split in ("train", "validation"))
+    training.require_physics(pipeline.config)
+    return training, validation
+
+
+def checkpoints_of(pipeline: Pipeline, data: Path, out: Path) -> Checkpoints:
+    """Return the checkpoints of a run with this pipeline and these data in a folder, whether there are any or not."""
+    stages = {name: name_of(vars(pipeline)[name]) for name in TRAINING}
+    return Checkpoints(out / "checkpoints", pipeline.config.digest(), Manifest.load(data).digest, stages)
+
+
+def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> None:
+    """Raise what a run in this folder would raise at its start; nothing that lies there is changed.
+
+    Args:
+        pipeline: the stages and the configuration.
+        data: folder written by `generate`.
+        out: the run's folder, made where it is missing.
+        fresh: whether the run will start over.
+
+    Raises:
+        DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
+            another run.
+        InputError: a file lies where the folder should be.
+        StorageError: the folder cannot be written into.
+    """
+    training_data(pipeline, data)
+    if not fresh:
+        checkpoints_of(pipeline, data, out).require_own()
+    require_folder(out)
