@@ -122,7 +122,9 @@ class Context:
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
         """Optimiser groups of the audit's model."""
-        return self.pipeline.parameter_groups(self.model, self.config)
+        from ris_verified.model.groups import named_groups
+
+        return named_groups(self.pipeline.parameter_groups(self.model, self.config))
 
     def state(self, total_steps: int = 20) -> TrainState:
         """Return a fresh training state around a copy of the audit's model."""

@@ -146,7 +146,9 @@ def run_rule(item: Rule, context: Context, *, first: bool = False) -> list[Resul
         return [_result(item, "skip", Measurement("", "", True, str(reason)), began)]
     except RisVerifiedError as error:
         # A stage that refuses its own data is a finding about the pipeline, not about the check.
-        found = Measurement(type(error).__name__, "no error", False, str(error), where=error.where)
+        said = "; expected ".join(part for part in (error.what, error.expected) if part)
+        kind = type(error).__name__
+        found = Measurement(kind, "no error", False, said, where=error.where, remedy=error.remedy)
         return [_result(item, "fail", found, began)]
     except KeyboardInterrupt:
         raise

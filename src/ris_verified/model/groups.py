@@ -9,6 +9,8 @@ from torch import nn
 from ris_verified.config import Config
 from ris_verified.errors import InvariantError
 
+NAMES = ("backbone", "head")
+
 
 def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
     """Split all parameters by name into backbone and head; the head learns faster.
@@ -23,10 +25,9 @@ def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
     Raises:
         InvariantError: a parameter is frozen or belongs to neither group, or a group is empty.
     """
-    rates = {
-        "backbone": cfg.train.learning_rate,
-        "head": cfg.train.learning_rate * cfg.train.head_multiplier,
-    }
+    rates = dict(
+        zip(NAMES, (cfg.train.learning_rate, cfg.train.learning_rate * cfg.train.head_multiplier), strict=True)
+    )
     groups: dict[str, list[nn.Parameter]] = {name: [] for name in rates}
     for name, parameter in model.named_parameters():
         group = name.split(".")[0]
@@ -41,6 +42,23 @@ def parameter_groups(model: nn.Module, cfg: Config) -> list[dict[str, Any]]:
         if not parameters:
             raise InvariantError("is empty", where=f"group {name}", expected="at least one parameter")
     return [{"name": name, "params": params, "lr": rates[name]} for name, params in groups.items()]
+
+
+def named_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return optimiser groups of any pipeline as they are, whose names are what the rest of a run calls them by.
+
+    Raises:
+        InvariantError: the names are not backbone and head.
+    """
+    names = sorted(str(group.get("name")) for group in groups)
+    if names != sorted(NAMES):
+        raise InvariantError(
+            f"groups are named {', '.join(names)}",
+            where="parameter_groups",
+            expected=" and ".join(NAMES),
+            remedy='give each of the two groups its "name"; what is logged and printed is found by it',
+        )
+    return groups
 
 
 def group_sizes(groups: list[dict[str, Any]]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
 
 from ris_verified.config import Config, TrainConfig
+from ris_verified.model.groups import named_groups
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.ranks import Ranks
 from ris_verified.train.schedule import rate_factor
@@ -93,9 +94,8 @@ class TrainState:
         """Build everything from the pipeline's configuration, around `model` where one is given."""
         train = pipeline.config.train
         model = (pipeline.build_model(pipeline.config) if model is None else model).to(device)
-        optimizer = torch.optim.AdamW(
-            pipeline.parameter_groups(model, pipeline.config), weight_decay=train.weight_decay, fused=True
-        )
+        groups = named_groups(pipeline.parameter_groups(model, pipeline.config))
+        optimizer = torch.optim.AdamW(groups, weight_decay=train.weight_decay, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, total_steps, pipeline.config.train)
         )

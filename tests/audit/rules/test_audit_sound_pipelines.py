@@ -112,3 +112,28 @@ def test_weights_that_hang_on_the_global_state_are_found() -> None:
 
     context = Context(dataclasses.replace(sound, build_model=build), "quick", PACKAGE)
     assert "weights that differ between two builds" in [m.message for m in repeats(context) if not m.passed]
+
+
+@pytest.mark.parametrize("names", [("trunk", "heads"), (None, None)])
+@pytest.mark.parametrize("rule", ["RV0302", "RV0401", "RV0402", "RV0403", "RV0404", "RV1301", "RV1308", "RV1605"])
+def test_groups_of_other_names_are_one_clear_failure_wherever_they_are_needed(rule: str, names) -> None:
+    sound = Pipeline.default(Config())
+
+    def groups(model, cfg):
+        made = sound.parameter_groups(model, cfg)
+        return [
+            {"params": g["params"], "lr": g["lr"], **({"name": n} if n else {})}
+            for n, g in zip(names, made, strict=True)
+        ]
+
+    context = Context(dataclasses.replace(sound, parameter_groups=groups), "quick", PACKAGE)
+    (found,) = run_rule(rules()[rule], context, first=True)
+    assert (found.status, found.where) == ("fail", "parameter_groups")
+    assert "backbone" in f"{found.message} {found.bound}"
+    assert "name" in found.remedy
+
+
+@pytest.mark.parametrize("change", [{"scene.antennas": 8}, {"scene.snapshots": 12}])
+def test_shapes_of_the_reference_are_asked_for_at_its_own_sizes(change) -> None:
+    context = Context(Pipeline.default(Config().replaced(change)), "quick", PACKAGE)
+    assert [r.status for r in run_rule(rules()["RV1302"], context)] == ["skip"]

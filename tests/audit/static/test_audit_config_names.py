@@ -426,6 +426,23 @@ def test_second_defaults(tmp_path: Path, line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        ("", "pass"),
+        ("x = getattr(args, 'epochs', 10)", "pass"),
+        ("x = getattr(args, 'epochs', 50)", "fail"),
+        ("EPOCHS = 50", "fail"),
+    ],
+)
+def test_each_command_may_have_a_default_of_its_own(tmp_path: Path, line: str, status: str) -> None:
+    head = "import argparse\n\np = argparse.ArgumentParser()\nq = p.add_subparsers()\n"
+    train = f"{head}a = q.add_parser('train')\na.add_argument('--epochs', default=100)\n"
+    tune = "b = q.add_parser('tune')\nb.add_argument('--epochs', default=10)\nargs = p.parse_args()\n"
+    (tmp_path / "a.py").write_text(f"{train}{tune}print(args.epochs)\n{line}\n", encoding="utf-8")
+    assert [r.status for r in audit(None, source=tmp_path, select=["RV0105"]).results] == [status]
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "def f(beta_max=0.3): ...",

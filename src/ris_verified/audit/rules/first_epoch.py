@@ -18,7 +18,8 @@ def require_reference(context: Context) -> None:
     """Raise NotApplicable where sizes are not the reference ones."""
     cfg = context.config
     default = type(cfg)()
-    if (cfg.array, cfg.model) != (default.array, default.model) or cfg.scene.sources_max != default.scene.sources_max:
+    shapes = [(c.array, c.model, c.scene.sources_max, c.scene.antennas, c.scene.snapshots) for c in (cfg, default)]
+    if shapes[0] != shapes[1]:
         raise NotApplicable("the checklist states these figures for the reference sizes only")
 
 
@@ -39,7 +40,7 @@ def optimiser_line(context: Context) -> Sequence[Measurement]:
     wanted = {"backbone": ("8.3", train.learning_rate), "head": ("11.0", 4 * train.learning_rate)}
     found = []
     for name, (size, rate) in wanted.items():
-        shown = f"{sum(p.numel() for p in groups[name]['params']) / 1e6:.1f}" if name in groups else "none"
+        shown = f"{sum(p.numel() for p in groups[name]['params']) / 1e6:.1f}"
         found += [equal(shown, size, f"size of {name}", "M", name)] if own else []
         found.append(equal(f"{groups[name]['lr']:.2e}", f"{rate:.2e}", f"rate of {name}", where=name))
     total = sum(p.numel() for g in groups.values() for p in g["params"])

@@ -38,7 +38,8 @@ def own_network(context: Context) -> bool:
 def partition(context: Context) -> Sequence[Measurement]:
     """Counts of tensors: no tolerance."""
     named = dict(context.model.named_parameters())
-    listed = [id(p) for group in context.groups for p in group["params"]]
+    groups = context.pipeline.parameter_groups(context.model, context.config)
+    listed = [id(p) for group in groups for p in group["params"]]
     own = {id(p): name for name, p in named.items()}
     missing = [name for key, name in own.items() if key not in listed]
     twice = [own.get(key, "?") for key in set(listed) if listed.count(key) > 1]
@@ -58,6 +59,8 @@ def _split(context: Context) -> list[Measurement]:
     """The two groups are those of the names, differ in rate only, and making them changes nothing."""
     import torch
 
+    from ris_verified.model.groups import NAMES
+
     place = context.small
     model = place.pipeline.build_model(place.config)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -76,7 +79,7 @@ def _split(context: Context) -> list[Measurement]:
     changed = [n for n, p in model.named_parameters() if not torch.equal(p.detach(), before[n])]
     where = "parameter_groups"
     return [
-        equal(sorted(map(str, names)), ["backbone", "head"], "names of the groups", where=where),
+        equal(sorted(map(str, names)), list(NAMES), "names of the groups", where=where),
         equal(
             strayed[:3], [], "parameters in another group than the part of the model that they belong to", where=where
         ),
@@ -96,12 +99,12 @@ def _split(context: Context) -> list[Measurement]:
 )
 def sizes(context: Context) -> Sequence[Measurement]:
     """Integers; one decimal of a million is what the checklist states."""
-    counts = {g["name"]: sum(p.numel() for p in g["params"]) for g in context.groups}
-    found = [
-        at_least(float(counts.get(n, 0)), MILLION + 1, f"parameters of {n}", where=n) for n in ("backbone", "head")
-    ]
+    from ris_verified.model.groups import NAMES, group_sizes
+
+    counts = group_sizes(context.groups)
+    found = [at_least(float(counts[n]), MILLION + 1, f"parameters of {n}", where=n) for n in NAMES]
     if own_network(context) and _is_reference(context.config):
-        shown = tuple(round(counts.get(n, 0) / 1e6, 1) for n in ("backbone", "head"))
+        shown = tuple(round(counts[n] / 1e6, 1) for n in NAMES)
         found.append(equal((*shown, round(sum(counts.values()) / 1e6, 1)), (8.3, 11.0, 19.3), "millions", "M"))
     return found
 
