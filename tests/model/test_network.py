@@ -12,7 +12,7 @@ from ris_verified.array.steering import steering
 from ris_verified.config import ArrayConfig, Config, EstimateConfig, ModelConfig, SceneConfig
 from ris_verified.covariance.predicted import predicted_covariance, unpack_factor
 from ris_verified.data.dataset import draw_batch
-from ris_verified.errors import InvariantError, ShapeError
+from ris_verified.errors import ConfigError, InvariantError, ShapeError
 from ris_verified.model.groups import group_sizes, parameter_groups
 from ris_verified.model.network import build_model
 from ris_verified.shapes import from_ri
@@ -175,3 +175,16 @@ def test_features_are_highest_near_a_lonely_source():
     best = model.dictionary.coordinates[peak.argmax(1), :2]
     # Half a cell in the middle of the view, more towards its edges; one scene in sixteen may show a side lobe.
     assert ((best - batch.ptr[:, 0, :2]).abs() < 2 * model.dictionary.cell[:2]).all(1).sum() >= 15
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("scene.elevation_max=0.0", "scene.elevation_max"),
+        ("scene.azimuth_max=0.0", "scene.azimuth_max"),
+        ("scene.range_min=10.0", "scene.range_max"),
+    ],
+)
+def test_a_view_without_extent_is_one_error(line, named):
+    with pytest.raises(ConfigError, match=named):
+        build_model(Config.load("quick", [line]))

@@ -8,9 +8,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.array.steering import planar_steering, steering
-from ris_verified.config import Config
+from ris_verified.config import Config, SceneConfig
 from ris_verified.covariance.predicted import pack_factor
-from ris_verified.errors import ShapeError
+from ris_verified.errors import ConfigError, ShapeError
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.proposals import FIGURES, Proposals, propose
 from ris_verified.model.backbone import Backbone
@@ -31,12 +31,16 @@ class LocalisationModel(nn.Module):
 
     Args:
         cfg: reads `array`, `scene` and `model`.
+
+    Raises:
+        ConfigError: the field of view has no width, height or depth to learn in.
     """
 
     takes_proposals = True
 
     def __init__(self, cfg: Config) -> None:
         super().__init__()
+        _require_view(cfg.scene)
         self.cfg = cfg
         self.dictionary = Dictionary(cfg)
         self.backbone = Backbone(2 * cfg.model.dictionary_range + 2, cfg.model)
@@ -129,3 +133,19 @@ def build_model(cfg: Config) -> LocalisationModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(cfg.seed)
         return LocalisationModel(cfg)
+
+
+def _require_view(scene: SceneConfig) -> None:
+    # Positions are learned as shares of the view. What is known has no share, and 0/0 no gradient.
+    extents = {
+        "azimuth_max": scene.azimuth_max, "elevation_max": scene.elevation_max,
+        "range_max": scene.range_max - scene.range_min,
+    }  # fmt: skip
+    for name, extent in extents.items():
+        if extent <= 0:
+            raise ConfigError(
+                f"leaves a view without extent, {vars(scene)[name]!r}",
+                where=f"scene.{name}",
+                expected="more than scene.range_min" if name == "range_max" else "more than 0",
+                remedy="a network learns positions in a view that has some; `localize` without a model needs none",
+            )

@@ -458,3 +458,19 @@ def test_the_same_default_twice_is_one(tmp_path: Path, line: str) -> None:
     (tmp_path / "c.py").write_text("class Config:\n    beta_max: float = 0.3\n    seed: int = 0\n", encoding="utf-8")
     (tmp_path / "a.py").write_text(f"{line}\n", encoding="utf-8")
     assert {r.status for r in audit(None, source=tmp_path, select=["RV0105"]).results} == {"pass"}
+
+
+@pytest.mark.parametrize("read", ["cfg['optimizer']['lr'], cfg['epochs']", "cfg.optimizer.lr, cfg.n_epoch"])
+@pytest.mark.parametrize(("head", "found"), [("", False), ("import json\n", False), ("import ris_verified\n", True)])
+def test_a_tree_of_another_kind_is_not_asked_for_this_package_s_names(
+    tmp_path: Path, read: str, head: str, found: bool
+) -> None:
+    (tmp_path / "a.py").write_text(f"{head}\n\ndef main(cfg):\n    return {read}\n", encoding="utf-8")
+    results = audit(None, source=tmp_path, select=["RV0101"]).results
+    assert [r.status for r in results if r.status == "fail"] == ["fail"] * (2 * found)
+
+
+def test_a_historical_slip_is_one_in_every_tree(tmp_path: Path) -> None:
+    text = "def main(cfg):\n    return getattr(cfg, 'hybrid_beta', 0.3)\n"
+    (tmp_path / "a.py").write_text(text, encoding="utf-8")
+    assert [r.status for r in audit(None, source=tmp_path, select=["RV0101"]).results] == ["fail"]

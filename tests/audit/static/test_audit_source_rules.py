@@ -120,6 +120,31 @@ def test_an_exit_status_is_no_number_for_a_result(tmp_path: Path, normal: str, f
 
 
 @pytest.mark.parametrize(
+    ("start", "failed", "end", "found"),
+    [
+        ("code = 0", "code = 2", "return code", False),
+        ("code = 0", "code = 2", "sys.exit(code)", False),
+        ("code = 0", "code = 0", "return code", True),
+        ("code = 0.0", "code = 2", "return code", True),
+        ("code = len(g)", "code = 2", "return code", True),
+        ("code = 0", "code = 2", "return code + 1", True),
+        ("code = 0", "code = 2", "print(code)\n    return code", True),
+        ("code = 0", "code = 2", "return g", True),
+    ],
+)
+def test_a_status_may_have_a_name(tmp_path: Path, start: str, failed: str, end: str, found: bool) -> None:
+    body = f"    {start}\n    try:\n        g()\n    except OSError:\n        {failed}\n    {end}\n"
+    write(tmp_path, a=f"import sys\n\n\ndef main(g):\n{body}")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
+@pytest.mark.parametrize(("end", "found"), [("sys.exit(code)", False), ("print(code)", True)])
+def test_a_script_may_have_a_status_too(tmp_path: Path, end: str, found: bool) -> None:
+    write(tmp_path, a=f"import sys\n\ncode = 0\ntry:\n    g()\nexcept OSError:\n    code = 2\n{end}\n")
+    assert bool(failing(tmp_path, "RV1607")) is found
+
+
+@pytest.mark.parametrize(
     ("text", "found"),
     [
         ("    try:\n        x.backward()\n    finally:\n        return x\n", True),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ris_verified.audit.static.globals_written import written_globals
+from ris_verified.audit.static.globals_written import decorators, written_globals
 from ris_verified.audit.static.randomness import without_generator
 from ris_verified.audit.static.swallow import swallowed_failures
 from ris_verified.audit.static.syntax import SourceFile, read_file
@@ -66,6 +66,28 @@ def test_names_of_their_own_are_no_globals(tmp_path: Path, text: str) -> None:
     assert list(written_globals(file, file.tree)) == []
 
 
+REGISTRY = (
+    "KINDS = {}\n\ndef register(name):\n    def keep(f):\n        KINDS[name] = f\n"
+    "        return f\n    return keep\n\n"
+)
+LISTED = "KINDS = []\n\ndef register(f):\n    KINDS.append(f)\n    return f\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        (f"{REGISTRY}@register('a')\ndef a():\n    return 1\n", 0),
+        (f"{LISTED}@register\nclass A:\n    pass\n", 0),
+        (f"{LISTED}def train_step(x):\n    return register(x)\n", 1),
+        (f"{LISTED.replace('append(f)', 'append(1)')}@register\ndef a():\n    return 1\n", 1),
+    ],
+)
+def test_a_decorator_may_register_what_it_decorates(tmp_path: Path, text: str, count: int) -> None:
+    file = source(tmp_path, text)
+    assert file.tree is not None
+    assert len(list(written_globals(file, file.tree, decorators([file])))) == count
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -101,6 +123,7 @@ def test_draws_without_a_seeded_generator(tmp_path: Path, text: str) -> None:
         "import numpy as np\nr = np.random.Generator(np.random.PCG64(1))\n",
         "import numpy as np\nstate = np.random.get_state()\nnp.random.set_state(state)\n",
         "import numpy as np\ndef f(rng: np.random.Generator):\n    return rng.random()\n",
+        "import numpy as np, torch\ndef init(worker):\n    np.random.seed(torch.initial_seed() % 2**32)\n",
         "import random\nr = random.Random(3)\nx = r.random()\n",
         "import torch\ntorch.manual_seed(0)\nx = torch.randn(3, generator=torch.Generator().manual_seed(0))\n",
         "def f(random):\n    return random.random()\n",

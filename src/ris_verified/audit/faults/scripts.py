@@ -15,6 +15,10 @@ def _run(lines: str) -> dict[str, str]:
     return {"train.py": f"{head}{lines}"}
 
 
+def _loss(lines: str) -> dict[str, str]:
+    return {"loss.py": f"import torch\n\n\ndef range_loss(ranges, target, logits):\n{lines}"}
+
+
 def _configured(line: str) -> dict[str, str]:
     head = "from ris_verified.config import Config\n\n\ndef main(path):\n    cfg = Config.load(path)\n"
     return {"main.py": f"{head}    {line}\n    return cfg\n"}
@@ -34,6 +38,13 @@ FAULTS = (
                 _step("    R = torch.from_numpy(outputs.R.detach().numpy())\n    loss_of(outputs, R).backward()\n")),
     SourceFault("leaf_before_the_loss", "RV0503", "the gradient ends in a leaf",
                 _step("    R = outputs.R.detach().requires_grad_()\n    loss_of(outputs, R).backward()\n")),
+    SourceFault("term_of_a_number", "RV0503", "one of two terms is an item of an error",
+                _loss("    near = (ranges - target).abs().mean().item()\n"
+                      "    return (ranges - target).square().mean() + near\n")),
+    SourceFault("error_without_a_graph", "RV0503", "the error is cut off, not the target",
+                _loss("    error = (ranges - target).detach()\n    return (error * error).mean() + logits.mean()\n")),
+    SourceFault("weight_alone", "RV0503", "what should weigh the error is the error",
+                _loss("    with torch.no_grad():\n        w = (ranges - target).abs()\n    return w.mean()\n")),
     SourceFault("seed_of_the_clock", "RV1101", "no run can be repeated",
                 _run("    torch.manual_seed(int(time.time()))\n    return [train_step(b) for b in batches]\n")),
     SourceFault("seed_of_a_hash", "RV1101", "texts hash differently in every process",

@@ -44,6 +44,7 @@ def _schema_of(tree: Tree) -> tuple[Schema, bool]:
         if not with_package:
             return own, True
         package.sections |= {name: s for name, s in own.sections.items() if s.kind == "arguments"}
+        package.lent = not _imports_package(tree)
         return package, False
     if with_package:
         own.sections = package.sections | own.sections
@@ -51,7 +52,9 @@ def _schema_of(tree: Tree) -> tuple[Schema, bool]:
 
 
 def _imports_package(tree: Tree) -> bool:
-    modules = (i.module or "" for file, _ in tree.parsed for i in file.index.of(ast.ImportFrom))
+    imported = [node for file, _ in tree.parsed for node in file.index.of(ast.Import, ast.ImportFrom)]
+    modules = [i.module or "" for i in imported if isinstance(i, ast.ImportFrom)]
+    modules += [alias.name for i in imported if isinstance(i, ast.Import) for alias in i.names]
     return any(module.split(".")[0] == PACKAGE.name for module in modules)
 
 

@@ -35,7 +35,8 @@ SHIFT = 0.15
     "the view, null spectrum (NumPy) not above the start's by more than 1e3 eps·N. Heads: slots of a scene differ, "
     "R_pred is not real, and without the learned residual a slot's factors multiply to the closed form at its own "
     "angles and range, bound 32 eps of the phase; free factors, not of unit modulus, are exempt.",
-    remedy="use the one steering convention, conjugates included, in the search",
+    remedy="use the one steering convention, conjugates included, in the search; "
+    "where that is so, refine estimate.grid_azimuth, grid_elevation and grid_range",
 )
 def peaks_at_truth(context: Context) -> Sequence[Measurement]:
     """f = 1 − |aᴴâ|²/‖a‖²‖â‖² is minimised to rounding, far below 1e-6 where Newton converges."""

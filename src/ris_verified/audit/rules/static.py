@@ -8,7 +8,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, rule
 from ris_verified.audit.rules.names import clean, require_source, slip
 from ris_verified.audit.static.dropped import dropped_failures
-from ris_verified.audit.static.globals_written import written_globals
+from ris_verified.audit.static.globals_written import decorators, written_globals
 from ris_verified.audit.static.graph import forward_functions, loss_functions
 from ris_verified.audit.static.imports import cycles
 from ris_verified.audit.static.randomness import without_generator
@@ -49,9 +49,10 @@ def parses(context: Context) -> Sequence[Measurement]:
 
 
 def _statements(context: Context) -> Iterator[Measurement]:
+    known = decorators(file for file, _ in context.tree.parsed)
     for file, tree in context.tree.parsed:
         inputs = {*forward_functions(file), *loss_functions(file)} if "torch" in file.text else set()
-        slips = [*written_globals(file, tree), *without_generator(file), *builtins_on_tensors(file, inputs)]
+        slips = [*written_globals(file, tree, known), *without_generator(file), *builtins_on_tensors(file, inputs)]
         yield from (slip(file.at(line), message) for line, message in sorted(slips))
 
 

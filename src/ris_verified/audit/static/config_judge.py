@@ -23,7 +23,8 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
 
     A name that is asked of a value whose class is known must exist. Where only the name of a
     variable says that it is a configuration, most names that the tree asks it for must exist
-    before the others are called unknown; a name that is much like a known one is always a slip.
+    before the others are called unknown; few names say nothing about a variable and count as unknown too, unless the
+    tree knows nothing of this package. A name that is much like a known one is always a slip.
 
     Args:
         uses: what the tree reads and writes.
@@ -70,7 +71,7 @@ def _judged(uses: Uses, schema: Schema, own: bool) -> set[str]:
         weak
         for weak, names in asked.items()
         if 2 * sum(names.values()) >= len(names)
-        or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW))
+        or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW) and not schema.lent)
     }
 
 

@@ -71,6 +71,7 @@ class Schema:
         makers: functions that return a section.
         modules: for every module the names in it that hold a section.
         extra: names that are accepted everywhere.
+        lent: whether the names are this package's, in a tree that neither imports it nor has any of its own.
     """
 
     sections: dict[str, Section] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Schema:
     makers: dict[str, str] = field(default_factory=dict)
     modules: dict[str, dict[str, str]] = field(default_factory=dict)
     extra: set[str] = field(default_factory=set)
+    lent: bool = False
 
     @property
     def root(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from ris_verified.audit.static.facts import MUTATORS
 from ris_verified.audit.static.index import children
@@ -14,17 +14,34 @@ CONTAINERS = {"list", "dict", "set", "defaultdict", "OrderedDict", "Counter", "d
 CHANGES = MUTATORS | {"popitem", "reverse", "extendleft", "subtract", "move_to_end", "rotate"}
 
 
-def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
-    """Yield line and message for every function that changes what belongs to its module."""
+def decorators(files: Iterable[SourceFile]) -> set[str]:
+    """Return the names of all decorators of a source."""
+    return {
+        called_name(decorator.func if isinstance(decorator, ast.Call) else decorator)
+        for file in files
+        for node in file.index.of(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        for decorator in node.decorator_list  # type: ignore[attr-defined]
+    }
+
+
+def written_globals(file: SourceFile, tree: ast.Module, known: Collection[str] = ()) -> Iterator[Finding]:
+    """Yield line and message for every function that changes what belongs to its module.
+
+    Args:
+        file: the file.
+        tree: its tree.
+        known: names of decorators: one that keeps what it decorates, as a registry does, runs when it is imported.
+    """
     for function in file.index.functions:
         yield from _remembered(function)
     shared = _containers(tree)
     if not (file.index.of(ast.Global) or "globals()" in file.text or _touched(file, shared)):
         return
+    registering = {id(node) for function in file.index.functions for node in _registered(function, file, known)}
     for function in file.index.functions:
         if function.name == "__getattr__" and function in tree.body:
             continue  # a module that fetches its names when they are asked for may keep them
-        body = list(_own(function))
+        body = [node for node in _own(function) if id(node) not in registering]
         declared = {n for node in body if isinstance(node, ast.Global) for n in node.names}
         written = list(_writes(body, declared, shared))
         local = _locals(function, body) - declared if written else set()
@@ -33,6 +50,19 @@ def written_globals(file: SourceFile, tree: ast.Module) -> Iterator[Finding]:
             if name not in seen | local:
                 seen.add(name)
                 yield line, f"{function.name} writes the global {name!r} ({how})"
+
+
+def _registered(function: Function, file: SourceFile, known: Collection[str]) -> Iterator[ast.AST]:
+    """Yield the places where a decorator keeps what it was given and gives it back."""
+    around = [f for f in file.index.functions if f is function or function in file.index.below(f)]
+    if not any(f.name in known for f in around):
+        return
+    returned = {n.value.id for n in _own(function) if isinstance(n, ast.Return) and isinstance(n.value, ast.Name)}
+    for node in _own(function):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name) and node.value.id in returned:
+            yield from (target for target in node.targets if isinstance(target, ast.Subscript))
+        elif isinstance(node, ast.Call) and any(isinstance(a, ast.Name) and a.id in returned for a in node.args):
+            yield node
 
 
 def _remembered(function: Function) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from ris_verified.audit.static.inplace import written_in_place
+from ris_verified.audit.static.purpose import CHOICES, Purpose, buffers, is_constant
 from ris_verified.audit.static.reaching import Flows
 from ris_verified.audit.static.syntax import Function, SourceFile, called_name, dotted
 from ris_verified.audit.static.tensors import Tensors
@@ -17,13 +18,7 @@ BLOCKS = {"no_grad", "inference_mode"}
 ARRAYS = {"array", "asarray", "ascontiguousarray"}
 LOSS = re.compile(r"(^|_)(loss|losses|criterion|nll)(_|$|fn$)|(Loss|Losses|Criterion)$|^(Loss|Criterion)[A-Z]?")
 LOSS_FILE = re.compile(r"(^|/)(loss|losses|criterion|criteria)(/|\.py$)|_loss(es)?\.py$")
-CHOICES = {"argmin", "argmax", "argsort", "linear_sum_assignment", "long", "topk", "randperm"}
-# Constants that a loss or a blend compares with: no gradient belongs there.
-CONSTANT = re.compile(
-    r"samp|sample|target|truth|true|label|(^|_)gt|teacher|ema|momentum|weight|mask|scale|norm|ref|measured|observ|data|"
-    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor|batch|length",
-    re.IGNORECASE,
-)
+SAMPLE = re.compile("samp")
 LOGS = re.compile(r"log|metric|nmse|stat|report|monitor|terms|history|info|acc|score|summary|dict", re.IGNORECASE)
 TOTAL = re.compile(r"loss|total|objective|cost", re.IGNORECASE)
 
@@ -69,7 +64,9 @@ def _may_be_loss(function: Function, file: SourceFile) -> bool:
     if function.name.startswith("__") and function.name != "__call__":
         return False
     returns = ast.unparse(function.returns) if function.returns is not None else "Tensor"
-    chooses = any(called_name(n.func) in CHOICES for n in file.index.below(function) if isinstance(n, ast.Call))
+    chooses = any(
+        called_name(n.func) in (*CHOICES, "topk") for n in file.index.below(function) if isinstance(n, ast.Call)
+    )
     return ("Tensor" in returns or "Loss" in returns) and not chooses
 
 
@@ -77,14 +74,23 @@ def forward_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
     """Yield line and what leaves the graph, for everything in a function that `forward` runs."""
     body = file.index.below(function)
     tensors = Tensors(function, body, inputs=function.name == "forward" or _is_method(function))
-    through = set(_straight_through(body))
+    through, purpose = set(_straight_through(body)), Purpose(body, buffers(file))
     for node in body:
         what = breaks(node, tensors)
-        if what and not is_constant(node, sample=True) and node not in through:
+        if what in BLOCKS:
+            meant = purpose.block_meant(node, loss=False)
+        else:
+            meant = is_constant(node, SAMPLE) or node in through or purpose.meant(node, what)
+        if what and not meant:
             yield node.lineno, f"{function.name} leaves the graph with {what}"  # type: ignore[attr-defined]
     yield from _decorated(function)
-    for line, what in written_in_place(function, body, tensors):
-        yield line, f"{function.name} {what}"
+    yield from _written(function, body, tensors, purpose)
+
+
+def _written(function: Function, body: list[ast.AST], tensors: Tensors, purpose: Purpose) -> Iterator[Finding]:
+    for node, owner, what in written_in_place(function, body, tensors):
+        if not purpose.writes_meant(node, owner):
+            yield node.lineno, f"{function.name} {what}"
 
 
 def _straight_through(body: list[ast.AST]) -> Iterator[ast.expr]:
@@ -145,25 +151,6 @@ def _is_module(node: ast.Attribute) -> bool:
     return dotted(node.value) in ("torch.utils", "utils", "self", "cls", "torch", "args", "cfg", "config", "batch")
 
 
-def is_constant(node: ast.AST, sample: bool = False) -> bool:
-    """Whether what leaves the graph is a constant by its name."""
-    owner = node.func if isinstance(node, ast.Call) else node
-    value = owner.value if isinstance(owner, ast.Attribute) else None
-    if isinstance(node, ast.Call) and node.args and dotted(value) in ("torch", "np", "numpy", ""):
-        value = node.args[0]
-    names = (
-        [
-            n.id if isinstance(n, ast.Name) else n.attr
-            for n in ast.walk(value)
-            if isinstance(n, ast.Name | ast.Attribute)
-        ]
-        if value
-        else []
-    )
-    pattern = re.compile("samp") if sample else CONSTANT
-    return any(pattern.search(name) for name in names)
-
-
 def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
     """Yield line and fault for what leaves the graph on its way into the value that a loss returns.
 
@@ -176,20 +163,19 @@ def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
         return  # the gradient was taken before; what is returned is a report
     returned = [node.value for node in body if isinstance(node, ast.Return) and node.value is not None]
     flows = Flows(body, [part for value in returned for part in _loss_parts(value)])
+    purpose = Purpose(body, buffers(file))
     for node in body:
         what = breaks(node, tensors)
-        if not what or is_constant(node):
-            continue
         if what in BLOCKS:
-            reaches = any(not CONSTANT.search(name) and name in flows.returned for name in flows.bound_in(node))
+            reaches = bool(flows.bound_in(node) & flows.returned) and not purpose.block_meant(node, loss=True)
         else:
-            reaches = flows.reaches(node)
+            meant = is_constant(node) or purpose.meant(node, what) or purpose.weighs(node)
+            reaches = bool(what) and not meant and flows.reaches(node)
         if reaches:
             yield node.lineno, f"{function.name} returns a loss that left the graph with {what}"  # type: ignore[attr-defined]
     if not LOGS.search(function.name) and "eval" not in function.name:
         yield from _decorated(function)
-    for line, what in written_in_place(function, body, tensors):
-        yield line, f"{function.name} {what}"
+    yield from _written(function, body, tensors, purpose)
 
 
 def _loss_parts(value: ast.expr) -> list[ast.expr]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from ris_verified.audit.static.syntax import Function, called_name, dotted, root_name
 from ris_verified.audit.static.tensors import Tensors
 
+Write = tuple[ast.stmt | ast.expr, str, str]
 WRITES = re.compile(r"^[a-z][a-z0-9_]*[a-z0-9]_$")
 NO_WRITES = {"requires_grad_", "retain_grad_", "share_memory_", "rename_"}
 MADE = {
@@ -24,8 +25,8 @@ VIEWS = {
 }  # fmt: skip
 
 
-def written_in_place(function: Function, body: list[ast.AST], tensors: Tensors) -> Iterator[tuple[int, str]]:
-    """Yield line and what is written, unless the function made it itself."""
+def written_in_place(function: Function, body: list[ast.AST], tensors: Tensors) -> Iterator[Write]:
+    """Yield the statement, what is written into, and how, unless the function made it itself."""
     fresh, given = _origins(body, tensors)
     for node in body:
         if isinstance(node, ast.Call):
@@ -75,7 +76,7 @@ def _is_view(value: ast.expr, given: set[str]) -> bool:
     return isinstance(value, ast.Name) and value.id in given
 
 
-def _method(node: ast.Call, fresh: set[str], tensors: Tensors) -> Iterator[tuple[int, str]]:
+def _method(node: ast.Call, fresh: set[str], tensors: Tensors) -> Iterator[Write]:
     if not isinstance(node.func, ast.Attribute):
         return
     name = node.func.attr
@@ -86,12 +87,10 @@ def _method(node: ast.Call, fresh: set[str], tensors: Tensors) -> Iterator[tuple
         return
     root = root_name(owner)
     if root and root not in fresh:
-        yield node.lineno, f"writes in place with {name} into {root!r}, which it did not make"
+        yield node, dotted(owner), f"writes in place with {name} into {root!r}, which it did not make"
 
 
-def _assigned(
-    target: ast.expr, node: ast.Assign | ast.AugAssign, given: set[str], tensors: Tensors
-) -> Iterator[tuple[int, str]]:
+def _assigned(target: ast.expr, node: ast.Assign | ast.AugAssign, given: set[str], tensors: Tensors) -> Iterator[Write]:
     if isinstance(target, ast.Subscript):
         keys = [n.value for n in ast.walk(target.slice) if isinstance(n, ast.Constant)]
         owner = target.value
@@ -100,9 +99,9 @@ def _assigned(
         if any(isinstance(key, str) for key in keys) or not isinstance(owner, ast.Name):
             return
         if owner.id in given and (owner.id in tensors.names or owner.id not in tensors.inputs):
-            yield node.lineno, f"writes in place into a part of its input {owner.id!r}"
+            yield node, owner.id, f"writes in place into a part of its input {owner.id!r}"
     elif isinstance(target, ast.Name) and isinstance(node, ast.AugAssign):
         if target.id in given and target.id in tensors.names:
-            yield node.lineno, f"writes in place into its input {target.id!r} with an augmented assignment"
+            yield node, target.id, f"writes in place into its input {target.id!r} with an augmented assignment"
     elif isinstance(target, ast.Attribute) and target.attr == "data":
-        yield node.lineno, f"writes into {root_name(target)!r} through .data"
+        yield node, dotted(target), f"writes into {root_name(target)!r} through .data"

@@ -26,9 +26,10 @@ def without_generator(file: SourceFile) -> Iterator[Finding]:
     names = _imported(file)
     if not names:
         return
+    workers = _seeds_of_workers(file)
     for node in file.index.of(ast.Attribute):
         full = _full(dotted(node), names)
-        if full and isinstance(node.ctx, ast.Load):
+        if full and isinstance(node.ctx, ast.Load) and id(node) not in workers:
             module, _, last = full.rpartition(".")
             if _is_global(module, last):
                 yield node.lineno, f"{module}.{last} draws from a global state; use a generator with a seed"
@@ -40,6 +41,19 @@ def without_generator(file: SourceFile) -> Iterator[Finding]:
         module, _, last = _full(dotted(call.func), names).rpartition(".")
         if module in ("numpy.random", "random") and last in SEEDED:
             yield from _seed(call, f"{module}.{last}")
+
+
+def _seeds_of_workers(file: SourceFile) -> set[int]:
+    """Return the calls that give a loader's worker torch's own seed, as torch's documentation has it."""
+    if "initial_seed" not in file.text:
+        return set()
+    return {
+        id(node.func)
+        for function in file.index.functions
+        if any(isinstance(n, ast.Attribute) and n.attr == "initial_seed" for n in file.index.below(function))
+        for node in file.index.below(function)
+        if isinstance(node, ast.Call) and called_name(node.func) == "seed"
+    }
 
 
 def _of_torch(file: SourceFile) -> Iterator[Finding]:

@@ -6,7 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ris_verified.audit.static.graph import breaks, is_constant
+from ris_verified.audit.static.graph import breaks
+from ris_verified.audit.static.purpose import is_constant
 from ris_verified.audit.static.reaching import Flows
 from ris_verified.audit.static.syntax import Function, SourceFile, called_name, dotted
 from ris_verified.audit.static.tensors import Tensors

@@ -23,7 +23,8 @@ def swallowed_failures(file: SourceFile) -> Iterator[Finding]:
     for handler in file.index.of(ast.ExceptHandler):
         yield from _handler(handler, file)
     for call in file.index.of(ast.Call):
-        yield from _call(call)
+        if not (called_name(call.func) == "nan_to_num" and _recorded(call, file)):
+            yield from _call(call)
     for node in file.index.of(ast.Assign):
         if is_number(node.value) and any(_masked(target) for target in node.targets):
             yield node.lineno, "a number is written over missing values"
@@ -33,10 +34,11 @@ def _handler(handler: ast.ExceptHandler, file: SourceFile) -> Iterator[Finding]:
     types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
     broad = any(t is None or called_name(t) in BROAD for t in types)
     expected = all(t is not None and called_name(t) in EXPECTED for t in types)
-    stand_ins = [statement for statement in _statements(handler.body) if _number_for_failure(statement)]
-    around = function_around(handler, file) if stand_ins else None
+    numbers = [statement for statement in _statements(handler.body) if _number_for_failure(statement)]
+    around = function_around(handler, file) if numbers else None
     status = around is not None and is_status(around, file)
-    if not expected and any(not (status and _status(statement)) for statement in stand_ins):
+    stand_ins = [n for n in numbers if not (status and _status(n)) and not _is_code(n, around, file)]
+    if not expected and stand_ins:
         yield handler.lineno, "a number stands in for a failure"
     elif broad and not _handles(handler, file):
         yield handler.lineno, "a broad handler drops its exception"
@@ -67,6 +69,29 @@ def _status(statement: ast.stmt) -> int | None:
         return None
     number = 0 if statement.value.value is None else statement.value.value
     return number if type(number) is int else None
+
+
+def _is_code(statement: ast.stmt, around: Function | None, file: SourceFile) -> bool:
+    """Whether a statement sets the status that a function or module ends with: a name that only ever is a status."""
+    target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+    if not (isinstance(statement, ast.Assign) and isinstance(target, ast.Name) and _whole(statement.value)):
+        return False
+    inside = file.index.below(around) if around else file.index.nodes
+    ends = [n.value for n in inside if isinstance(n, ast.Return)] + [
+        argument for n in inside if isinstance(n, ast.Call) and called_name(n.func) == "exit" for argument in n.args
+    ]
+    values = [n.value for n in inside if isinstance(n, ast.Assign) and target.id in map(_name, n.targets)]
+    read = [n for n in inside if _name(n) == target.id and isinstance(n.ctx, ast.Load)]  # type: ignore[attr-defined]
+    failed = statement.value.value != 0  # type: ignore[attr-defined]
+    return failed and bool(read) and {*map(id, read)} <= {*map(id, ends)} and all(map(_whole, values))
+
+
+def _name(node: ast.AST) -> str:
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _whole(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and type(value.value) is int
 
 
 def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -145,6 +170,23 @@ def _call(call: ast.Call) -> Iterator[Finding]:
         value = keywords["errors"]
         if isinstance(value, ast.Constant) and value.value == "ignore":
             yield call.lineno, "errors='ignore' drops what cannot be read"
+
+
+def _recorded(call: ast.Call, file: SourceFile) -> bool:
+    """Whether a mask of what is missing is made of the same name beforehand and used for more than a test."""
+    name, around = root_name(call.args[0]) if call.args else "", function_around(call, file)
+    body = file.index.below(around) if around and name else []
+    tested = {id(n) for s in body if isinstance(s, ast.If | ast.While | ast.Assert) for n in ast.walk(s.test)}
+    masks = {
+        target.id
+        for node in body
+        if isinstance(node, ast.Assign) and asks_missing(node.value) and node.lineno <= call.lineno
+        for target in node.targets
+        if isinstance(target, ast.Name) and name in {n.id for n in ast.walk(node.value) if isinstance(n, ast.Name)}
+    }
+    return any(
+        isinstance(n, ast.Name) and n.id in masks and isinstance(n.ctx, ast.Load) and id(n) not in tested for n in body
+    )
 
 
 def _masked(target: ast.expr) -> bool:
