@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.knobs import SMALL_GRIDS
 from ris_verified.audit.laws.model_laws import AGREE, pick
+from ris_verified.audit.laws.unpacking import same_bits
 from ris_verified.audit.rule import Measurement, at_most, equal
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _unpacked(small: Context) -> Iterator[Measurement]:
     for rows in ([0], _many(len(given))):
         wanted = pick(given, rows)
         made = small.pipeline.unpack(wanted, "cpu")
-        same = all(_equal(vars(made)[name], value) for name, value in vars(wanted).items())
+        same = all(same_bits(vars(made)[name], value) for name, value in vars(wanted).items())
         yield equal(same, True, f"a batch of {len(rows)} is unpacked whole", where="unpack")
 
 
@@ -106,8 +106,7 @@ def _rows(made: Any) -> list[Tensor]:
 
     if isinstance(made, torch.Tensor):
         return [made]
-    values = [getattr(made, f.name) for f in dataclasses.fields(made)]
-    return [value for value in values if isinstance(value, torch.Tensor) and value.ndim]
+    return [value for value in vars(made).values() if isinstance(value, torch.Tensor) and value.ndim]
 
 
 def _changed(own: Tensor, made: Tensor) -> list[int]:
@@ -121,9 +120,3 @@ def _changed(own: Tensor, made: Tensor) -> list[int]:
     both = torch.isnan(a.abs()) & torch.isnan(b.abs())
     bad: list[int] = (~(alike | both)).any(1).nonzero()[:, 0].tolist()
     return bad
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    import torch
-
-    return a.shape == b.shape and torch.equal(torch.nan_to_num(a, nan=-7.0), torch.nan_to_num(b, nan=-7.0))

@@ -61,7 +61,8 @@ def blend_of_known(context: Context, name: str) -> list[Measurement]:
     P = random_covariances(context, 1, config.scene.sources_max)
     S = random_covariances(context, 2, low)
     stage = vars(context.pipeline)[name]
-    first, found = stage(P, S, config), _formula(stage(P, S, config), P, S, config, name)
+    first = stage(P, S, config)
+    found = _formula(first, P, S, config, name)
     second = stage(S, P, dataclasses.replace(config, covariance=other))
     found += _formula(second, S, P, dataclasses.replace(config, covariance=other), name)
     # Zero is a value like any other, and false.

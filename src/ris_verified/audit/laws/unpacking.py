@@ -8,18 +8,17 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.rule import Measurement, equal
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ris_verified.data.batch import Batch
 
 
 def same_field(value: Any, wanted: Any, name: str, kind: str) -> Measurement:
     """Return that one unpacked field is what was given, to the bit, the dtype and the device."""
-    import torch
-
     if (value.shape, value.dtype, value.device) != (wanted.shape, wanted.dtype, wanted.device):
         text = f"{value.dtype} {list(value.shape)} on {value.device}"
         return equal(text, f"{wanted.dtype} {list(wanted.shape)} on {wanted.device}", f"{name} from {kind}", "", name)
-    same = torch.equal(_filled(value), _filled(wanted))
-    return equal(same, True, f"{name} unpacked from {kind} is what was given", where=name)
+    return equal(same_bits(value, wanted), True, f"{name} unpacked from {kind} is what was given", where=name)
 
 
 def proposals_kept(context: Context, given: Batch) -> list[Measurement]:
@@ -81,7 +80,8 @@ def moves(context: Context, given: Batch) -> list[Measurement]:
     return [equal(left, [], "fields left off the device that is asked for", where="unpack")]
 
 
-def _filled(value: Any) -> Any:
+def same_bits(value: Tensor, wanted: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same numbers, NaN where NaN."""
     import torch
 
-    return torch.nan_to_num(value, nan=-7.0)
+    return value.shape == wanted.shape and torch.equal(*(torch.nan_to_num(v, nan=-7.0) for v in (value, wanted)))

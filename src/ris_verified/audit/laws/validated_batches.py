@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ris_verified.loss.total import LossResult
     from ris_verified.pipeline import Pipeline
 
-# More batches than anybody validates while he looks for something else.
+# More than a stage may keep or stop at unseen.
 MANY = 40
 
 

@@ -68,15 +68,16 @@ def _followed(small: Context, scenes: int) -> Measurement:
     return close(ratio, 1.0, SHARE, f"predicted over followed peak, small model, {scenes} scenes", where="peak_memory")
 
 
-def _halved(small: Context) -> list[Measurement]:
+def _scarce(small: Context, sizes: list[int]) -> tuple[Pipeline, Pipeline]:
+    """Return stages without memory for more than three scenes, and such that run out once, in the second part.
+
+    Args:
+        small: the small context.
+        sizes: receives the sizes of the parts that had memory.
+    """
     import torch
 
-    from ris_verified.data.dataset import with_proposals
-
-    sizes: list[int] = []
     calls = itertools.count()
-    # As stored: where two places tie in a search, the size of the batch decides between them.
-    batch = with_proposals(small.batch, small.config)
 
     def scarce(outputs: Any, R_hat: Any, part: Any, cfg: Any, **options: Any) -> Any:
         if len(part) > 3:
@@ -89,13 +90,25 @@ def _halved(small: Context) -> list[Measurement]:
             raise torch.OutOfMemoryError("out of memory in the second part, says the drill")
         return small.pipeline.loss(outputs, R_hat, part, cfg, **options)
 
+    two = small.config.replaced({"train.accumulation": 2})
+    return dataclasses.replace(small.pipeline, loss=scarce), dataclasses.replace(small.pipeline, loss=late, config=two)
+
+
+def _halved(small: Context) -> list[Measurement]:
+    import torch
+
+    from ris_verified.data.dataset import with_proposals
+
+    sizes: list[int] = []
+    # As stored: where two places tie in a search, the size of the batch decides between them.
+    batch = with_proposals(small.batch, small.config)
     whole = _gradient(small, batch, small.pipeline)[1]
     least = 64 * torch.finfo(torch.float32).eps * len(batch) ** 0.5
     bound = max([least, *(AMPLIFIED * _apart(_shaken(small, batch, key), whole) for key in range(SHAKES))])
     try:
-        report, parts = _gradient(small, batch, dataclasses.replace(small.pipeline, loss=scarce))
-        two = small.config.replaced({"train.accumulation": 2})
-        _, resumed = _gradient(small, batch, dataclasses.replace(small.pipeline, loss=late, config=two))
+        scarce, late = _scarce(small, sizes)
+        report, parts = _gradient(small, batch, scarce)
+        _, resumed = _gradient(small, batch, late)
     except RuntimeError as error:
         return [equal(type(error).__name__, "a step", "out of memory with more than three scenes", where="train_step")]
     apart = _apart(parts, whole)
