@@ -32,11 +32,40 @@ def wave(array: ArrayConfig, azimuth: Any, elevation: Any, range: Any) -> Any:
     """
     import numpy as np
 
-    flat = np.cos(elevation)
-    p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
-    distance = np.linalg.norm(p[:, None] - element_grid(array), axis=-1)
+    distance = _distances(array, azimuth, elevation, range)
     a = np.exp(-2j * np.pi / array.wavelength * (distance - range[:, None]))
     return a * (range[:, None] / distance) if array.amplitude == "spherical" else a
+
+
+def wave_slopes(array: ArrayConfig, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return the derivatives of `wave` in azimuth, elevation and range, `3 x P x N` complex128, exact to rounding.
+
+    Distances are real, so a step along the imaginary axis needs no difference of near numbers.
+
+    Args:
+        array, azimuth, elevation, range: as of `wave`.
+
+    Source: Squire and Trapp, SIAM Rev. 40 (1998).
+    """
+    import numpy as np
+
+    place, h = np.stack([azimuth, elevation, range]), 1e-30
+    a, distance, found = wave(array, *place), _distances(array, *place), []
+    for step in np.eye(3):
+        slope = _distances(array, *(place + 1j * h * step[:, None])).imag / h
+        phase = -2j * np.pi / array.wavelength * (slope - step[2])
+        faded = step[2] / range[:, None] - slope / distance if array.amplitude == "spherical" else 0.0
+        found.append(a * (phase + faded))
+    return np.stack(found)
+
+
+def _distances(array: ArrayConfig, azimuth: Any, elevation: Any, range: Any) -> Any:
+    """Return the distance from each position to each element, `P x N`; complex where the position is."""
+    import numpy as np
+
+    flat = np.cos(elevation)
+    p = range[:, None] * np.stack([flat * np.cos(azimuth), flat * np.sin(azimuth), np.sin(elevation)], -1)
+    return np.sqrt(np.sum((p[:, None] - element_grid(array)) ** 2, axis=-1))
 
 
 def closed_form(context: Context, azimuth: Any, elevation: Any, range: Any) -> Any:

@@ -86,12 +86,23 @@ def test_a_loss_may_add_its_terms_in_single_precision(how: str) -> None:
     assert {r.status for r in run_rule(rules()["RV0604"], context)} == {"pass"}
 
 
+# Three coherent sources on a panel that hardly tells them apart: the likelihood's way turns with the last bit.
+COHERENT = {
+    "seed": 12345, "array.wavelength": 0.05, "array.spacing_wavelengths": 0.25, "scene.symbols": "constant",
+    "covariance.centre": False, "scene.range_min": 1.5, "scene.range_max": 8.0, "scene.azimuth_max": 0.9,
+    "estimate.prior": "none",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
         ({"array.horizontal": 4, "array.vertical": 4, "scene.sources_max": 2}, "RV0803"),
         ({"covariance.beta": 0.0}, "RV1608"),
         ({"scene.symbols": "constant"}, "RV1608"),
+        ({"array.wavelength": 0.01, "scene.range_max": 20.0}, "RV1204"),
+        (COHERENT, "RV0202"),
+        (COHERENT, "RV1604"),
     ],
 )
 def test_sound_configurations_at_an_end_of_their_range(change, rule: str) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.drills import resident_bytes
+from ris_verified.audit.laws.rounding import AMPLIFIED, SHAKES, shaken
 from ris_verified.audit.plain_step import step_gradients
 from ris_verified.audit.rule import Measurement, at_most, close, equal, mended, rule
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 SHARE = 0.2
-# Disturbances by rounding, and how much more than the worst of them another order of sums may do.
-SHAKES, AMPLIFIED = 3, 8
 RESET = "/proc/self/clear_refs"
 
 
@@ -133,12 +132,8 @@ def _gradient(small: Context, batch: Batch, pipeline: Pipeline) -> tuple[StepRep
 
 
 def _shaken(small: Context, batch: Batch, key: int) -> dict[str, Tensor]:
-    """Return the gradients of measurements disturbed by rounding: what no order of sums can be below."""
-    import torch
-
-    y = batch.y
-    noise = torch.randn(y.shape, dtype=y.dtype, generator=torch.Generator().manual_seed(key)).to(y.device)
-    disturbed = dataclasses.replace(batch, y=y * (1 + torch.finfo(y.dtype).eps * noise))
+    """Return the gradients of measurements disturbed by rounding."""
+    disturbed = dataclasses.replace(batch, y=shaken(batch.y, key))
     return _gradient(small, disturbed, small.pipeline)[1]
 
 
