@@ -119,9 +119,10 @@ def _reaches(context: Context) -> list[Measurement]:
     how="Syntax trees of every class with a `forward` in the source, and of the pipeline's own modules wherever they "
     "are defined, followed through methods and functions of the same file; functions, classes and files that are "
     "called a loss, followed from what they return: values for logs and the constants that a loss compares with may "
-    "be detached, and (f(x) - x).detach() that is added to x. Tensors that a function made itself may be written. "
-    "Functions that call `backward`: what it is called on, and what stands between zero_grad, backward and step. "
-    "Bound: none.",
+    "be detached, and (f(x) - x).detach() that is added to x. So may what only gives indices or counts, a statistic "
+    "kept in a buffer, and what a loss multiplies its terms with under the name of a weight. Tensors that a function "
+    "made itself may be written. Functions that call `backward`: what it is called on, and what stands between "
+    "zero_grad, backward and step. Bound: none.",
     remedy="stay in torch operations on live tensors; write x = x + y instead of x += y",
     needs="source",
 )

@@ -25,12 +25,12 @@ from ris_verified.audit.static.tools import checkout, standalone, tool_findings
     "generator; no max, min or sum of Python on tensors; linter, formatter and type checker are clean",
     why="A cycle works from one entry point and fails from another; a global makes the second run unlike the first.",
     how="Syntax trees: strongly connected components of module-level imports; `global` and changes of module-level "
-    "containers and of defaults inside functions; `np.random` and `random` functions, generators without a seed and "
-    "seeds from clocks or hashes; builtins given what is evidently a tensor. In the profile `full`, where the source "
-    "is this package's own checkout, its linter, formatter and type checker run and every module is imported on its "
-    "own. Bound: none.",
-    remedy="repair the file, move the shared part below both modules, pass state and generators as arguments, use "
-    "torch's own functions on tensors",
+    "containers and of defaults inside functions (a decorator may register what it decorates); `np.random` and "
+    "`random` functions, generators without a seed and seeds from clocks or hashes (a loader's worker may take "
+    "torch's); builtins given what is evidently a tensor. In the profile `full`, where the source is this package's "
+    "own checkout, its linter, formatter and type checker run and every module is imported on its own. Bound: none.",
+    remedy="repair the file, move the shared part below both modules, pass state and generators as arguments (a memo "
+    "is functools.cache), use torch's own functions on tensors",
     needs="source",
 )
 def parses(context: Context) -> Sequence[Measurement]:
@@ -61,11 +61,12 @@ def _statements(context: Context) -> Iterator[Measurement]:
     "No swallowed exception, no number for a failure",
     law="no broad handler that drops the exception or only shows it; no number in place of a failed or missing value",
     why="`except Exception: loss = 0.0` is the best trial of every study.",
-    how="Syntax trees: bare and broad handlers that neither raise, nor end the process, nor do more with the "
-    "exception than print or log it; handlers of any type that put a number in place of the result (not for a "
-    "missing import; an exit status is none); suppress(Exception); nan_to_num, where, masked_fill, fillna and masks "
-    "that write a number over what is missing; errors='ignore'; what leaves a `finally`, an `__exit__` that returns "
-    "True, a number returned after a test for a missing value, a training call whose failure passes. Bound: none.",
+    how="Syntax trees: bare and broad handlers that neither raise, nor end the process, nor do more with the exception "
+    "than print or log it; handlers of any type that put a number in place of the result (not for a missing import; "
+    "an exit status is none); suppress(Exception); nan_to_num, where, masked_fill, fillna and masks that write a "
+    "number over what is missing (not where a mask keeps what was); errors='ignore'; what leaves a `finally`, an "
+    "`__exit__` that returns True, a number returned after a test for a missing value, a training call whose failure "
+    "passes. Bound: none.",
     remedy="handle the exceptions that are expected, record them, and mark the result as missing",
     needs="source",
 )

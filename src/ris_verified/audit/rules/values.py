@@ -52,7 +52,8 @@ def values_consistent(context: Context) -> Sequence[Measurement]:
     why="A size that is hard-coded, or two that happen to be equal, fails on the last partial batch only.",
     how="The pipeline's stages, from drawing to the loss, on a panel of 6 × 4 with 8 antennas and 6 snapshots. Then "
     "each stage that takes a batch gets eight scenes one by one, and 67 made of the same eight: answers must agree to "
-    "1e-3 of their size; where a stage chooses between candidates, two scenes may turn.",
+    "1e-3 of their size; where a stage chooses between candidates, two scenes may turn, "
+    "beside those that turn when the measurements are disturbed by rounding.",
     remedy="take every size from the tensors or the configuration",
 )
 def odd_sizes(context: Context) -> Iterator[Measurement]:
