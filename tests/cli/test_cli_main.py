@@ -130,6 +130,17 @@ def test_a_closed_pipe_is_no_internal_error() -> None:
     assert b"error" not in errors
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="redirects as a Linux shell does")
+@pytest.mark.parametrize(("to", "code", "said"), [("&-", 0, ""), ("/dev/full", 3, "error: no room for the output")])
+def test_an_output_that_takes_nothing(to: str, code: int, said: str) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m ris_verified audit --list >{to}", shell=True, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == bool(said)
+
+
 @pytest.mark.parametrize(
     ("option", "other", "value"),
     [("--n_trials", "--n-trials", "50"), ("--epochs_per_trial", "--epochs-per-trial", "12")],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -50,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:
         keep_freed_memory()
+        if sys.stdout is None:
+            # Closed by the caller, who wants the exit status only.
+            sys.stdout = io.StringIO()
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:
@@ -71,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _from_interrupt(error):
             return _interrupted(args.command)
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return _fail(f"no room for the output: {error.filename or 'standard output'}", INTERNAL)
         if args.traceback:
             raise
         return _fail(f"internal: {type(error).__name__}: {error} (--traceback shows where)", INTERNAL)
