@@ -189,6 +189,31 @@ def test_which_loops_surely_run(iterable: str, runs: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "iterable", "runs"),
+    [
+        ("assert n > 0", "range(n)", True),
+        ("assert n >= 1", "range(n)", True),
+        ("if n < 1:\n        raise ValueError", "range(n)", True),
+        ("if n <= 0:\n        return None", "range(n)", True),
+        ("assert len(n) > 0", "n", True),
+        ("assert len(n) >= 1", "enumerate(n)", True),
+        ("if len(n) == 0:\n        return None", "n", True),
+        ("if len(n.all) == 0:\n        return None", "n.all", True),
+        ("assert n >= 0", "range(n)", False),
+        ("assert n < 1", "range(n)", False),
+        ("assert n > 0\n    n = n - 1", "range(n)", False),
+        ("assert len(n) > 0\n    n.pop()", "n", False),
+        ("assert other > 0", "range(n)", False),
+        ("if n > 0:\n        print(n)", "range(n)", False),
+        ("assert n > 0", "range(n, 9)", False),
+    ],
+)
+def test_a_test_may_say_that_a_loop_runs(before: str, iterable: str, runs: bool) -> None:
+    text = f"def f(n, other):\n    {before}\n    for y in {iterable}:\n        n(y)\n    return y\n"
+    assert names(text) == (set() if runs else {"y"})
+
+
+@pytest.mark.parametrize(
     ("call", "ends"),
     [
         ("os.abort()", True),

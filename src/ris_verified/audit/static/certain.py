@@ -10,6 +10,7 @@ from ris_verified.audit.static.syntax import called_name
 
 ENDS = {"exit", "_exit", "quit", "abort", "assert_never", "skipTest"}
 TEST_ENDS = {"fail", "skip", "xfail"}
+WRAPS = {"enumerate", "reversed", "sorted", "list", "tuple", "iter", "set", "tqdm"}
 
 
 def never_returns(call: ast.Call, ends: set[str]) -> bool:
@@ -36,7 +37,7 @@ def never_empty(node: ast.expr, filled: set[str]) -> bool:
     if not isinstance(node, ast.Call):
         return False
     name = called_name(node.func)
-    if name in ("enumerate", "reversed", "sorted", "list", "tuple", "iter", "set", "tqdm"):
+    if name in WRAPS:
         return bool(node.args) and never_empty(node.args[0], filled)
     if name == "zip":
         return all(never_empty(item, filled) for item in node.args)
@@ -45,6 +46,21 @@ def never_empty(node: ast.expr, filled: set[str]) -> bool:
     if name == "range":
         return _range(node)
     return name in ("count", "cycle", "product") and all(never_empty(a, filled) or name == "count" for a in node.args)
+
+
+def runs_if(node: ast.expr) -> list[ast.expr]:
+    """Return tests of which each says, where it is false, that a loop over an expression runs at least once."""
+    while isinstance(node, ast.Call) and called_name(node.func) in WRAPS and node.args:
+        node = node.args[0]
+    if isinstance(node, ast.Call) and called_name(node.func) == "range" and len(node.args) == 1:
+        number = node.args[0]
+    elif isinstance(node, ast.Name | ast.Attribute):
+        number = ast.Call(ast.Name("len", ast.Load()), [node], [])
+    else:
+        return []
+    return [
+        ast.Compare(number, [op], [ast.Constant(edge)]) for op, edge in ((ast.LtE(), 0), (ast.Lt(), 1), (ast.Eq(), 0))
+    ]
 
 
 def is_safe(node: ast.stmt) -> bool:

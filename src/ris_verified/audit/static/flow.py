@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterable
 
-from ris_verified.audit.static.certain import is_safe, matches_all, never_empty, never_returns
+from ris_verified.audit.static.certain import is_safe, matches_all, never_empty, never_returns, runs_if
 from ris_verified.audit.static.facts import constant_fact, path, without
 from ris_verified.audit.static.flow_uses import Uses, targets
 from ris_verified.audit.static.index import children
@@ -176,7 +176,7 @@ class Flow(Uses):
         enters, skips = state, state
         if seen:
             enters, skips = self._split(node.iter, state)
-        if never_empty(node.iter, self.filled - set(self.bits)):
+        if never_empty(node.iter, self.filled - set(self.bits)) or self._told_to_run(node.iter, state):
             skips = ()
 
         def turn(head: State) -> tuple[State, State]:
@@ -186,6 +186,10 @@ class Flow(Uses):
 
         done, breaks = self._loop(enters, turn)
         return join(self.block(node.orelse, join(skips, done)), *breaks)
+
+    def _told_to_run(self, iterated: ast.expr, state: State) -> bool:
+        """Whether a test that lies behind says that a loop runs."""
+        return bool(state) and any(not self._split(test, state)[0] for test in runs_if(iterated))
 
     def with_(self, node: ast.With | ast.AsyncWith, state: State) -> State:
         """Follow `with`; one that swallows may leave after any statement."""

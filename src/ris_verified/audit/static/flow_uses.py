@@ -6,6 +6,7 @@ import ast
 from collections import Counter
 from collections.abc import Iterable
 
+from ris_verified.audit.static.certain import runs_if
 from ris_verified.audit.static.facts import MUTATORS, Facts, constant_fact, fact_of, known, path, without
 from ris_verified.audit.static.index import children
 from ris_verified.audit.static.scopes import COMPREHENSIONS, Scope, typing_test
@@ -75,6 +76,7 @@ class Uses:
                 count.update(_asked_of(node.test))
             elif isinstance(node, ast.For | ast.comprehension):
                 count[path(node.iter)] += 1
+                count.update({text: 1 for test in runs_if(node.iter) for text in _asked_of(test)})
             elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
                 count.update(text for target in node.targets if (text := path(target)))
         return count
