@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.laws.trial_ends import objective_stops, study_prunes
 from ris_verified.audit.laws.trial_scores import objective_keeps, study_prefers
 from ris_verified.audit.rule import Measurement
 from ris_verified.audit.runner import PACKAGE
 from ris_verified.config import Config
 from ris_verified.data.dataset import SceneDataset
+from ris_verified.hpo import study
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.weights import load_model
 
@@ -47,17 +49,28 @@ def drawn_at_random(cfg: Config, objective: Any, storage: str, verdict: Any, spa
 
 
 def test_an_objective_may_score_what_its_training_returned() -> None:
-    assert failed(objective_keeps(context(objective=afterwards))) == []
+    assert failed(objective_keeps(context(objective=afterwards)) + objective_stops(context(objective=afterwards))) == []
 
 
 def test_a_study_may_draw_in_another_way() -> None:
     assert failed(study_prefers(context(run_study=drawn_at_random))) == []
+    # What is handed no report can prune nothing.
+    assert study_prunes(context(run_study=drawn_at_random)) == []
 
 
 @pytest.mark.parametrize("hpo", [{"timed": True}, {"patience": 0}, {"patience": 1}, {"pruning": False}])
 def test_every_kind_of_trial_returns_its_best_epoch(hpo: dict[str, Any]) -> None:
     config = dataclasses.replace(Config(), hpo=dataclasses.replace(Config().hpo, **hpo))
     assert failed(objective_keeps(context(config)) + study_prefers(context(config))) == []
+    ends = [*objective_stops(context(config)), *study_prunes(context(config))]
+    assert failed(ends) == []
+    assert len(ends) == 4
+
+
+@pytest.mark.parametrize("pruner", [optuna.pruners.MedianPruner(), optuna.pruners.HyperbandPruner(min_resource=1)])
+def test_a_study_may_prune_in_another_way(monkeypatch: pytest.MonkeyPatch, pruner: optuna.pruners.BasePruner) -> None:
+    monkeypatch.setattr(study, "_pruner", lambda cfg: pruner if cfg.hpo.pruning else optuna.pruners.NopPruner())
+    assert failed(study_prunes(context())) == []
 
 
 def test_a_trial_that_stops_after_two_epochs_is_not_told_of_a_third_score() -> None:

@@ -162,6 +162,42 @@ def _best(change: Callable[[Pipeline, Any, Any], Any]) -> Callable[[Pipeline], P
     return plant
 
 
+def _configured(**hpo: Any) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant whose studies and trials have a value of their own."""
+    values = {f"hpo.{name}": value for name, value in hpo.items()}
+
+    def plant(pipeline: Pipeline) -> Pipeline:
+        def objective(pipe: Pipeline, *given: Any, **options: Any) -> Any:
+            return pipeline.objective(dataclasses.replace(pipe, config=pipe.config.replaced(values)), *given, **options)
+
+        def study(cfg: Any, *given: Any, **options: Any) -> Any:
+            return pipeline.run_study(cfg.replaced(values), *given, **options)
+
+        return dataclasses.replace(pipeline, objective=objective, run_study=study)
+
+    return plant
+
+
+def _after_the_worst(pipeline: Pipeline) -> Pipeline:
+    def objective(pipe: Pipeline, *given: Any, **options: Any) -> Any:
+        patience, scores = pipe.config.hpo.patience, list[float]()
+
+        def score(*judged: Any) -> float:
+            scores.append(pipe.score(*judged))
+            return scores[-1]
+
+        def train(*trained: Any, judge: Any = None, **rest: Any) -> Any:
+            def stop(model: Any, epoch: int) -> bool:
+                return judge(model, epoch) or 0 < patience <= epoch - 1 - scores.index(max(scores))
+
+            return pipe.train(*trained, judge=stop, **rest)
+
+        config = pipe.config.replaced({"hpo.patience": 0})
+        return pipeline.objective(dataclasses.replace(pipe, config=config, score=score, train=train), *given, **options)
+
+    return dataclasses.replace(pipeline, objective=objective)
+
+
 FAULTS = (
     Fault("tuned_loading", "RV0103", "C_EPS is put into the space",
           _spaced(lambda s: {**s, "covariance.loading": FloatDistribution(1e-4, 1.0, log=True)})),
@@ -188,5 +224,9 @@ FAULTS = (
     Fault("broken_study_overwritten", "RV1404", "a study that cannot be read is begun anew",
           _studying(_anew_when_broken)),
     Fault("score_by_trial_number", "RV1604", "later trials look better", _by_number),
+    Fault("pruned_though_off", "RV0906", "the pruner is always on", _configured(pruning=True)),
+    Fault("never_pruned", "RV0906", "a study for which pruning was switched off once", _configured(pruning=False)),
+    Fault("patience_is_a_constant", "RV1604", "three epochs, whatever is configured", _configured(patience=3)),
+    Fault("patience_after_the_worst", "RV1604", "max for min: a trial that improves is given up", _after_the_worst),
     Fault("objective_ignores_values", "RV1604", "every trial trains the base configuration", _deaf),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,14 @@ def _marked(model: nn.Module, epoch: int) -> nn.Module:
     return made
 
 
-def _drilled(context: Context, seen: Seen) -> Pipeline:
-    """Return stages whose training gives three known epochs and whose score knows them."""
+def _drilled(context: Context, seen: Seen, scores: Sequence[float] = SCORES) -> Pipeline:
+    """Return stages whose training gives known epochs and whose score knows them."""
     from ris_verified.train.loop import TrainResult
     from ris_verified.train.weights import save_model
 
-    models = [_marked(context.small.model, epoch + 1) for epoch in range(len(SCORES))]
+    models = [_marked(context.small.model, epoch + 1) for epoch in range(len(scores))]
     known = {_weights(model): epoch + 1 for epoch, model in enumerate(models)}
-    best = SCORES.index(min(SCORES))
+    best = scores.index(min(scores))
 
     def train(stages: Pipeline, data: Path, out: Path, *_: Any, judge: Any = None, **__: Any) -> Any:
         seen.judged = judge is not None
@@ -90,7 +90,7 @@ def _drilled(context: Context, seen: Seen) -> Pipeline:
         seen.configs.add(stages.config.digest())
         seen.epochs.append(known.get(_weights(model), 0))
         seen.scenes.append(_scenes(batches))
-        return SCORES[seen.epochs[-1] - 1] if seen.epochs[-1] else STRANGER
+        return scores[seen.epochs[-1] - 1] if seen.epochs[-1] else STRANGER
 
     return dataclasses.replace(tiny_trials(context), train=train, score=score)
 
@@ -128,6 +128,22 @@ def objective_keeps(context: Context) -> list[Measurement]:
         reports = list(enumerate(SCORES, 1))
         found.append(equal(seen.reports, reports, "epochs and scores that a trial reports", where="objective"))
     return found
+
+
+def scored_epochs(context: Context, scores: Sequence[float], changed: Mapping[str, Any]) -> list[int] | None:
+    """Return the epochs that a trial scored whose epochs have given scores; None where it never asks for them.
+
+    Args:
+        context: the evidence.
+        scores: of each epoch.
+        changed: values of the study's configuration by dotted name.
+    """
+    seen = Seen()
+    pipeline = _drilled(context, seen, scores)
+    pipeline = dataclasses.replace(pipeline, config=pipeline.config.replaced(changed))
+    with tiny_folder(context) as folder:
+        pipeline.objective(pipeline, folder / "data", folder / "out", {}, 0)
+    return seen.epochs if seen.judged else None
 
 
 def study_prefers(context: Context) -> list[Measurement]:

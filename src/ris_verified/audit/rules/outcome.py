@@ -14,6 +14,7 @@ from ris_verified.audit.laws.knobs import knobs_turn
 from ris_verified.audit.laws.loss_slopes import unread_fields
 from ris_verified.audit.laws.model_laws import scenes_alone
 from ris_verified.audit.laws.step_laws import batch_laws, update_laws
+from ris_verified.audit.laws.trial_ends import objective_stops
 from ris_verified.audit.laws.trial_scores import objective_keeps
 from ris_verified.audit.oracle import element_grid, other_panel, relative, wave
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, mended, rule
@@ -123,6 +124,7 @@ CAUSES = {
     unread_fields: "let the loss read outputs, R_blend and the truth only",
     scenes_alone: "normalise, search and predict each scene by itself, wherever it stands in the batch",
     objective_keeps: "score the weights of each epoch on the validation scenes and return the best score",
+    objective_stops: "end a trial after hpo.patience epochs without a better score, and not before",
     knobs_turn: "read the named field from the cfg that the stage is given: no constant, no cache that forgets it",
     update_laws: "clip by one norm, step, then average, with the configured values and in training mode",
     objective_declares: "pass the sampled values through `trial_config` to training and scoring",
@@ -143,7 +145,7 @@ CAUSES = {
     "for each stage all fields together that it must not feel (bits are compared); norm at the optimiser, live, EMA "
     "and SWA weights beside a plain step written in the audit, with clipping, accumulation and averages on and off, "
     "bound 1e4 eps; modes, precision and configuration inside the step. Equal trials of the objective, the values that "
-    "reach its training, and which of three epochs' scores it returns.",
+    "reach its training, which of three epochs' scores it returns, and when its patience ends it.",
     remedy="let the stage that the message names read what its documentation declares, and only that",
     apart=True,
 )

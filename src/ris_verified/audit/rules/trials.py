@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ris_verified._config_load import read
 from ris_verified.audit.context import Context
 from ris_verified.audit.drills import VERDICT, tiny_folder, tiny_trials, trained_config
+from ris_verified.audit.laws.trial_ends import study_prunes
 from ris_verified.audit.laws.trial_laws import sample
 from ris_verified.audit.laws.trial_scores import study_prefers
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
@@ -159,7 +160,8 @@ def _no_number(pipeline: Pipeline, context: Context, what: str) -> Measurement:
     how="A study of three trials of every space whose score prefers the highest learning rate: each parameter of the "
     "best trial is read back from the configuration, every other field compared with the base, and one step of the "
     "small model taken with it. Two studies of one seed whose trials score 0.3, 0.1, 0.2: the best has 0.1, no two "
-    "trials have the same values, both studies draw the same. Bound: 0 differences.",
+    "trials have the same values, both studies draw the same. Of twelve trials, each worse than the last, one at least "
+    "is pruned with hpo.pruning and none without. Bound: 0 differences.",
     remedy="write the best parameters as they are over the base configuration, without the restrictions of a trial",
     apart=True,
 )
@@ -168,7 +170,7 @@ def best_trains(context: Context) -> Sequence[Measurement]:
     found: list[Measurement] = []
     for name, space in context.pipeline.spaces.items():
         found += _best_of(context.small, name, set(space))
-    return [*found, *study_prefers(context)]
+    return [*found, *study_prefers(context), *study_prunes(context)]
 
 
 def _best_of(small: Context, name: str, space: set[str]) -> list[Measurement]:
