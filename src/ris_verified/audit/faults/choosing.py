@@ -60,7 +60,7 @@ def _late_reports(f: Any, pipe: Pipeline, data: Path, out: Path, values: Any, nu
 def _study(direction: StudyDirection, seed: Callable[[Any, int], int | None]) -> Callable[[Pipeline], Pipeline]:
     """Return a plant of a plain study with a direction and a sampler's seed of (cfg, trial number)."""
 
-    def run(f: Any, cfg: Any, objective: Any, storage: str, verdict: Any, spaces: Any) -> Any:
+    def run(f: Any, cfg: Any, objective: Any, storage: str, verdict: Any, spaces: Any, *more: Any) -> Any:
         study = optuna.create_study(direction=direction)
         for number in range(cfg.hpo.trials):
             study.sampler = optuna.samplers.TPESampler(seed=seed(cfg, number))
