@@ -67,6 +67,9 @@ FAULTS = (
     SourceFault("failed_step_suppressed", "RV1607", "an epoch of failed steps is an epoch",
                 _run("    for batch in batches:\n        with suppress(RuntimeError):\n"
                      "            train_step(batch)\n")),
+    SourceFault("exception_kept_unread", "RV1607", "the last error is kept, and nobody asks for it",
+                _run("    for batch in batches:\n        try:\n            train_step(batch)\n"
+                     "        except Exception as error:\n            last = error\n    return name\n")),
     SourceFault("zero_after_a_test", "RV1607", "a diverged step has the best loss",
                 _run("    loss = train_step(batches)\n    if not torch.isfinite(loss):\n"
                      "        return torch.zeros(())\n    return loss\n")),

@@ -12,7 +12,7 @@ BROAD = {"Exception", "BaseException"}
 # Showing an exception on a terminal is not handling it: nothing that goes on can tell that something failed.
 SHOWN = {
     "print", "pprint", "print_exc", "print_exception", "write", "debug", "info", "warning", "warn", "error",
-    "exception", "critical", "log", "echo", "secho", "flush", "str", "repr", "format_exc", "format",
+    "exception", "critical", "log", "echo", "secho", "flush", "format_exc",
 }  # fmt: skip
 EXPECTED = {"ImportError", "ModuleNotFoundError", "KeyboardInterrupt", "StopIteration"}  # no failure of a computation
 MISSING = {"isnan", "isinf", "isfinite", "isnull", "isna"}
@@ -103,7 +103,7 @@ def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
 
 def _handles(handler: ast.ExceptHandler, file: SourceFile) -> bool:
     """Whether a handler raises, ends the process, or does more with its exception than show it."""
-    shown: set[int] = set()
+    shown = _kept_unread(handler, file)
     for node in file.index.below(handler):
         if isinstance(node, ast.Raise):
             return True
@@ -122,6 +122,21 @@ def _handles(handler: ast.ExceptHandler, file: SourceFile) -> bool:
         ):
             return True
     return False
+
+
+def _kept_unread(handler: ast.ExceptHandler, file: SourceFile) -> set[int]:
+    """Return the places where the exception is given to a name that nothing reads."""
+    around = function_around(handler, file)
+    body = file.index.below(around) if around else file.index.nodes
+    read = {n.id for n in body if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+    read |= {name for n in body if isinstance(n, ast.Global | ast.Nonlocal) for name in n.names}
+    return {
+        id(inner)
+        for node in file.index.below(handler)
+        if around and isinstance(node, ast.Assign)
+        if not any(name in read or not name for name in map(_name, node.targets))
+        for inner in ast.walk(node.value)
+    }
 
 
 def _number_for_failure(statement: ast.stmt) -> bool:
