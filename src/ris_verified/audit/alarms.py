@@ -11,28 +11,30 @@ from ris_verified.audit.runner import audit
 from ris_verified.config import Config
 from ris_verified.pipeline import Pipeline
 
-# Every combination is a sound set-up; the network keeps more than a million parameters in each group.
+# Every combination is a sound set-up; the network keeps more than a million parameters in each group. Fields that only
+# fit each other are drawn together.
 FAMILY: Mapping[str, tuple[Any, ...]] = MappingProxyType(
     {
         "array.horizontal": (8, 10, 12, 16),
         "array.vertical": (6, 8, 12),
-        "array.wavelength": (0.1, 0.3),
-        "array.spacing_wavelengths": (0.4, 0.5),
+        "array.wavelength": (0.003, 0.01, 0.1, 0.3),
+        "array.spacing_wavelengths": (0.25, 0.4, 0.5),
         "array.amplitude": ("unit", "spherical"),
-        "scene.antennas": (8, 12, 16, 24),
-        "scene.snapshots": (8, 12, 16, 20),
+        "scene.antennas": (8, 12, 16, 24, 32),
+        "scene.snapshots": (8, 12, 16, 20, 40),
         "scene.sources_max": (1, 2, 3, 4, 5),
-        "scene.azimuth_max": (0.6, 1.0471975511965976),
-        "scene.elevation_max": (0.3, 0.5235987755982988),
-        "scene.range_min": (0.5, 1.0),
-        "scene.range_max": (5.0, 10.0),
+        "scene.azimuth_max": (0.6, 1.0471975511965976, 1.3),
+        "scene.elevation_max": (0.2, 0.5235987755982988, 0.9),
+        "scene.range_min": (0.3, 0.5, 1.5),
+        "scene.range_max": (5.0, 10.0, 20.0),
         "scene.snr_db_min": (-5.0, 0.0, 5.0),
         "scene.snr_db_max": (10.0, 20.0, 30.0),
         "scene.rician_factor_max": (2.0, 10.0),
         "scene.codebook": ("random", "dft2d", "hadamard"),
-        "scene.code_bits": (2, 3, 4),
-        "scene.power_spread_db": (0.0, 6.0),
-        "covariance.beta": (0.1, 0.3, 0.6),
+        "scene.code_bits": (1, 2, 3, 6),
+        "scene.symbols, covariance.centre": (("varying", True), ("varying", True), ("constant", False)),
+        "scene.power_spread_db": (0.0, 6.0, 10.0),
+        "covariance.beta": (0.05, 0.1, 0.3, 0.6),
         "covariance.ridge": (1e-3, 1e-2, 1e-1),
         "covariance.factor_mode": ("product", "sum"),
         "model.channels": (48, 64),
@@ -53,7 +55,10 @@ FAMILY: Mapping[str, tuple[Any, ...]] = MappingProxyType(
         "train.ema_decay": (0.0, 0.99, 0.999),
         "train.swa_share": (0.0, 0.2),
         "train.curriculum_share": (0.0, 0.3),
-        "train.clip_norm": (0.5, 1.0),
+        "train.clip_norm": (0.5, 1.0, 5.0),
+        "train.learning_rate": (1e-4, 3e-4, 1e-3),
+        "estimate.prior": ("none", "scene"),
+        "estimate.order_criterion": ("bic", "aicc", "marginal"),
     }
 )
 
@@ -84,7 +89,11 @@ def drawn_config(seed: int) -> Config:
     import numpy as np
 
     generator = np.random.default_rng([seed, 1])
-    values = {name: choices[int(generator.integers(len(choices)))] for name, choices in FAMILY.items()}
+    values: dict[str, Any] = {}
+    for names, choices in FAMILY.items():
+        chosen = choices[int(generator.integers(len(choices)))]
+        several = names.split(", ")
+        values |= dict(zip(several, chosen if len(several) > 1 else [chosen], strict=True))
     return Config.load("quick").replaced({**values, "seed": seed})
 
 
