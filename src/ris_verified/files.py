@@ -38,15 +38,21 @@ def require_folder(folder: Path) -> None:
 
 
 def atomic_write(path: Path, content: bytes) -> None:
-    """Replace a file by new content in one step.
+    """Replace a file by new content in one step; a device or pipe is written into.
 
     Args:
         path: the file; its folder is made where it is missing.
         content: what it will hold.
 
     Raises:
+        InputError: a folder lies there.
         StorageError: the disk is full or not writable; an older file is intact, no part is left.
     """
+    if path.is_dir():
+        raise InputError("is a folder", where=str(path), expected="the name of a file")
+    if path.exists() and not path.is_file():
+        _write_into(path, content)
+        return
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +67,14 @@ def atomic_write(path: Path, content: bytes) -> None:
         # After the rename there is nothing to remove; after a failure or Ctrl-C there is.
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def _write_into(path: Path, content: bytes) -> None:
+    try:
+        with path.open("wb") as file:
+            file.write(content)
+    except OSError as error:
+        raise _unwritable(path, len(content), error) from error
 
 
 def append(path: Path, text: str) -> None:

@@ -221,3 +221,16 @@ def test_a_source_that_holds_nothing_to_read_is_no_go(
 
 def test_a_study_of_two_objectives_is_audited_too() -> None:
     assert call("--set", "hpo.timed=true", "--select", "RV0903,RV0904,RV0906") == 0
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--pipeline", ""), ("--list", "--output", "."), ("--data", __file__), ("--source", __file__)]
+)
+def test_what_is_nothing_or_of_another_kind_is_wrong_usage(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(*arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.count("\n") == 1
+    assert "internal" not in printed.err
+    assert printed.out == ""

@@ -38,6 +38,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["generate", "--out", ""],
         ["localize", ""],
         ["audit", "--source", ""],
+        ["audit", "--config", ""],
+        ["generate", "--config", "", "--out", "data"],
         ["hpo", "--workers", "0"],
         ["hpo", "--workers", "-1"],
     ],

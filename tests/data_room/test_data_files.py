@@ -6,10 +6,11 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from ris_verified.errors import StorageError
+from ris_verified.errors import InputError, StorageError
 from ris_verified.files import append, atomic_write, clear_folder, clear_stale
 
 
@@ -85,3 +86,21 @@ def test_a_dead_writer_that_nobody_has_waited_for_is_dead(tmp_path):
     clear_stale(tmp_path / "file")
     assert not part.exists()
     assert ended.wait() == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a named pipe")
+def test_a_pipe_is_written_into_and_not_replaced(tmp_path):
+    path, got = tmp_path / "pipe", []
+    os.mkfifo(path)
+    reader = threading.Thread(target=lambda: got.append(path.read_bytes()))
+    reader.start()
+    atomic_write(path, b"content")
+    reader.join(10)
+    assert got == [b"content"]
+    assert path.is_fifo()
+
+
+def test_a_folder_in_place_of_the_file_is_wrong_input(tmp_path):
+    with pytest.raises(InputError, match="is a folder"):
+        atomic_write(tmp_path, b"content")
+    assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=named_path, metavar="DIR", help="audit these stored scenes instead of drawn ones"
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration file or preset")
+    parser.add_argument("--config", type=named_path, metavar="FILE", help="configuration file or preset")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration value"
     )
@@ -105,7 +105,7 @@ def _run(args: argparse.Namespace) -> int:
         return _prove(args, select)
     from ris_verified.audit.runner import audit
 
-    source_only = args.source is not None and not (args.pipeline or args.data or args.config or args.set)
+    source_only = args.source is not None and args.pipeline is None and not (args.data or args.config or args.set)
     pipeline = None if source_only else _pipeline(args)
     report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data, processes=2)
     emit(render(report, args.format), args.output, args.format)
@@ -146,7 +146,7 @@ def _ids(given: list[str]) -> list[str]:
 
 
 def _pipeline(args: argparse.Namespace) -> Pipeline:
-    if not args.pipeline:
+    if args.pipeline is None:
         from ris_verified.config import Config
         from ris_verified.pipeline import Pipeline
 

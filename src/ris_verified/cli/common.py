@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ris_verified._config_load import PRESETS
+from ris_verified.arguments import named_path
 from ris_verified.errors import ConfigError, NoGoError
 
 if TYPE_CHECKING:
@@ -17,9 +18,13 @@ if TYPE_CHECKING:
     from ris_verified.pipeline import Pipeline
 
 
+# Failures that the one line of an error holds; all are in the report.
+SHOWN = 3
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add `--config`, `--preset` and `--set`."""
-    parser.add_argument("--config", metavar="FILE", help="TOML configuration")
+    parser.add_argument("--config", type=named_path, metavar="FILE", help="TOML configuration")
     parser.add_argument("--preset", choices=PRESETS, help="a shipped configuration")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
 
@@ -75,13 +80,13 @@ def gate(pipeline: Pipeline, out: Path, waiver: str | None, data: Path | None = 
     atomic_write(out / "audit.json", report.to_json().encode())
     if report.verdict == "GO":
         return report
-    failed = [f"{r.id} {r.title}" for r in report.results if r.status in ("fail", "error")]
+    failed = [r for r in report.results if r.status in ("fail", "error")]
     if waiver:
         logging.getLogger(__name__).warning("NO-GO ignored: %s", waiver)
         return report
     raise NoGoError(
-        f"NO-GO: {'; '.join(failed)}",
+        "NO-GO: " + "; ".join(f"{r.id} {r.title}: {r.message}" for r in failed[:SHOWN]),
         where=str(out / "audit.json"),
         expected="GO",
-        remedy="run `ris-verified audit` for remedies, or pass --ignore-audit REASON",
+        remedy="; ".join(dict.fromkeys(r.remedy for r in failed[:SHOWN])) + "; or pass --ignore-audit REASON",
     )

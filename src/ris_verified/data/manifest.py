@@ -110,7 +110,7 @@ class Manifest:
             return cls(record["digest"], record["config"], [_shard(**shard) for shard in record["shards"]])
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                "cannot be read" if folder.is_dir() else "no such folder",
+                "cannot be read" if folder.is_dir() else "is no folder" if folder.exists() else "no such folder",
                 where=str(path if folder.is_dir() else folder),
                 expected=f"a folder with {MANIFEST}",
                 remedy=again(folder),
