@@ -126,6 +126,11 @@ def _peak(change: Callable[[Any], Any]) -> Callable[[Pipeline], Pipeline]:
     return staged("peak_memory", lambda f, *given: change(f(*given)))
 
 
+def _unaveraged(pipeline: Pipeline) -> Pipeline:
+    config = pipeline.config.replaced({"train.ema_decay": 0.0, "train.swa_share": 0.0})
+    return dataclasses.replace(pipeline, config=config)
+
+
 FAULTS = (
     Fault("localisation_without_proof", "RV0301", "the blend is dropped on the way out",
           staged("localize", _bare_localisation)),
@@ -139,6 +144,8 @@ FAULTS = (
           _peak(lambda m: dataclasses.replace(m, held=m.held // 4))),
     Fault("forecast_of_one_scene", "RV1402", "the batch is forgotten",
           staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
+    Fault("averages_not_counted", "RV1402", "EMA and SWA came after the prediction",
+          staged("peak_memory", lambda f, pipe, *rest: f(_unaveraged(pipe), *rest))),
     Fault("halves_are_added", "RV1402", "each part's mean counts in full", staged("train_step", _parts_added)),
     Fault("halves_are_dropped", "RV1402", "what has no room is left out", staged("train_step", _rest_dropped)),
     Fault("metric_by_index", "RV1603", "estimate k is taken for source k", staged("metric", _index_matched)),

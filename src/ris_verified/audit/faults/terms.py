@@ -139,6 +139,17 @@ def _apart(chord: Tensor, bend: Tensor, present: Tensor) -> tuple[Tensor, Tensor
     return assign(chord * present[:, None])[:, None], assign(bend * present[:, None])[:, None]
 
 
+def _greedy(chord: Tensor, bend: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    cost = torch.where(present[:, None], chord + bend, torch.inf)
+    slots, S = torch.zeros_like(present, dtype=torch.long), present.shape[1]
+    for scene in range(len(cost)):
+        for _ in range(int(present[scene].sum())):
+            nearest = int(cost[scene].argmin())
+            slots[scene, nearest % S] = nearest // S
+            cost[scene, nearest // S], cost[scene, :, nearest % S] = torch.inf, torch.inf
+    return slots[:, None], slots[:, None]
+
+
 def _nearest(chord: Tensor, bend: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     slot = (chord + bend).argmin(1)[:, None]
     return slot, slot
@@ -192,6 +203,7 @@ FAULTS = (
           Recipe(rows=_weighted("range", lambda b: b.K))),
     Fault("elevation_ignored", "RV0603", "only the first angle is read", Recipe(direction=_azimuth_only)),
     Fault("loss_in_degrees", "RV0603", "a unit of people", Recipe(direction=_degrees)),
+    Fault("nearest_pair_first", "RV0603", "pairs are taken greedily", Recipe(choose=_greedy)),
     Fault("assigned_apart", "RV0603", "angles and ranges choose their own slots", Recipe(choose=_apart)),
     Fault("nearest_slot", "RV0603", "one slot serves two sources", Recipe(choose=_nearest)),
     Fault("angle_term_capped", "RV0602", "far slots get no gradient",

@@ -89,7 +89,7 @@ def sources(bench: Bench) -> list[Measurement]:
             found.append(at_least(stretched, 1e-6, f"range term, {message}", where="range"))
             found.append(at_most(turned, rounding(bench.R), f"angle term, {message}", where="angle"))
     most = bench.most
-    return found + _alike(bench, most) + (_one_to_one(bench, most) if most > 1 else [])
+    return found + _alike(bench, most) + ([*_one_to_one(bench, most), _cheapest(bench, most)] if most > 1 else [])
 
 
 def _alike(bench: Bench, most: int) -> list[Measurement]:
@@ -130,3 +130,20 @@ def _one_to_one(bench: Bench, most: int) -> list[Measurement]:
         at_least(crossed, 1e-3, "angle and range terms of two sources with their ranges exchanged", where=WHERE),
         at_least(shared, 1e-3, "angle and range terms of two sources at one place with one slot there", where=WHERE),
     ]
+
+
+def _cheapest(bench: Bench, most: int) -> Measurement:
+    """All pairs together are cheapest: the nearest pair taken first leaves the other two far apart, by any measure."""
+    import torch
+
+    def cost(sources: list[float], estimates: list[float]) -> float:
+        ptr = torch.full((most, 3), torch.nan)
+        ptr[: len(sources)] = torch.tensor([[azimuth, -0.1, 2.0] for azimuth in sources])
+        angles, ranges = _perfect(ptr, 0, FAR)
+        angles[: len(estimates), 0] = torch.tensor(estimates)
+        return bench.positions(angles, ranges, ptr)[0]
+
+    each = (cost([0.0], [-0.2]) + cost([0.25], [0.11])) / 2
+    both = cost([0.0, 0.25], [0.11, -0.2])
+    text = "angle term of two sources whose nearest slot is one, against the mean of the cheapest pairs"
+    return close(both, each, rounding(bench.R) * max(1.0, each), text, where="angle")
