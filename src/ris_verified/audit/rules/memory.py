@@ -33,11 +33,11 @@ RESET = "/proc/self/clear_refs"
     "Memory is predicted, and running out of it halves the micro-batch",
     law="predicted peak ≤ free memory; |predicted/measured − 1| ≤ 0.2; out of memory: halved parts, same gradient",
     why="A run that dies of memory at its first long epoch has cost the night.",
-    how="The prediction for the configured batch against what is free on the device. On the small model the prediction "
-    "for 16 scenes, and for 2 with both averages, against what is held, counted, and a step followed allocation by "
-    "allocation; in profile full also a real step of the configured batch against the process's resident peak. Then a step whose "
-    "loss has no memory for more than three scenes: its gradient against the whole batch's, bound 64 eps·√8 or 8 times "
-    "what rounding in the measurements does to it.",
+    how="The prediction for the configured batch against what is free on the device. On the small model the "
+    "prediction for 16 scenes, and for 2 with both averages, against what is held, counted, and a step followed "
+    "allocation by allocation; in profile full also a real step of the configured batch against the process's "
+    "resident peak. Then a step whose loss has no memory for more than three scenes: its gradient against the whole "
+    "batch's, bound 64 eps·√8 or 8 times what rounding in the measurements does to it.",
     remedy="predict from the tensors of a small step; on torch.OutOfMemoryError halve the micro-batch, keep the batch",
     apart=True,
 )
