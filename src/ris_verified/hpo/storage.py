@@ -138,6 +138,8 @@ def require_storage(where: str) -> None:
         StorageError: it cannot be opened or read, or its folder cannot be written into.
     """
     file = file_of(where)
+    if file is not None and file.is_dir():
+        raise InputError("is a folder", where=where, expected="the name of a file in it, or a database URL")
     if file is None or file.exists():
         open_storage(where)
     else:

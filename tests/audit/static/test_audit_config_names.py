@@ -460,7 +460,10 @@ def test_the_same_default_twice_is_one(tmp_path: Path, line: str) -> None:
     assert {r.status for r in audit(None, source=tmp_path, select=["RV0105"]).results} == {"pass"}
 
 
-@pytest.mark.parametrize("read", ["cfg['optimizer']['lr'], cfg['epochs']", "cfg.optimizer.lr, cfg.n_epoch"])
+@pytest.mark.parametrize(
+    "read",
+    ["cfg['optimizer']['lr'], cfg['epochs']", "cfg.optimizer.lr, cfg.n_epoch", "cfg.model.hidden, cfg.data.root"],
+)
 @pytest.mark.parametrize(("head", "found"), [("", False), ("import json\n", False), ("import ris_verified\n", True)])
 def test_a_tree_of_another_kind_is_not_asked_for_this_package_s_names(
     tmp_path: Path, read: str, head: str, found: bool

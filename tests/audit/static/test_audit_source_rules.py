@@ -109,6 +109,7 @@ def test_swallowed_exceptions(tmp_path: Path, body: str, found: bool) -> None:
         ("return 0", "return 2", False),
         ("return None", "return 1", False),
         ("return", "return EXIT", False),
+        ("return 0", "sys.stderr.write(str(error))\n        return 2", False),
         ("return x", "return 2", True),
         ("return 0", "return 2.0", True),
         ("return 0", "return -1", True),
@@ -121,8 +122,9 @@ def test_an_exit_status_is_no_number_for_a_result(tmp_path: Path, normal: str, f
     text = (
         "EXIT = 2\n\n\ndef main(g):\n    def inner():\n        return g()\n\n    inner()\n    try:\n        x = g()\n"
     )
-    write(tmp_path, a=f"{text}    except OSError as error:\n        print(error)\n        {failed}\n    {normal}\n")
-    assert bool(failing(tmp_path, "RV1607")) is found
+    for kind in ("OSError", "Exception"):
+        write(tmp_path, a=f"{text}    except {kind} as error:\n        print(error)\n        {failed}\n    {normal}\n")
+        assert bool(failing(tmp_path, "RV1607")) is found
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
 
 from ris_verified._config_load import HISTORICAL
-from ris_verified.audit.static.config_schema import Schema
+from ris_verified.audit.static.config_schema import ANY, Schema
 from ris_verified.audit.static.config_uses import Read, Uses
 
 SLIPS = {"hybrid_beta", "tikh_alpha", "eps_cov"}  # the historical ones, wherever they are met
@@ -23,8 +23,8 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
 
     A name that is asked of a value whose class is known must exist. Where only the name of a
     variable says that it is a configuration, most names that the tree asks it for must exist
-    before the others are called unknown; few names say nothing about a variable and count as unknown too, unless the
-    tree knows nothing of this package. A name that is much like a known one is always a slip.
+    before the others are called unknown, and none is in a tree that knows nothing of this package. A name that is much
+    like a known one is always a slip.
 
     Args:
         uses: what the tree reads and writes.
@@ -34,12 +34,12 @@ def findings(uses: Uses, schema: Schema, own: bool) -> Iterator[tuple[Read, str]
     judged, leaves = _judged(uses, schema, own), _leaves(schema, own)
     for read in uses.reads:
         known = _known(read, schema, own)
-        certain = not read.weak or read.weak in judged
+        certain = (not read.weak or read.weak in judged) and not schema.lent
         if known:
             if read.how == "write" and certain and (own or not read.weak):
                 yield read, f"writes {read.name!r} into the configuration, which must not change (RV0301)"
             continue
-        if (schema.is_open(read.owner) or not certain) and not _slip(read.name, leaves):
+        if (schema.is_open(read.owner) or not certain) and not (_slip(read.name, leaves) or _misspelt(read, schema)):
             continue
         hint = f"the nearest known name is {_hint(read, schema)}"
         verb = {"write": "writes", "fresh": "writes", "keyword": "sets", "import": "imports"}.get(read.how, "reads")
@@ -71,7 +71,7 @@ def _judged(uses: Uses, schema: Schema, own: bool) -> set[str]:
         weak
         for weak, names in asked.items()
         if 2 * sum(names.values()) >= len(names)
-        or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW) and not schema.lent)
+        or (" in " not in weak and len(names) < FEW and (mostly or len(every) < FEW))
     }
 
 
@@ -87,6 +87,14 @@ def _slip(name: str, leaves: frozenset[str]) -> bool:
         return False
     best = _closest(name, leaves)
     return bool(best) and _likeness(name, best) >= SLIP
+
+
+def _misspelt(read: Read, schema: Schema) -> bool:
+    """Whether a name of a section that is this package's by its own name is almost one of the section's."""
+    if not schema.lent or read.owner in (ANY, schema.root):
+        return False
+    known = [name.rsplit(".", 1)[-1] for name in schema.names_of(read.owner)]
+    return bool(difflib.get_close_matches(read.name, known, 1, SLIP))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

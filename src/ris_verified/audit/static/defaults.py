@@ -37,7 +37,7 @@ def conflicts(tree: Tree, schema: Schema, further: set[str]) -> Iterator[tuple[s
     holders = {
         i: {n.lower() for n in s.fields}
         for i, s in schema.sections.items()
-        if s.kind in ("class", "value", "arguments") and i != ARGUMENTS
+        if s.kind in ("class", "value", "arguments") and i != ARGUMENTS and not (s.foreign and schema.lent)
     }
     options = {i for i, s in schema.sections.items() if s.kind == "arguments"}
     known = {n for names in holders.values() for n in names} | {n.lower() for n in further}

@@ -26,34 +26,29 @@ def without_generator(file: SourceFile) -> Iterator[Finding]:
     names = _imported(file)
     if not names:
         return
-    workers = _seeds_of_workers(file)
+    begun = _seeding(file)
     for node in file.index.of(ast.Attribute):
         full = _full(dotted(node), names)
-        if full and isinstance(node.ctx, ast.Load) and id(node) not in workers:
+        if full and isinstance(node.ctx, ast.Load) and id(node) not in begun:
             module, _, last = full.rpartition(".")
             if _is_global(module, last):
                 yield node.lineno, f"{module}.{last} draws from a global state; use a generator with a seed"
     for name in file.index.of(ast.Name):
         module, _, last = names.get(name.id, "").rpartition(".")
-        if isinstance(name.ctx, ast.Load) and _is_global(module, last):
+        if isinstance(name.ctx, ast.Load) and _is_global(module, last) and id(name) not in begun:
             yield name.lineno, f"{module}.{last} draws from a global state; use a generator with a seed"
     for call in file.index.of(ast.Call):
         module, _, last = _full(dotted(call.func), names).rpartition(".")
         if module in ("numpy.random", "random") and last in SEEDED:
             yield from _seed(call, f"{module}.{last}")
+        elif id(call.func) in begun:
+            yield from _clocked(call, dotted(call.func), [*call.args, *(k.value for k in call.keywords)])
 
 
-def _seeds_of_workers(file: SourceFile) -> set[int]:
-    """Return the calls that give a loader's worker torch's own seed, as torch's documentation has it."""
-    if "initial_seed" not in file.text:
-        return set()
-    return {
-        id(node.func)
-        for function in file.index.functions
-        if any(isinstance(n, ast.Attribute) and n.attr == "initial_seed" for n in file.index.below(function))
-        for node in file.index.below(function)
-        if isinstance(node, ast.Call) and called_name(node.func) == "seed"
-    }
+def _seeding(file: SourceFile) -> set[int]:
+    """Return the functions of calls that seed a state with something: that is no draw yet."""
+    calls = file.index.of(ast.Call)
+    return {id(call.func) for call in calls if called_name(call.func) == "seed" and (call.args or call.keywords)}
 
 
 def _of_torch(file: SourceFile) -> Iterator[Finding]:

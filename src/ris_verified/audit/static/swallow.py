@@ -40,7 +40,7 @@ def _handler(handler: ast.ExceptHandler, file: SourceFile) -> Iterator[Finding]:
     stand_ins = [n for n in numbers if not (status and _status(n)) and not _is_code(n, around, file)]
     if not expected and stand_ins:
         yield handler.lineno, "a number stands in for a failure"
-    elif broad and not _handles(handler, file):
+    elif broad and not _handles(handler, file) and not _ends_with_status(handler, file):
         yield handler.lineno, "a broad handler drops its exception"
 
 
@@ -65,10 +65,18 @@ def _status(statement: ast.stmt) -> int | None:
         return None
     if statement.value is None:
         return 0
+    if isinstance(statement.value, ast.Name) and statement.value.id.isupper():
+        return 1
     if not isinstance(statement.value, ast.Constant):
         return None
     number = 0 if statement.value.value is None else statement.value.value
     return number if type(number) is int else None
+
+
+def _ends_with_status(handler: ast.ExceptHandler, file: SourceFile) -> bool:
+    """Whether a handler ends its function, as the process will, with the status of a failure."""
+    around = function_around(handler, file)
+    return bool(_status(handler.body[-1])) and around is not None and is_status(around, file)
 
 
 def _is_code(statement: ast.stmt, around: Function | None, file: SourceFile) -> bool:
