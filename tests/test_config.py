@@ -59,7 +59,7 @@ def test_overrides_that_only_fit_each_other() -> None:
 @pytest.mark.parametrize(("old", "new"), HISTORICAL.items())
 def test_a_historical_name_is_told_its_new_name(old: str, new: str) -> None:
     for given in (old, old.lower()):
-        with pytest.raises(ConfigError, match=f"{given}.*this name is now {new}"):
+        with pytest.raises(ConfigError, match=f"{given}.*its present name, {new}"):
             Config.load(overrides=[f"{given}=1"])
     assert new in names(Config)
 
@@ -68,10 +68,10 @@ def test_a_historical_name_is_told_its_new_name(old: str, new: str) -> None:
     ("override", "named"),
     [
         ("train.epoch=3", "train.epochs"),
-        ("trian.epochs=3", "nearest known name is train"),
+        ("trian.epochs=3", "nearest known name, train"),
         ("epochs=3", "train.epochs"),
         ("covariance.hybrid_beta=0.1", "covariance.beta"),
-        ("zzzzzz=1", "sections: array"),
+        ("zzzzzz=1", "one of the sections array"),
     ],
 )
 def test_an_unknown_key_is_told_the_nearest(override: str, named: str) -> None:

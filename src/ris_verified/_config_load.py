@@ -44,8 +44,8 @@ def _unknown(cls: type[Any], key: str, source: str) -> ConfigError:
     leaf = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
     slips = difflib.get_close_matches(key.split(".")[-1].upper(), HISTORICAL, 1, 0.6)
     near = leaf or [HISTORICAL[slip] for slip in slips] or difflib.get_close_matches(key, known + sections, 1, 0.5)
-    hint = f"the nearest known name is {near[0]}" if near else f"sections: {', '.join(sections)}"
-    hint = f"this name is now {new}" if new else hint
+    hint = f"the nearest known name, {near[0]}" if near else f"one of the sections {', '.join(sections)}"
+    hint = f"its present name, {new}" if new else hint
     return ConfigError(f"unknown key {key!r}", where=source, expected=hint)
 
 

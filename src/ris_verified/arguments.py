@@ -13,6 +13,13 @@ def named_path(text: str) -> Path:
     return Path(text)
 
 
+def reason(text: str) -> str:
+    """Return a reason; an empty one would silently be none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: say why")
+    return text
+
+
 def whole_number(text: str) -> int:
     """Return a whole number of at least one."""
     if not text.isdecimal() or not int(text):

@@ -48,6 +48,9 @@ def atomic_write(path: Path, content: bytes) -> None:
         InputError: a folder lies there.
         StorageError: the disk is full or not writable; an older file is intact, no part is left.
     """
+    if path.is_symlink():
+        # What it points to is meant, not the pointer.
+        path = path.resolve()
     if path.is_dir():
         raise InputError("is a folder", where=str(path), expected="the name of a file")
     if path.exists() and not path.is_file():

@@ -41,6 +41,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
         ["audit", "--config", ""],
         ["generate", "--config", "", "--out", "data"],
         ["hpo", "--workers", "0"],
+        ["launch", "--out", "run", "--ignore-audit", " "],
         ["hpo", "--workers", "-1"],
     ],
 )

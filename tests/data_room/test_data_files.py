@@ -100,6 +100,14 @@ def test_a_pipe_is_written_into_and_not_replaced(tmp_path):
     assert path.is_fifo()
 
 
+def test_a_link_is_followed_and_not_replaced(tmp_path):
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    atomic_write(tmp_path / "link", b"new")
+    assert (tmp_path / "target").read_bytes() == b"new"
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_a_folder_in_place_of_the_file_is_wrong_input(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         atomic_write(tmp_path, b"content")

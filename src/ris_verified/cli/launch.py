@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ris_verified.arguments import named_path
+from ris_verified.arguments import named_path, reason
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import log_to_terminal, progress
 from ris_verified.files import require_folder
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--out", type=named_path, required=True, metavar="DIR", help="receives everything")
     parser.add_argument("--fresh", action="store_true", help="train anew; else an interrupted run in DIR goes on")
-    parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
+    parser.add_argument("--ignore-audit", type=reason, metavar="REASON", help="go on in spite of a NO-GO")
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ris_verified.arguments import named_path
+from ris_verified.arguments import named_path, reason
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
@@ -34,10 +34,8 @@ def run_generate(args: argparse.Namespace) -> int:
     """Write shards and manifest."""
     from ris_verified.data.generate import generate
 
-    cfg = configuration(args)
-    require_folder(args.out)
     with progress("scenes") as bar:
-        manifest = generate(cfg, args.out, part=args.part, progress=bar)
+        manifest = generate(configuration(args), args.out, part=args.part, progress=bar)
     if manifest is None:
         say(f"part {args.part[0]}/{args.part[1]} is complete; other parts are missing, so there is no manifest yet")
     else:
@@ -55,7 +53,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events into DIR/tensorboard")
     parser.add_argument("--fresh", action="store_true", help="start over; else an interrupted run in DIR goes on")
-    parser.add_argument("--ignore-audit", metavar="REASON", help="go on in spite of a NO-GO")
+    parser.add_argument("--ignore-audit", type=reason, metavar="REASON", help="go on in spite of a NO-GO")
 
 
 def run_train(args: argparse.Namespace) -> int:

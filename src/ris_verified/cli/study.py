@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ris_verified.arguments import named_path, whole_number
+from ris_verified.arguments import named_path, reason, whole_number
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import Update, log_to_terminal, progress
 from ris_verified.files import require_folder
@@ -37,7 +37,9 @@ def add_hpo(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=named_path, default=Path("runs/hpo"), metavar="DIR")
     parser.add_argument("--storage", metavar="WHERE", help="journal file, sqlite:///FILE or a database URL")
-    parser.add_argument("--ignore-audit", "--ignore_audit", metavar="REASON", help="go on in spite of a NO-GO")
+    parser.add_argument(
+        "--ignore-audit", "--ignore_audit", type=reason, metavar="REASON", help="go on in spite of a NO-GO"
+    )
 
 
 def run_hpo(args: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from ris_verified.config import Config
 from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_digest, planned_shards, split_size
 from ris_verified.data.shard import finished_shard, sidecar, stored_bytes, stored_digests, write_shard
 from ris_verified.errors import DataError, InputError, StorageError
-from ris_verified.files import clear_stale
+from ris_verified.files import clear_stale, require_folder
 
 Progress = Callable[[int, int, str], None]
 
@@ -52,7 +52,7 @@ def generate(
         The manifest, or None while other parts or splits are missing.
 
     Raises:
-        InputError: `part` is not 1 ≤ i ≤ n, or a split has no such name.
+        InputError: `part` is not 1 ≤ i ≤ n, a split has no such name, or a file lies where the folder should be.
         DataError: the folder holds data of another configuration, and nothing is touched; or a
             drawing process was killed, and whole shards stay.
         StorageError: the disk has too little room, is full or not writable; whole shards stay, run again to go on.
@@ -61,6 +61,7 @@ def generate(
     plan = planned_shards(cfg)
     mine = _share(plan, splits, part)
     _refuse_foreign(cfg, folder)
+    require_folder(folder)
     done = {s.file: s for s in (finished_shard(cfg, folder, shard) for shard in mine) if s is not None}
     todo = [shard for shard in mine if shard.file not in done]
     total, ready = sum(s.scenes for s in mine), sum(s.scenes for s in done.values())

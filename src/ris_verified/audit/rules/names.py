@@ -129,7 +129,8 @@ def names_used(context: Context) -> Sequence[Measurement]:
 
 
 def _is_read(owner: str, name: str, schema: Schema, uses: Uses) -> bool:
-    if name.startswith("_") or name in uses.loose:
+    # Read by the library that the class is of.
+    if name.startswith("_") or name == "model_config" or name in uses.loose:
         return True
     return any(asked == ANY or schema.related(asked, owner) for asked in uses.asked(name) | uses.whole)
 
