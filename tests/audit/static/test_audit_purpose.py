@@ -22,7 +22,7 @@ LOSS = f"{HEAD}def my_loss(pred, target, mask=None):\n"
 
 
 def failures(folder: Path, head: str, lines: list[str]) -> list[str]:
-    indent = " " * (8 if head == NET else 4)
+    indent = " " * {NET: 8, LOSS: 4}.get(head, 0)
     body = "".join(f"{indent}{line}\n" for line in lines)
     (folder / "a.py").write_text(head + body, encoding="utf-8")
     return [r.message for r in audit(None, source=folder, select=["RV0503"]).results if r.status == "fail"]
@@ -118,6 +118,112 @@ def failures(folder: Path, head: str, lines: list[str]) -> list[str]:
                 "return (pred[best] - target[best]).abs().mean()",
             ],
         ),
+        (
+            HEAD,
+            [
+                "class VQLoss(nn.Module):",
+                "    def forward(self, q, z):",
+                "        return (q - z.detach()).pow(2).mean() + 0.25 * (q.detach() - z).pow(2).mean()",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "class Byol(nn.Module):",
+                "    def loss(self, a, b):",
+                "        p = self.online(a)",
+                "        with torch.no_grad():",
+                "            z = self.target(b)",
+                "        return (p - z).square().mean()",
+            ],
+        ),
+        (NET, ["mean = x.mean(0)", "self.mean.mul_(0.9).add_(mean.detach(), alpha=0.1)", "return x - mean"]),
+        (
+            NET,
+            [
+                "mean = x.mean(0)",
+                "with torch.no_grad():",
+                "    self.mean.mul_(0.9).add_(mean, alpha=0.1)",
+                "return x - mean",
+            ],
+        ),
+        (
+            NET,
+            [
+                "mean = x.mean(0)",
+                "with torch.no_grad():",
+                "    self.mean.mul_(0.9)",
+                "    self.mean.add_(mean, alpha=0.1)",
+                "return x - mean",
+            ],
+        ),
+        (NET, ["self.mean.add_(torch.bincount(self.lin(x).argmax(-1), minlength=3))", "return self.lin(x)"]),
+        (
+            HEAD,
+            [
+                "def td_loss(net, target, s, r, s2, gamma):",
+                "    q = net(s)",
+                "    with torch.no_grad():",
+                "        best = net(s2).argmax(1, keepdim=True)",
+                "        want = r + gamma * target(s2).gather(1, best).squeeze(1)",
+                "    return (q - want).square().mean()",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "def td_loss(net, target, s, r, s2, gamma):",
+                "    with torch.no_grad():",
+                "        want = r + gamma * target(s2).max(1).values",
+                "    return torch.nn.functional.smooth_l1_loss(net(s), want)",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "class MultiLoss(nn.Module):",
+                "    def forward(self, pred, target):",
+                "        value = (pred - target).square().mean()",
+                "        self.last = value.item()",
+                "        return value",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "def iou_aware_loss(score, iou):",
+                "    return nn.functional.binary_cross_entropy_with_logits(score, iou.detach()) + (1 - iou).mean()",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "def contrast_loss(logits, target):",
+                "    m = logits.detach().max(-1, keepdim=True).values",
+                "    return torch.logsumexp(logits - m, -1).mean() - (logits - m).gather(-1, target[:, None]).mean()",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "class Matcher(nn.Module):",
+                "    @torch.no_grad()",
+                "    def forward(self, pred, target):",
+                "        cost = torch.cdist(pred, target)",
+                "        rows, cols = linear_sum_assignment(cost.cpu().numpy())",
+                "        return torch.as_tensor(rows), torch.as_tensor(cols)",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "class Criterion(nn.Module):",
+                "    def forward(self, a, b):",
+                "        losses = {'x': (a - b).square().mean()}",
+                "        return sum(losses.values()), {k: v.detach() for k, v in losses.items()}",
+            ],
+        ),
+        (NET, ["with torch.no_grad():", "    f = self.teacher(x)", "return self.lin(f)"]),
     ],
 )
 def test_choices_counts_weights_and_statistics_carry_no_gradient(tmp_path: Path, head: str, lines: list[str]) -> None:
@@ -167,6 +273,28 @@ def test_choices_counts_weights_and_statistics_carry_no_gradient(tmp_path: Path,
             ],
         ),
         (LOSS, ["err = (pred - target).abs().detach()", "return (err * err).mean()"]),
+        (LOSS, ["return torch.nn.functional.mse_loss(pred.detach(), target)"]),
+        (HEAD, ["def angle_loss(angles, ptr):", "    return (angles.detach() - ptr).abs().mean()"]),
+        (HEAD, ["def my_loss(q, z):", "    return (q.detach() - z.detach()).abs().mean()"]),
+        (
+            HEAD,
+            [
+                "def my_loss(q, z):",
+                "    with torch.no_grad():",
+                "        e = (q - z).abs()",
+                "    return e.mean() + q.mean()",
+            ],
+        ),
+        (
+            HEAD,
+            [
+                "class Net(nn.Module):",
+                "    @torch.no_grad()",
+                "    def forward(self, x):",
+                "        return self.lin(x)",
+            ],
+        ),
+        (NET, ["self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)", "return self.lin(x - self.mean)"]),
     ],
 )
 def test_what_only_looks_so_is_found(tmp_path: Path, head: str, lines: list[str]) -> None:

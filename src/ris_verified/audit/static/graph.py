@@ -25,7 +25,7 @@ TOTAL = re.compile(r"loss|total|objective|cost", re.IGNORECASE)
 
 def forward_functions(file: SourceFile) -> list[Function]:
     """Return every `forward` of a class and the functions of the same file that it calls."""
-    classes = [c for c in file.index.of(ast.ClassDef) if c.bases]
+    classes = [c for c in file.index.of(ast.ClassDef) if c.bases and not LOSS.search(c.name)]
     todo: list[Function] = [
         f for c in classes for f in c.body if isinstance(f, ast.FunctionDef) and f.name == "forward"
     ]
@@ -75,7 +75,8 @@ def forward_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
     body = file.index.below(function)
     tensors = Tensors(function, body, inputs=function.name == "forward" or _is_method(function))
     through, purpose = set(_straight_through(body)), Purpose(body, buffers(file))
-    for node in body:
+    # Decorators are asked below.
+    for node in (n for n in body if n not in function.decorator_list):
         what = breaks(node, tensors)
         if what in BLOCKS:
             meant = purpose.block_meant(node, loss=False)
@@ -83,7 +84,9 @@ def forward_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
             meant = is_constant(node, SAMPLE) or node in through or purpose.meant(node, what)
         if what and not meant:
             yield node.lineno, f"{function.name} leaves the graph with {what}"  # type: ignore[attr-defined]
-    yield from _decorated(function)
+    if not any(isinstance(n, ast.Call) and called_name(n.func) in CHOICES for n in body):
+        # What gives indices only, as a matcher does, has no gradient to lose.
+        yield from _decorated(function)
     yield from _written(function, body, tensors, purpose)
 
 
@@ -169,7 +172,7 @@ def loss_breaks(function: Function, file: SourceFile) -> Iterator[Finding]:
         if what in BLOCKS:
             reaches = bool(flows.bound_in(node) & flows.returned) and not purpose.block_meant(node, loss=True)
         else:
-            meant = is_constant(node) or purpose.meant(node, what) or purpose.weighs(node)
+            meant = is_constant(node) or purpose.meant(node, what) or purpose.weighs(node) or purpose.compared(node)
             reaches = bool(what) and not meant and flows.reaches(node)
         if reaches:
             yield node.lineno, f"{function.name} returns a loss that left the graph with {what}"  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from ris_verified.audit.static.purpose import written
 from ris_verified.audit.static.syntax import Function, called_name, dotted, root_name
 from ris_verified.audit.static.tensors import Tensors
 
@@ -87,7 +88,7 @@ def _method(node: ast.Call, fresh: set[str], tensors: Tensors) -> Iterator[Write
         return
     root = root_name(owner)
     if root and root not in fresh:
-        yield node, dotted(owner), f"writes in place with {name} into {root!r}, which it did not make"
+        yield node, dotted(written(owner)), f"writes in place with {name} into {root!r}, which it did not make"
 
 
 def _assigned(target: ast.expr, node: ast.Assign | ast.AugAssign, given: set[str], tensors: Tensors) -> Iterator[Write]:

@@ -10,10 +10,13 @@ from ris_verified.audit.static.syntax import SourceFile, called_name, dotted, te
 
 # What gives indices, which never carry a gradient.
 CHOICES = {"argmin", "argmax", "argsort", "linear_sum_assignment", "long", "randperm", "nonzero", "searchsorted"}
+COUNTS = CHOICES | {"bincount", "histc", "one_hot"}
+# Networks that are not trained here.
+STILL = re.compile(r"teacher|frozen|(^|_)ema(_|$)|momentum|pretrain|target", re.IGNORECASE)
 # Constants that a loss or a blend compares with: no gradient belongs there.
 CONSTANT = re.compile(
     r"samp|sample|target|truth|true|label|(^|_)gt|teacher|ema|momentum|weight|mask|scale|norm|ref|measured|observ|data|"
-    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor|batch|length",
+    r"noise|old|prior|_t$|baseline|count|step|valid|threshold|temperature|stat|anchor|batch|length|(^|[._])ptr$",
     re.IGNORECASE,
 )
 COUNT = re.compile(r"mask|length|count|valid|size|(^|[._])(n|num|k)(_|$)", re.IGNORECASE)
@@ -79,6 +82,7 @@ class Purpose:
         self._allowed = {id(inner) for call in calls for inner in ast.walk(call)}
         products = [n for n in body if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult | ast.Div)]
         self._factors = {id(_root(part)) for n in products for part in (n.left, n.right)}
+        self._pairs = list(_pairs(body))
         self._statistics()
         self._grow()
 
@@ -97,10 +101,25 @@ class Purpose:
         # A weight multiplies; alone it would be the loss.
         return all(id(load) in self._factors for load in self._loads(target.id))
 
+    def compared(self, node: ast.AST) -> bool:
+        """Whether what leaves the graph is only ever compared with what stays: a target, not the error."""
+        given = [n for n in self.body if isinstance(n, ast.Assign) and any(i is node for i in ast.walk(n.value))]
+        if not given:
+            return self._beside_live(node, set())
+        names = {name for n in given for target in n.targets for name in _names(target)}
+        return bool(names) and all(self._only_compared(name, {}, names) for name in names)
+
+    def _only_compared(self, name: str, block: dict[int, ast.AST], cut: set[str]) -> bool:
+        loads = [n for n in self._loads(name) if id(n) not in block]
+        return bool(loads) and all(self._beside_live(load, cut) for load in loads)
+
+    def _beside_live(self, node: ast.AST, cut: set[str]) -> bool:
+        return any(_live(partner, cut) for part, partner in self._pairs if any(node is n for n in _chain(part)))
+
     def block_meant(self, call: ast.AST, *, loss: bool) -> bool:
         """Whether nothing that a `with` on this call makes is read later but indices, statistics and weights."""
         block = self._blocks.get(id(call), {})
-        stores = [n for n in block.values() if isinstance(getattr(n, "ctx", None), ast.Store)]
+        stores = [n for n in block.values() if isinstance(vars(n).get("ctx"), ast.Store)]
         if not block or any(isinstance(n, ast.Return | ast.Yield) for n in block.values()):
             return False
         return all(self._store_meant(node, block, loss) for node in stores)
@@ -109,17 +128,20 @@ class Purpose:
         """Whether a write in place is one of what has no gradient into a statistic."""
         if owner not in self.kept or not isinstance(node, ast.Call):
             return False
-        cut = [any(called_name(n.func) == "detach" for n in ast.walk(a) if isinstance(n, ast.Call)) for a in node.args]
-        plain = [isinstance(a, ast.Constant) or c for a, c in zip(node.args, cut, strict=True)]
+        cut = {"detach", *COUNTS}
+        plain = [isinstance(a, ast.Constant) or _calls(a, cut) for a in node.args]
         return all(plain) or any(id(node) in block for block in self._blocks.values())
 
     def _store_meant(self, node: ast.AST, block: dict[int, ast.AST], loss: bool) -> bool:
         if not isinstance(node, ast.Name):
             return isinstance(node, ast.Tuple | ast.List) or dotted(node) in self.kept
         loads = [n for n in self._loads(node.id) if id(n) not in block]
-        if all(map(_chooses, self._values(node.id))) or all(id(n) in self._allowed for n in loads):
+        made = self._values(node.id)
+        if all(map(_chooses, made)) or all(id(n) in self._allowed for n in loads) or all(map(_still, made)):
             return True
-        return loss and bool(CONSTANT.search(node.id) or self._weight(node))
+        if not loss:
+            return False
+        return bool(CONSTANT.search(node.id)) or self._weight(node) or self._only_compared(node.id, block, {node.id})
 
     def _loads(self, name: str) -> list[ast.Name]:
         named = [n for n in self.body if isinstance(n, ast.Name) and n.id == name]
@@ -135,7 +157,7 @@ class Purpose:
             if isinstance(node, ast.Assign) and all(dotted(target) in self.kept for target in node.targets):
                 value = node.value
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr.endswith("_"):
-                value = node if dotted(node.func.value) in self.kept else None
+                value = node if dotted(written(node.func.value)) in self.kept else None
             if value is not None:
                 self._allowed |= {id(inner) for inner in ast.walk(value)}
 
@@ -149,6 +171,45 @@ class Purpose:
                 loads = [n for target in node.targets for name in _names(target) for n in self._loads(name)]
                 if loads and all(id(n) in self._allowed for n in loads):
                     self._allowed |= {id(inner) for inner in ast.walk(node.value)}
+
+
+def written(owner: ast.expr) -> ast.expr:
+    """Return what a chain of writes in place, such as `x.mul_(a).add_(b)`, goes into."""
+    while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and owner.func.attr.endswith("_"):
+        owner = owner.func.value
+    return owner
+
+
+def _pairs(body: list[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr]]:
+    """Yield what stands beside what: both sides of a difference, and each two arguments of a call."""
+    for node in body:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
+            yield from ((node.left, node.right), (node.right, node.left))
+        elif isinstance(node, ast.Call):
+            given = [*node.args, *(keyword.value for keyword in node.keywords)]
+            yield from ((one, other) for one in given for other in given if one is not other)
+
+
+def _chain(node: ast.expr) -> Iterator[ast.expr]:
+    yield node
+    while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
+        node = node.func if isinstance(node, ast.Call) else node.value
+        yield node
+
+
+def _live(node: ast.expr, cut: set[str]) -> bool:
+    """Whether an expression carries a gradient by its names."""
+    if _calls(node, {"detach"}):
+        return False
+    return any(not CONSTANT.search(name) and name.split(".")[0] not in cut for name in _leaves(node))
+
+
+def _calls(node: ast.expr, names: set[str]) -> bool:
+    return any(isinstance(n, ast.Call) and called_name(n.func) in names for n in ast.walk(node))
+
+
+def _still(value: ast.expr) -> bool:
+    return isinstance(value, ast.Call) and bool(STILL.search(dotted(value.func)))
 
 
 def _root(node: ast.expr) -> ast.expr:
