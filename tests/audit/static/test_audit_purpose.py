@@ -224,6 +224,25 @@ def failures(folder: Path, head: str, lines: list[str]) -> list[str]:
             ],
         ),
         (NET, ["with torch.no_grad():", "    f = self.teacher(x)", "return self.lin(f)"]),
+        (
+            NET,
+            [
+                "self.mean.mul_(1 - self.rate).add_(x.detach().mean(0), alpha=self.rate)",
+                "return self.lin(x - self.mean)",
+            ],
+        ),
+        (NET, ["out = self.lin(x)", "return out, {'mean': out.detach().mean(), 'most': float(out.max())}"]),
+        (
+            HEAD,
+            [
+                "class Byol(nn.Module):",
+                "    def loss(self, a, b):",
+                "        p = self.online(a)",
+                "        with torch.no_grad():",
+                "            z = nn.functional.normalize(self.target(b), dim=-1)",
+                "        return (2 - 2 * (p * z).sum(-1)).mean()",
+            ],
+        ),
     ],
 )
 def test_choices_counts_weights_and_statistics_carry_no_gradient(tmp_path: Path, head: str, lines: list[str]) -> None:
@@ -295,6 +314,8 @@ def test_choices_counts_weights_and_statistics_carry_no_gradient(tmp_path: Path,
             ],
         ),
         (NET, ["self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)", "return self.lin(x - self.mean)"]),
+        (NET, ["out = self.lin(x)", "return out.detach(), {'mean': out.mean()}"]),
+        (NET, ["self.mean.mul_(1 - x.std()).add_(x.detach().mean(0))", "return self.lin(x - self.mean)"]),
     ],
 )
 def test_what_only_looks_so_is_found(tmp_path: Path, head: str, lines: list[str]) -> None:

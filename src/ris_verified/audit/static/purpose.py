@@ -83,6 +83,7 @@ class Purpose:
         products = [n for n in body if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult | ast.Div)]
         self._factors = {id(_root(part)) for n in products for part in (n.left, n.right)}
         self._pairs = list(_pairs(body))
+        self._allowed |= {id(inner) for part in _reports(body) for inner in ast.walk(part)}
         self._statistics()
         self._grow()
 
@@ -129,7 +130,7 @@ class Purpose:
         if owner not in self.kept or not isinstance(node, ast.Call):
             return False
         cut = {"detach", *COUNTS}
-        plain = [isinstance(a, ast.Constant) or _calls(a, cut) for a in node.args]
+        plain = [_calls(a, cut) or all(name.startswith("self.") for name in _leaves(a)) for a in node.args]
         return all(plain) or any(id(node) in block for block in self._blocks.values())
 
     def _store_meant(self, node: ast.AST, block: dict[int, ast.AST], loss: bool) -> bool:
@@ -190,6 +191,13 @@ def _pairs(body: list[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr]]:
             yield from ((one, other) for one in given for other in given if one is not other)
 
 
+def _reports(body: list[ast.AST]) -> Iterator[ast.expr]:
+    """Yield dictionaries that are returned beside something else: figures for a log."""
+    for node in body:
+        if isinstance(node, ast.Return) and isinstance(node.value, ast.Tuple):
+            yield from (part for part in node.value.elts[1:] if isinstance(part, ast.Dict | ast.DictComp))
+
+
 def _chain(node: ast.expr) -> Iterator[ast.expr]:
     yield node
     while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
@@ -209,7 +217,7 @@ def _calls(node: ast.expr, names: set[str]) -> bool:
 
 
 def _still(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and bool(STILL.search(dotted(value.func)))
+    return any(isinstance(n, ast.Call) and STILL.search(dotted(n.func)) for n in ast.walk(value))
 
 
 def _root(node: ast.expr) -> ast.expr:
