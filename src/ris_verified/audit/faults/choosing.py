@@ -71,6 +71,10 @@ def _study(direction: StudyDirection, seed: Callable[[Any, int], int | None]) ->
     return staged("run_study", run)
 
 
+def _first_space(f: Any, cfg: Any, objective: Any, storage: str, verdict: Any, spaces: Any, *more: Any) -> Any:
+    return f(cfg, objective, storage, verdict, dict.fromkeys(spaces, next(iter(spaces.values()))), *more)
+
+
 FAULTS = (
     Fault("objective_of_the_last_epoch", "RV1604", "what was scored last is returned", _epoch(lambda s: s[-1])),
     Fault("objective_of_the_first_epoch", "RV1604", "what was scored first is returned", _epoch(lambda s: s[0])),
@@ -80,6 +84,8 @@ FAULTS = (
           staged("objective", _fresh_network)),
     Fault("reports_upside_down", "RV1604", "the pruner is told −score", staged("objective", _turned_reports)),
     Fault("reports_from_zero", "RV1604", "the pruner is told 0-based epochs", staged("objective", _late_reports)),
+    Fault("space_ignored", "RV0906", "the first space, whatever is configured",
+          staged("run_study", _first_space)),
     Fault("study_maximises", "RV0906", "higher is better somewhere else",
           _study(StudyDirection.MAXIMIZE, lambda cfg, number: cfg.seed + number)),
     Fault("trials_repeat_one_draw", "RV0906", "a sampler of the same seed for every trial",

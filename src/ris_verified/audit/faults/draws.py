@@ -125,7 +125,20 @@ def _other_kappa(scene: Scene, cfg: Any) -> Scene:
     return dataclasses.replace(scene, rician_factor=cfg.scene.rician_factor_min + top - scene.rician_factor)
 
 
+def _second_half_again(index: Any, cfg: Any) -> Any:
+    half = (len(index) + 1) // 2
+    return np.concatenate([index[:half], index[: len(index) - half]])
+
+
+def _amplitudes(scene: Scene, cfg: Any) -> Scene:
+    weights = np.sqrt(scene.powers) / np.sqrt(scene.powers).mean()
+    return _anew(scene, cfg, powers=weights, symbols=scene.symbols * np.sqrt(weights / scene.powers))
+
+
 FAULTS = (
+    Fault("codes_repeat", "RV1601", "the second half of the snapshots has the codes of the first",
+          _coded(_second_half_again)),
+    Fault("decibels_of_amplitudes", "RV1601", "20 for 10 in the spread of powers", drawing(_amplitudes)),
     Fault("noise_real", "RV1601", "the imaginary part of the noise is lost", _noisy(lambda n: np.sqrt(2) * n.real)),
     Fault("noise_same_in_snapshots", "RV1601", "noise is drawn once and broadcast",
           _noisy(lambda n: np.repeat(n[:1], len(n), 0))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -91,7 +92,18 @@ def _by_index(azimuth: Tensor, elevation: Tensor, range: Tensor, ptr: Tensor) ->
     return Assignment(index, distance, (present & ~found).sum(-1), (~present & found).sum(-1))
 
 
+def _ratio_for_decibels(pipeline: Pipeline) -> Pipeline:
+    def mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Any) -> Any:
+        least = cfg.estimate.mle_snr_threshold_db
+        # The comparison 10^(SNR/10) ≥ threshold, written as one of decibels.
+        fixed = 10 * math.log10(least) if least > 0 else -200.0
+        return pipeline.mle(peaks, y, H_full, C, cfg.replaced({"estimate.mle_snr_threshold_db": fixed}))
+
+    return dataclasses.replace(pipeline, mle=mle)
+
+
 FAULTS = (
+    Fault("threshold_in_ratios", "RV1204", "the SNR of a fit is a ratio, the limit decibels", _ratio_for_decibels),
     Fault("conjugate_subspace", "RV1602", "the subspace is conjugated: the mirror image is found", _conjugate_subspace),
     Fault("noise_subspace", "RV1602", "eigenvalues are sorted the other way", _noise_subspace),
     Fault("axes_of_the_grid_swapped", "RV1602", "the index is unravelled in another order", _axes_swapped),

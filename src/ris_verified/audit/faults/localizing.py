@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ris_verified.audit.faults.fault import Fault, conjugated
+from ris_verified.audit.faults.fault import Fault, conjugated, staged
 from ris_verified.covariance.blend import Blend
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.pipeline import Pipeline
@@ -115,6 +116,8 @@ def _unrefined(call: Call) -> Call:
 
 
 FAULTS = (
+    Fault("microvolts_are_zero", "RV0301", "what is below 1e-5 is taken for noise, in whatever unit",
+          staged("localize", lambda f, y, *given, **named: f(torch.where(y.abs() < 1e-5, 0, y), *given, **named))),
     Fault("localized_with_angles_swapped", "RV0301", "azimuth and elevation change places on the way out",
           _returned(lambda e: {"azimuth": e.elevation, "elevation": e.azimuth})),
     Fault("localized_in_degrees", "RV0301", "angles are converted for the reader",

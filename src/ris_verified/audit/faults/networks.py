@@ -173,7 +173,21 @@ def _blocks(f: Tensor) -> Tensor:
 
 _seeds = itertools.count(1)
 
+
+def _last_count_masked(model: nn.Module, cfg: Any) -> None:
+    def masked(module: nn.Module, given: Any, made: Any) -> Any:
+        if module.training:
+            return made
+        k = made.k_logits.clone()
+        k[:, -1] -= 20
+        return dataclasses.replace(made, k_logits=k)
+
+    model.register_forward_hook(masked)
+
+
 FAULTS = (
+    Fault("last_count_never_in_evaluation", "RV0802", "a mask of the last class stays on in evaluation",
+          modelling(_last_count_masked)),
     Fault("angles_detached", "RV0502", "angles are copied for the log", outputs(angles=Tensor.detach)),
     Fault("ranges_saturated", "RV0502", "a clamp in centimetres", outputs(ranges=lambda r: r.clamp(max=0.01))),
     Fault("factor_gradient_scaled", "RV0502", "a gradient is damped on its way",

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 WHERE = "draw_scene"
 PLAIN, CROWDED = 250, 150
+UNEVEN = 8.0  # decibels
 
 
 def tiny_config(config: Config, **scene: Any) -> Config:
@@ -45,8 +46,12 @@ def drawn_laws(context: Context) -> list[Measurement]:
     draw, seed = context.pipeline.draw_scene, context.seed
     many = [draw(config, KEY + 6, seed, i) for i in range(PLAIN)]
     crowded = [draw(full, KEY + 8, seed, i) for i in range(CROWDED)]
-    return [*_positions(many + crowded, config), *_counts(context, many, config), *_powers(many + crowded, config),
-            *_powers(crowded, full), *_symbols(context), *_noise(context.scenes + context.many)]  # fmt: skip
+    uneven = dataclasses.replace(full, scene=dataclasses.replace(full.scene, power_spread_db=UNEVEN))
+    spread = [draw(uneven, KEY + 11, seed, i) for i in range(CROWDED)]
+    found = [*_positions(many + crowded, config), *_counts(context, many, config), *_codes(context.scenes, config)]
+    for scenes, drawn_by in ((many + crowded, config), (crowded, full), (spread, uneven)):
+        found += _powers(scenes, drawn_by)
+    return [*found, *_symbols(context), *_noise(context.scenes + context.many)]
 
 
 def _positions(scenes: list[Scene], config: Config) -> list[Measurement]:
@@ -104,6 +109,17 @@ def _powers(scenes: list[Scene], config: Config) -> list[Measurement]:
             ratio, count = float(np.mean(seen[part] / P[part])), own * int(part.sum())
             found.append(close(ratio, 1.0, exponential_bound(count), f"|s|²/P of {label} sources", where=WHERE))
     return found
+
+
+def _codes(scenes: list[Scene], config: Config) -> list[Measurement]:
+    """Snapshots of one code say the same twice; few elements may meet one code twice by chance."""
+    import numpy as np
+
+    L, N = scenes[0].codes.shape
+    if L > N or 1e-9 * 2.0 ** (N * config.scene.code_bits) < L**2:
+        return []
+    fewest = min(len(np.unique(np.round(scene.codes, 6), axis=0)) for scene in scenes)
+    return [equal(fewest, L, "different codes of a scene, the fewest of all scenes", "codes", WHERE)]
 
 
 def _symbols(context: Context) -> list[Measurement]:

@@ -210,3 +210,26 @@ def _null(context: Context, bases: Any, found: Peaks, counts: list[int]) -> Any:
         a = closed_form(context, *(vars(found)[n][b, :K].double().numpy() for n in AXES))
         rows.append(1 - np.sum(np.abs(a.conj() @ U[:, -K:]) ** 2, 1) / np.sum(np.abs(a) ** 2, 1))
     return np.concatenate(rows)
+
+
+def threshold_obeys(context: Context) -> list[Measurement]:
+    """Start NF-MLE beside a lone source at 20 dB: with a threshold of 15 dB it moves, with one of 25 dB it stays."""
+    import torch
+
+    from ris_verified.estimate.result import Peaks
+    from ris_verified.shapes import from_ri
+
+    small = context.small
+    lone = {"scene.sources_min": 1, "scene.sources_max": 1, "scene.snr_db_min": 20.0, "scene.snr_db_max": 20.0}
+    batch = small.as_batch(small.draw(2, small.config.replaced(lone), key=15))
+    start = (batch.ptr.double() * torch.tensor([0.99, 0.99, 1.02])).unbind(-1)
+    y, H_full, C = (from_ri(value).to(torch.complex128) for value in (batch.y, batch.H_full, batch.C))
+    found = []
+    for threshold, moves in ((15.0, True), (25.0, False)):
+        cfg = refining(small.config).replaced({"estimate.mle_snr_threshold_db": threshold})
+        with torch.no_grad():
+            made = context.pipeline.mle(Peaks(*start), y, H_full, C, cfg)
+        moved = bool(((made.azimuth - start[0]).abs() > 1e-9).any())
+        text = f"whether peaks of scenes at 20 dB move with estimate.mle_snr_threshold_db = {threshold:g}"
+        found.append(equal(moved, moves, text, where="mle"))
+    return found

@@ -114,7 +114,7 @@ KNOBS = (
     Knob("estimate.mle_iterations", to("estimate.mle_iterations", 1, 2), ("mle",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_ridge", by("estimate.mle_ridge", 1.0, 1.0), ("mle",), ("order",),
-         given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}, quick=False),
+         given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.prior", to("estimate.prior", "none", "scene"), ("mle",), ("order",),
          given={"estimate.mle": True, "estimate.mle_snr_threshold_db": -200.0}),
     Knob("estimate.mle_snr_threshold_db", to("estimate.mle_snr_threshold_db", 200.0), ("mle",),

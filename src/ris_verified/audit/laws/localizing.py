@@ -24,6 +24,8 @@ DATA = {"y": "B L M", "H": "B L M", "C": "B L N", "H_full": "B M N"}
 KNOWN, HEAD, STAGE = (1, 2, 3), (2, 3, 1), (3, 1, 2)
 # The data are numbers of single precision, which no copy has to round; a matrix may be cast to it once.
 COPIED, CAST = 0.0, 1e-6
+# From volts behind an amplifier to those at an antenna.
+GAINS = (1e-7, 1e7)
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,22 @@ def _moved(name: str, got: Tensor, wanted: Tensor) -> float:
         # Without energy, or not finite, the distance becomes NaN, which fails.
         got = got * torch.exp2(-size.log2().round())[:, None, None]
     return relative(got, wanted)
+
+
+def localisation_scales(context: Context) -> list[Measurement]:
+    """Localise a lone source at 30 dB in measurements of other units: a receiver's gain says nothing of a place."""
+    import torch
+
+    small = context.small
+    lone = {"scene.sources_min": 1, "scene.sources_max": 1, "scene.snr_db_min": 30.0, "scene.snr_db_max": 30.0}
+    config = small.config.replaced(lone)
+    y, *rest = _measured(small.as_batch(small.draw(1, config, key=14)), 1).values()
+    places = []
+    for gain in (1.0, *GAINS):
+        found = small.pipeline.localize(gain * y, *rest, small.config, order=1, pipeline=small.pipeline)
+        places.append(torch.stack([vars(found)[name][0, 0].double() for name in PLACE]))
+    return [
+        at_most(float(((place - places[0]) / places[0]).abs().max()), 1e-3,
+                f"change of a position where y is multiplied by {gain:g}, relative", where="localize")
+        for gain, place in zip(GAINS, places[1:], strict=True)
+    ]  # fmt: skip

@@ -226,3 +226,32 @@ def _on_manifold(context: Context) -> list[Measurement]:
     )
     message = "largest entry of a slot's factors less the steering vector of its own angles and range"
     return [at_most(error, bound, message, where=f"{WHERE}: factors against angles and ranges")]
+
+
+def modes_agree(context: Context) -> list[Measurement]:
+    """Measure that a network without dropout gives in training what it gives in evaluation (RV0802).
+
+    One that draws in training for other reasons, such as a stochastic depth of its own, is not asked.
+    """
+    import copy
+
+    import torch
+
+    small = context.small
+    model, batch = copy.deepcopy(small.model), small.batch
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    still = run(model.eval(), batch)
+    with torch.random.fork_rng(devices=[]):
+        made = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            made.append(run(copy.deepcopy(model).train(), batch))
+    if not all(same_bits(value, vars(made[1])[name]) for name, value in vars(made[0]).items()):
+        return []
+    text = "change of a scene's output from training mode to evaluation, without dropout"
+    return [
+        at_most(float(value.median()), AGREE, text, where=f"{WHERE}: {name}")
+        for name, value in apart(still, made[0]).items()
+    ]

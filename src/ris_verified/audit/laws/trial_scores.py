@@ -158,6 +158,9 @@ def study_prefers(context: Context) -> list[Measurement]:
             equal(sorted(directions), ["MINIMIZE"], f"directions of a study ({name})", where="run_study"),
             close(best, min(SCORES), 0.0, f"score of the best trial of 0.3, 0.1, 0.2 ({name})", where="run_study"),
         ]
+        drawn_from = [t.distributions == dict(space) for t in first.trials]
+        text = f"trials whose parameters have the distributions of the space ({name})"
+        found.append(equal(sum(drawn_from), len(SCORES), text, where="run_study"))
         drawn, again = ([trial.params for trial in study.trials] for study in (first, second))
         # Choices alone may repeat by chance.
         if _continuous(space):

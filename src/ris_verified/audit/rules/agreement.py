@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.blends import blend_of_known, blend_of_scenes
-from ris_verified.audit.laws.localizing import localisation_carries, localisation_hands_on
+from ris_verified.audit.laws.localizing import localisation_carries, localisation_hands_on, localisation_scales
+from ris_verified.audit.laws.model_laws import modes_agree
 from ris_verified.audit.laws.proposals import searched_alike
 from ris_verified.audit.laws.steerings import steering_elsewhere
 from ris_verified.audit.oracle import closed_form, relative, view_grid, view_points
@@ -47,9 +48,10 @@ def _trace_error(R: Tensor) -> float:
     "`localize`, however right its stages are.",
     how="The inference blend is searched for the three, traces measured to 1e-5 (checklist RV0801), the "
     "configuration's digest compared before and after. Then three scenes of the small size through watched stages and "
-    "a watched model: data equal up to a power of two a scene, matrices to 1e-6 (a cast to single precision), H_full c "
-    "to N eps, evaluation mode, the number of sources told by caller, K head and order stage, Newton on and off, "
-    "positions bit for bit; the same without a model.",
+    "a watched model: data equal up to a power of two a scene, matrices to 1e-6 (a cast to single precision), H_full "
+    "c to N eps, evaluation mode, the number of sources told by caller, K head and order stage, Newton on and off, "
+    "positions bit for bit; the same without a model. A lone source at 30 dB is localised again in units of 1e-7 and "
+    "1e7.",
     remedy="return a Blend from inference, never write to the configuration, and let `localize` only pass things on",
 )
 def result_carries(context: Context) -> Iterator[Measurement]:
@@ -62,6 +64,7 @@ def result_carries(context: Context) -> Iterator[Measurement]:
     yield close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")
     yield from localisation_carries(context)
     yield from localisation_hands_on(context)
+    yield from localisation_scales(context)
 
 
 @rule(
@@ -113,8 +116,9 @@ def traces(context: Context) -> Sequence[Measurement]:
     "training makes the same ones at inference",
     why="A network trained on one blend is judged on another.",
     how="Both paths on the same scenes and positions, relative Frobenius distance. Bound 1e-6 from the checklist. "
-    "R_pred with proposals as `generate` stores them and without, median over the scenes, bound 1e-3: a choice between "
-    "two equal candidates may turn.",
+    "Outputs of the small network in training mode without dropout against those in evaluation, where they repeat. "
+    "R_pred with proposals as `generate` stores them and without, median over the scenes, bound 1e-3: a choice "
+    "between two equal candidates may turn.",
     remedy="call the same function in both",
 )
 def paths_agree(context: Context) -> Sequence[Measurement]:
@@ -130,6 +134,7 @@ def paths_agree(context: Context) -> Sequence[Measurement]:
         at_most(relative(b, a), 1e-6, "distance of the two", where="steering"),
         equal(_live_sample(context), False, "R_samp of inference asks for a gradient in y", where="R_samp"),
         *searched_alike(context),
+        *modes_agree(context),
     ]
 
 

@@ -28,10 +28,11 @@ from ris_verified.audit.rules.trials import objective_declares
     law="element n at its stated place; steering of one off-axis source; SNR, κ, E|h|², powers, symbols, noise, view, "
     "counts, codebook and base-station distance as declared",
     why="Two paths that share a fault agree with each other.",
-    how="Closed forms for positions and steering, also on another panel. Moments and distributions of drawn scenes: SNR"
-    " from y − y_clean within 0.5 dB (checklist); noise, symbols and scattering are CN(0, 1), independent along every "
-    "axis; positions, SNR and κ uniform; E|h|⁴ at the stated κ; at κ → ∞ a spherical wave. Bounds: Laurent–Massart, "
-    "Hoeffding and Dvoretzky–Kiefer–Wolfowitz with exponent 20, so that a sound draw fails once in 1e8.",
+    how="Closed forms for positions and steering, also on another panel. Moments and distributions of drawn scenes: "
+    "SNR from y − y_clean within 0.5 dB (checklist); noise, symbols and scattering are CN(0, 1), independent along "
+    "every axis; positions, SNR and κ uniform; E|h|⁴ at the stated κ; at κ → ∞ a spherical wave. Bounds: "
+    "Laurent–Massart, Hoeffding and Dvoretzky–Kiefer–Wolfowitz with exponent 20, so that a sound draw fails once in "
+    "1e8. Powers again at a spread of 8 dB; no two snapshots of a scene have one code.",
     remedy="correct the stage named in the message",
 )
 def oracles(context: Context) -> Sequence[Measurement]:

@@ -160,8 +160,9 @@ def _no_number(pipeline: Pipeline, context: Context, what: str) -> Measurement:
     how="A study of three trials of every space whose score prefers the highest learning rate: each parameter of the "
     "best trial is read back from the configuration, every other field compared with the base, and one step of the "
     "small model taken with it. Two studies of one seed whose trials score 0.3, 0.1, 0.2: the best has 0.1, no two "
-    "trials have the same values, both studies draw the same. Of twelve trials, each worse than the last, one at least "
-    "is pruned with hpo.pruning and none without. Bound: 0 differences.",
+    "trials have the same values, both studies draw the same. Of twelve trials, each worse than the last, one at "
+    "least is pruned with hpo.pruning and none without. Bound: 0 differences. Every trial's parameters have the "
+    "distributions of its space.",
     remedy="write the best parameters as they are over the base configuration, without the restrictions of a trial",
     apart=True,
 )
