@@ -80,6 +80,8 @@ FAULTS = (
     Fault("newton_step_ignored", "RV1604", "full steps", Fixed(("newton",), "estimate", newton_step=1.0)),
     Fault("mle_iterations_ignored", "RV1604", "twenty", Fixed(("mle",), "estimate", mle_iterations=20)),
     Fault("prior_ignored", "RV1604", "symbols stay free", Fixed(("mle",), "estimate", prior="none")),
+    Fault("view_is_a_constant", "RV1604", "60° × 30° are written in the search",
+          Fixed(("spectrum",), "scene", azimuth_max=1.0471975511965976, elevation_max=0.5235987755982988)),
     Fault("mle_threshold_ignored", "RV1604", "weak scenes are refined too",
           Fixed(("mle",), "estimate", mle_snr_threshold_db=-300.0)),
     Fault("snr_range_ignored", "RV1604", "the generator has its own", _drawn_with(snr_db_min=-5.0, snr_db_max=20.0)),

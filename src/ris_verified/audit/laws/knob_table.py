@@ -100,7 +100,10 @@ KNOBS = (
     Knob("scene.sources_min", lambda c: {} if c.scene.sources_max == 1 else {"scene.sources_min": c.scene.sources_max},
          ("draw_scene",), given={"scene.sources_min": 1}, draws=16),
     *(Knob(f"scene.{n}", by(f"scene.{n}", factor), ("draw_scene",), VIEW)
-      for n, factor in (("range_max", 1.5), ("range_min", 0.75), ("azimuth_max", 0.75), ("elevation_max", 0.75))),
+      for n, factor in (("range_max", 1.5), ("range_min", 0.75))),
+    # What is searched follows the view; ranges are not asked, for a grid has its ends in common with another.
+    *(Knob(f"scene.{n}", by(f"scene.{n}", 0.75), ("draw_scene", "spectrum"), VIEW)
+      for n in ("azimuth_max", "elevation_max")),
     Knob("scene.base_station_distance", by("scene.base_station_distance", 1.0, 10.0), ("draw_scene",),
          given={"scene.rician_factor_min": 1.0, "scene.rician_factor_max": 3.0}),
     *(Knob(f"estimate.{n}", by(f"estimate.{n}", factor, plus), ("spectrum",))
