@@ -24,8 +24,8 @@ DATA = {"y": "B L M", "H": "B L M", "C": "B L N", "H_full": "B M N"}
 KNOWN, HEAD, STAGE = (1, 2, 3), (2, 3, 1), (3, 1, 2)
 # The data are numbers of single precision, which no copy has to round; a matrix may be cast to it once.
 COPIED, CAST = 0.0, 1e-6
-# From volts behind an amplifier to those at an antenna.
-GAINS = (1e-7, 1e7)
+# Squares of squares of such numbers leave single precision.
+GAINS = ((1e-15, 1.0), (1e15, 1.0), (1e-15, 1e-15))
 
 
 @dataclass(frozen=True)
@@ -220,19 +220,20 @@ def _moved(name: str, got: Tensor, wanted: Tensor) -> float:
 
 
 def localisation_scales(context: Context) -> list[Measurement]:
-    """Localise a lone source at 30 dB in measurements of other units: a receiver's gain says nothing of a place."""
+    """Localise a lone source at 30 dB in other units, of y alone and of both: no gain says anything of a place."""
     import torch
 
     small = context.small
     lone = {"scene.sources_min": 1, "scene.sources_max": 1, "scene.snr_db_min": 30.0, "scene.snr_db_max": 30.0}
-    config = small.config.replaced(lone)
-    y, *rest = _measured(small.as_batch(small.draw(1, config, key=14)), 1).values()
+    # A Tikhonov weight is in the channel's units.
+    config = small.config.replaced({"estimate.mle_ridge": 0.0})
+    y, H_full, C = _measured(small.as_batch(small.draw(1, config.replaced(lone), key=14)), 1).values()
     places = []
-    for gain in (1.0, *GAINS):
-        found = small.pipeline.localize(gain * y, *rest, small.config, order=1, pipeline=small.pipeline)
+    for gain, channel in ((1.0, 1.0), *GAINS):
+        found = small.pipeline.localize(gain * y, channel * H_full, C, config, order=1, pipeline=small.pipeline)
         places.append(torch.stack([vars(found)[name][0, 0].double() for name in PLACE]))
     return [
         at_most(float(((place - places[0]) / places[0]).abs().max()), 1e-3,
-                f"change of a position where y is multiplied by {gain:g}, relative", where="localize")
-        for gain, place in zip(GAINS, places[1:], strict=True)
+                f"change of a position with y times {gain:g} and H_full times {channel:g}, relative", where="localize")
+        for (gain, channel), place in zip(GAINS, places[1:], strict=True)
     ]  # fmt: skip
