@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 from ris_verified.audit.result import Result
 from ris_verified.audit.rule import Rule
+from ris_verified.signals import held_back
 
 Run = Callable[[Rule], list[Result]]
 
@@ -34,11 +35,7 @@ def elsewhere(items: Sequence[Rule], run: Run) -> Iterator[Callable[[], list[Res
         run: gives the results of one; what it changes is changed in the copy only.
     """
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _serve(items, run, write)
-    os.close(write)
-    pipe, waiting = os.fdopen(read, "rb"), [child]
+    pipe, waiting = os.fdopen(read, "rb"), list[int]()
 
     def wait() -> list[Result]:
         content = pipe.read()
@@ -48,6 +45,12 @@ def elsewhere(items: Sequence[Rule], run: Run) -> Iterator[Callable[[], list[Res
         return [Result(**values) for values in json.loads(content)]
 
     try:
+        # A copy that nobody knows of would run on.
+        with held_back(signal.SIGINT):
+            if not (child := os.fork()):
+                _serve(items, run, write)
+            waiting.append(child)
+        os.close(write)
         yield wait
     finally:
         pipe.close()

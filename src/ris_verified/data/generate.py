@@ -22,6 +22,7 @@ from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_d
 from ris_verified.data.shard import finished_shard, sidecar, stored_bytes, stored_digests, write_shard
 from ris_verified.errors import DataError, InputError, StorageError
 from ris_verified.files import clear_stale, require_folder
+from ris_verified.signals import held_back
 
 Progress = Callable[[int, int, str], None]
 
@@ -137,16 +138,6 @@ def _termination_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
-@contextlib.contextmanager
-def _held_back(number: signal.Signals) -> Iterator[None]:
-    """Deliver a signal after the block only; processes that begin within never get it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {number})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin() -> None:
     """Prepare a drawing process: one thread, Ctrl-C is the parent's, and no life without the parent."""
     torch.set_num_threads(1)
@@ -173,7 +164,7 @@ def _written(cfg: Config, folder: Path, todo: list[Shard]) -> Generator[Shard]:
         return
     context, before = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
-        with _held_back(signal.SIGINT):
+        with held_back(signal.SIGINT):
             futures = [pool.submit(write_shard, cfg, folder, shard) for shard in todo]
         try:
             for future in as_completed(futures):
