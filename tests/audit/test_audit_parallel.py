@@ -72,8 +72,13 @@ def test_ctrl_c_while_it_waits_is_an_interrupt() -> None:
             os.sched_yield()
 
     before = _children()
-    with pytest.raises(KeyboardInterrupt), elsewhere([rules()["RV0801"]], interrupting) as wait:
-        wait()
+    # A shell has what it runs in the background ignore Ctrl-C.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), elsewhere([rules()["RV0801"]], interrupting) as wait:
+            wait()
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert _children() == before
 
 

@@ -25,10 +25,13 @@ from ris_verified.estimate.proposals import propose
 from ris_verified.scene.scene import draw_scene
 
 DRAW = """
+import signal
 import sys
 from pathlib import Path
 from ris_verified.cli.main import main
 if __name__ == "__main__":
+    # A shell has what it runs in the background ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(main(["generate", "--config", sys.argv[1], "--out", sys.argv[2]]))
 """
 PATIENCE = 60

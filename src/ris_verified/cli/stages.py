@@ -74,6 +74,7 @@ def run_train(args: argparse.Namespace) -> int:
         return 0
     log_to_terminal()
     require_ready(pipeline, args.data, args.out, fresh=args.fresh)
+    require_folder(args.out)
     gate(pipeline, args.out, args.ignore_audit, args.data)
     with progress("steps") as bar:
         result = pipeline.train(pipeline, args.data, args.out, progress=bar, **options)

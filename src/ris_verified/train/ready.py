@@ -6,7 +6,6 @@ from pathlib import Path
 
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.data.manifest import Manifest
-from ris_verified.files import require_folder
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.checkpoint import Checkpoints, name_of
 
@@ -40,16 +39,13 @@ def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> 
     Args:
         pipeline: the stages and the configuration.
         data: folder written by `generate`.
-        out: the run's folder, made where it is missing.
+        out: the run's folder, which may be missing.
         fresh: whether the run will start over.
 
     Raises:
         DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
             another run.
-        InputError: a file lies where the folder should be.
-        StorageError: the folder cannot be written into.
     """
     training_data(pipeline, data)
     if not fresh:
         checkpoints_of(pipeline, data, out).require_own()
-    require_folder(out)
