@@ -117,7 +117,20 @@ def _floor_of_noise(sound: Any, cfg: Any, *key: Any) -> Any:
     return dataclasses.replace(scene, y=scene.y_clean + noise, noise_variance=variance)
 
 
+def _channel_of_a_block(sound: Any, y: Tensor, H_full: Tensor, *given: Any) -> Any:
+    return sound(y, H_full[torch.arange(len(y)) % BLOCK], *given)
+
+
+def _measurements_halved(sound: Any, peaks: Any, y: Tensor, *given: Any) -> Any:
+    made = sound(peaks, y, *given)
+    y.mul_(0.5)
+    return made
+
+
 FAULTS = (
+    Fault("channel_modulo_a_block", "RV0202", "a buffer of sixteen channels",
+          _both("sample_covariance", _channel_of_a_block)),
+    Fault("measurements_written", "RV0202", "y is scaled in place", staged("mle", _measurements_halved)),
     Fault("batch_cut_to_eights", "RV0202", "the last scenes of a batch are lost", staged("unpack", _cut_to_eights)),
     Fault("last_block_again", "RV0202", "a partial block is padded at the wrong end", _in_blocks),
     Fault("half_precision_for_many", "RV0202", "large batches are judged on rounded factors",

@@ -32,7 +32,10 @@ def own_answers(context: Context) -> Iterator[Measurement]:
     yield from _unpacked(small)
     stages, B = _stages(small), len(small.batch)
     for name, (run, given) in stages.items():
+        before = [value.clone() for value in given]
         own, allowed = _rows(run(*given)), float(TURNED if name in CHOOSES else 0)
+        kept = all(same_bits(value, was) for value, was in zip(given, before, strict=True))
+        yield equal(kept, True, "what a stage is given stays as it was", where=name)
         loose = _turned_by_rounding(run, given, own) if name in CHOOSES else set()
         for label, batches in (("alone", [[i] for i in range(B)]), (f"in a batch of {MANY}", [_many(B)])):
             wrong: set[int] = set()
@@ -56,7 +59,8 @@ def _turned_by_rounding(run: Callable[..., Any], given: tuple[Tensor, ...], own:
 
 
 def _many(scenes: int) -> list[int]:
-    return [(i + 1) % scenes for i in range(MANY)]
+    # One further in each round: with an even period a stage that takes a place modulo 16 would meet the same scene.
+    return [(i + 1 + i // scenes) % scenes for i in range(MANY)]
 
 
 def _unpacked(small: Context) -> Iterator[Measurement]:
