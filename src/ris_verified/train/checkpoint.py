@@ -213,8 +213,7 @@ def _notes(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     with safetensors.safe_open(str(path), framework="pt") as archive:
-        notes = json.loads((archive.metadata() or {})["notes"])
-        return notes, {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
+        return _notes(path), {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118
 
 
 def _restore(state: TrainState, notes: dict[str, Any], tensors: dict[str, Tensor]) -> None:

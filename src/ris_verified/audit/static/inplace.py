@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ris_verified.audit.static.purpose import written
 from ris_verified.audit.static.syntax import Function, called_name, dotted, root_name
 from ris_verified.audit.static.tensors import Tensors
 
@@ -35,6 +34,13 @@ def written_in_place(function: Function, body: list[ast.AST], tensors: Tensors) 
         elif isinstance(node, ast.Assign | ast.AugAssign):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 yield from _assigned(target, node, given, tensors)
+
+
+def written(owner: ast.expr) -> ast.expr:
+    """Return what a chain of writes in place, such as `x.mul_(a).add_(b)`, goes into."""
+    while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and owner.func.attr.endswith("_"):
+        owner = owner.func.value
+    return owner
 
 
 def _origins(body: list[ast.AST], tensors: Tensors) -> tuple[set[str], set[str]]:

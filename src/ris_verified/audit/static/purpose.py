@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 
+from ris_verified.audit.static.inplace import written
 from ris_verified.audit.static.syntax import SourceFile, called_name, dotted, text_of
 
 # What gives indices, which never carry a gradient.
@@ -81,7 +82,7 @@ class Purpose:
         calls = [n for n in body if isinstance(n, ast.Call) and called_name(n.func) in CHOICES]
         self._allowed = {id(inner) for call in calls for inner in ast.walk(call)}
         products = [n for n in body if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mult | ast.Div)]
-        self._factors = {id(_root(part)) for n in products for part in (n.left, n.right)}
+        self._factors = {id(link) for n in products for part in (n.left, n.right) for link in _chain(part)}
         self._pairs = list(_pairs(body))
         self._allowed |= {id(inner) for part in _reports(body) for inner in ast.walk(part)}
         self._statistics()
@@ -174,13 +175,6 @@ class Purpose:
                     self._allowed |= {id(inner) for inner in ast.walk(node.value)}
 
 
-def written(owner: ast.expr) -> ast.expr:
-    """Return what a chain of writes in place, such as `x.mul_(a).add_(b)`, goes into."""
-    while isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute) and owner.func.attr.endswith("_"):
-        owner = owner.func.value
-    return owner
-
-
 def _pairs(body: list[ast.AST]) -> Iterator[tuple[ast.expr, ast.expr]]:
     """Yield what stands beside what: both sides of a difference, and each two arguments of a call."""
     for node in body:
@@ -199,6 +193,7 @@ def _reports(body: list[ast.AST]) -> Iterator[ast.expr]:
 
 
 def _chain(node: ast.expr) -> Iterator[ast.expr]:
+    """Yield an expression and what its methods, attributes and indices are of."""
     yield node
     while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
         node = node.func if isinstance(node, ast.Call) else node.value
@@ -218,12 +213,6 @@ def _calls(node: ast.expr, names: set[str]) -> bool:
 
 def _still(value: ast.expr) -> bool:
     return any(isinstance(n, ast.Call) and STILL.search(dotted(n.func)) for n in ast.walk(value))
-
-
-def _root(node: ast.expr) -> ast.expr:
-    while isinstance(node, ast.Subscript | ast.Attribute | ast.Call):
-        node = node.func if isinstance(node, ast.Call) else node.value
-    return node
 
 
 def _names(target: ast.expr) -> list[str]:
