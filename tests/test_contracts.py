@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ris_verified import contracts
 from ris_verified.contracts import _probes, check_covariance
 from ris_verified.errors import InvariantError
 
@@ -55,3 +56,18 @@ def test_either_probe_shows_a_negative_direction(sign):
     R = torch.eye(N, dtype=torch.complex128) + sign * 3 * (torch.outer(v, v.conj()) - torch.outer(w, w.conj())) / N
     with pytest.raises(InvariantError, match="not positive semidefinite"):
         check_covariance(R[None], "R")
+
+
+def test_both_forms_of_the_product_measure_the_same(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(3, 12, 5, dtype=torch.complex64, generator=generator)
+    R = X @ X.mH
+    R[1, 0, 3] += 0.5j
+    R[2] -= 2 * torch.eye(12)
+    found = []
+    for tall in (True, False):
+        monkeypatch.setattr(contracts, "_tall", lambda *_, tall=tall: tall)
+        found.append(contracts._figures(R))
+    # Sums of N products in another order, over N.
+    torch.testing.assert_close(*found, rtol=1e-5, atol=12 * torch.finfo(torch.float32).eps)
+    assert float(found[0][1, 1]) > float(found[0][1, 0]), "the matrix that is not Hermitian is told from the others"

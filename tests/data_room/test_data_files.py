@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from ris_verified.errors import InputError, StorageError
-from ris_verified.files import append, atomic_write, clear_folder, clear_stale
+from ris_verified.files import append, atomic_write, clear_folder, clear_stale, require_folder
 
 
 def test_a_new_file_in_a_new_folder(tmp_path):
@@ -112,3 +112,14 @@ def test_a_folder_in_place_of_the_file_is_wrong_input(tmp_path):
     with pytest.raises(InputError, match="is a folder"):
         atomic_write(tmp_path, b"content")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_file_is_told_before_the_work(tmp_path, monkeypatch):
+    def full(**options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    require_folder(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(StorageError, match="No space left"):
+        require_folder(tmp_path)
