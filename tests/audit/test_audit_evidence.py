@@ -9,21 +9,14 @@ import pytest
 from ris_verified.audit import evidence
 from ris_verified.audit.alarms import Alarm
 from ris_verified.audit.context import small_config
-from ris_verified.audit.prove import Kill, prove
 from ris_verified.config import Config
-from ris_verified.pipeline import Pipeline
-
-
-def _kills(task: tuple[Config, str]) -> list[Kill]:
-    config, rule = task
-    return list(prove(Pipeline.default(config), [rule]))
 
 
 def test_workers_kill_what_one_process_kills_in_the_same_order() -> None:
     config = small_config(Config())
     tasks = [(config, rule) for rule in ("RV0801", "RV0501")]
-    apart = [kill for found in evidence._map(_kills, tasks, 2, "rules") for kill in found]
-    together = [kill for task in tasks for kill in _kills(task)]
+    apart = [kill for found in evidence._map(evidence._proved, tasks, 2, "rules") for kill in found]
+    together = [kill for task in tasks for kill in evidence._proved(task)]
     assert [(k.fault, k.clean, k.status, k.killed_by) for k in apart] == [
         (k.fault, k.clean, k.status, k.killed_by) for k in together
     ]

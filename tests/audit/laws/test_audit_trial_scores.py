@@ -12,7 +12,7 @@ import torch
 
 from ris_verified.audit.context import Context, small_config
 from ris_verified.audit.laws.trial_ends import objective_stops, study_prunes
-from ris_verified.audit.laws.trial_scores import objective_keeps, study_prefers
+from ris_verified.audit.laws.trial_scores import best_is_found, objective_keeps, study_prefers
 from ris_verified.audit.rule import Measurement
 from ris_verified.audit.runner import PACKAGE
 from ris_verified.config import Config
@@ -34,7 +34,7 @@ def failed(found: list[Measurement]) -> list[str]:
 def afterwards(pipe: Pipeline, data: Path, out: Path, values: dict[str, Any], number: int, report: Any = None) -> float:
     """Score what the training has returned, read back from its file."""
     trial = dataclasses.replace(pipe, config=pipe.trial_config(pipe.config, values))
-    result = trial.train(trial, data, out, curves=False)
+    result = trial.train(trial, data, out / str(number), curves=False)
     batch = trial.unpack(SceneDataset(data, "validation").batch(torch.arange(1)), "cpu")
     return trial.score(trial, load_model(result.weights, trial), [batch])
 
@@ -56,6 +56,13 @@ def test_a_study_may_draw_in_another_way() -> None:
     assert failed(study_prefers(context(run_study=drawn_at_random))) == []
     # What is handed no report can prune nothing.
     assert study_prunes(context(run_study=drawn_at_random)) == []
+
+
+def test_a_best_configuration_of_one_objective_may_be_optunas_best_trial() -> None:
+    def best(study: optuna.Study, cfg: Config) -> Config:
+        return cfg.replaced(study.best_params)
+
+    assert failed(best_is_found(context(best_config=best))) == []
 
 
 @pytest.mark.parametrize("hpo", [{"timed": True}, {"patience": 0}, {"patience": 1}, {"pruning": False}])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ris_verified.array.steering import fresnel_steering
-from ris_verified.audit.faults.fault import Fault
+from ris_verified.audit.faults.fault import Fault, finite_only
 from ris_verified.audit.faults.scenes import unpacking
 from ris_verified.covariance.blend import Blend, BlendProof
 from ris_verified.covariance.predicted import unpack_factor
@@ -115,6 +115,16 @@ def _live_at_inference(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, inference_blend=blend)
 
 
+def _first_panel(pipeline: Pipeline) -> Pipeline:
+    known: dict[tuple[int, int], Any] = {}
+
+    def steer(array: Any, *place: Tensor) -> Tensor:
+        kept = known.setdefault((array.horizontal, array.vertical), array)
+        return pipeline.steering(dataclasses.replace(kept, amplitude=array.amplitude), *place)
+
+    return dataclasses.replace(pipeline, steering=steer)
+
+
 def _banded(pipeline: Pipeline) -> Pipeline:
     def steer(array: Any, azimuth: Any, elevation: Any, range: Any) -> Tensor:
         middle = ((range > 2) & (range < 6))[..., None]
@@ -135,6 +145,8 @@ FAULTS = (
     Fault("dict_by_position", "RV1003", "the values of a dict are taken in their order", _by_values),
     Fault("device_ignored", "RV1003", "the batch stays where it is", _stays),
     Fault("snr_filled_in", "RV1003", "a missing SNR becomes 0 dB", _filled_in),
+    Fault("missing_measured_as_zero", "RV1003", "nan_to_num on what arrives",
+          unpacking(lambda b: dataclasses.replace(b, y=finite_only(b.y)))),
     Fault("snr_without_sign", "RV1003", "|SNR|", unpacking(lambda b: dataclasses.replace(b, snr=b.snr.abs()))),
     Fault("order_always_most", "RV1003", "K is read from the width of ptr",
           unpacking(lambda b: dataclasses.replace(b, K=torch.full_like(b.K, b.ptr.shape[1])))),
@@ -149,5 +161,6 @@ FAULTS = (
           lambda p: _blended(p, _printed_loading)),
     Fault("sample_live_at_inference", "RV0803", "one of the two blends does not detach", _live_at_inference),
     Fault("fresnel_between_2_and_6_m", "RV0804", "an approximation in a band of ranges", _banded),
+    Fault("positions_of_the_first_panel", "RV0804", "cached by the number of elements", _first_panel),
     Fault("positions_doubled_in_width", "RV0804", "float32 positions give complex128", _double_always),
 )  # fmt: skip

@@ -49,6 +49,10 @@ def _fresh_network(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
     return f(dataclasses.replace(pipe, score=score), *given, **named)
 
 
+def _one_folder(f: Any, pipe: Pipeline, data: Path, out: Path, values: Any, number: int, *more: Any) -> Any:
+    return f(pipe, data, out, values, 0, *more)
+
+
 def _turned_reports(f: Any, pipe: Pipeline, data: Path, out: Path, values: Any, number: int, report: Any = None) -> Any:
     return f(pipe, data, out, values, number, report and (lambda epoch, score: report(epoch, -score)))
 
@@ -82,6 +86,8 @@ FAULTS = (
     Fault("objective_on_training_scenes", "RV1604", "the wrong split is opened", staged("objective", _on_training)),
     Fault("objective_of_a_fresh_network", "RV1604", "a model is built where the trained one is meant",
           staged("objective", _fresh_network)),
+    Fault("one_folder_for_all_trials", "RV1604", "trials of two workers write over each other",
+          staged("objective", _one_folder)),
     Fault("reports_upside_down", "RV1604", "the pruner is told −score", staged("objective", _turned_reports)),
     Fault("reports_from_zero", "RV1604", "the pruner is told 0-based epochs", staged("objective", _late_reports)),
     Fault("space_ignored", "RV0906", "the first space, whatever is configured",

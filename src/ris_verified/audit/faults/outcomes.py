@@ -127,6 +127,13 @@ def _metres(a: Tensor, b: Tensor) -> Tensor:
     return distance
 
 
+def _gated(pairs: Assignment) -> Assignment:
+    far = pairs.distance > 5
+    lost = far.sum(-1)
+    index, distance = pairs.estimate_index.masked_fill(far, -1), pairs.distance.masked_fill(far, torch.nan)
+    return Assignment(index, distance, pairs.misses + lost, pairs.false_alarms + lost)
+
+
 def _angles(a: Tensor, b: Tensor) -> Tensor:
     distance: Tensor = (a - b)[..., :2].norm(dim=-1)
     return distance
@@ -146,6 +153,7 @@ FAULTS = (
           _estimating(lambda e: dataclasses.replace(e, covariance=2 * e.covariance))),
     Fault("covariance_in_degrees", "RV1204", "degrees² beside radians",
           _estimating(lambda e: dataclasses.replace(e, covariance=e.covariance * (180 / np.pi) ** 2))),
+    Fault("far_pairs_unmatched", "RV1603", "a gate of five metres", _pairing(_gated)),
     Fault("matched_greedily", "RV1603", "the nearest pair is taken first", _assign(_metres, greedy=True)),
     Fault("matched_by_angles", "RV1603", "ranges do not enter the cost", _assign(_angles, greedy=False)),
     Fault("distance_squared", "RV1603", "the root is forgotten",

@@ -120,6 +120,17 @@ def _validate_all(run: Any, dataset: Any, order: Tensor, size: int, skip: int) -
     return (torch.arange(len(dataset)) if dataset is run.validation else order), skip
 
 
+def _first_validated(run: Any, dataset: Any, order: Tensor, size: int, skip: int) -> tuple[Tensor, int]:
+    return (order[:size] if dataset is run.validation else order), skip
+
+
+def _no_curriculum(run: Any, dataset: Any, order: Tensor, size: int, skip: int) -> tuple[Tensor, int]:
+    if dataset is not run.training:
+        return order, skip
+    generator = torch.Generator().manual_seed(run.state.step)
+    return order[torch.randperm(len(order), generator=generator)], skip
+
+
 def _live_validated(made: Any) -> None:
     def _validated(self: Any) -> Any:
         order = torch.arange(min(self.pipeline.config.data.validation_scenes, len(self.validation)))
@@ -209,6 +220,9 @@ FAULTS = (
     Fault("easy_scene_only", "RV1605", "the curriculum leaves scenes out", _running(_batches(_easy_only))),
     Fault("validation_of_all", "RV1605", "other scenes than the configuration asks for",
           _running(_batches(_validate_all))),
+    Fault("one_batch_validated", "RV1605", "scenes beyond the first batch are never read",
+          _running(_batches(_first_validated))),
+    Fault("no_curriculum", "RV1605", "the configured curriculum is shuffled away", _running(_batches(_no_curriculum))),
     Fault("average_before_swa", "RV1605", "the EMA is validated, SWA is saved", _running(_live_validated)),
     Fault("skipped_step_in_the_mean", "RV1605", "a step that was not taken counts as a loss of zero",
           _running(_skipped_counted)),

@@ -40,6 +40,10 @@ def _pruned_best(sound: Any, study: optuna.Study, cfg: Any) -> Any:
     return cfg.replaced(best.params)
 
 
+def _fastest(sound: Any, study: optuna.Study, cfg: Any) -> Any:
+    return cfg.replaced(min(study.best_trials, key=lambda trial: trial.values[::-1]).params)
+
+
 def _impossible_heads(pipeline: Pipeline) -> Pipeline:
     more = {"model.heads": CategoricalDistribution((4, 5, 8))}
     spaces = {name: {**space, **more} if name == "wide" else space for name, space in pipeline.spaces.items()}
@@ -74,6 +78,7 @@ FAULTS = (
     Fault("scored_by_the_base", "RV1604", "the score is given the pipeline of the study", _base_scores),
     Fault("one_name_for_all_studies", "RV0905", "another configuration is handed old trials", _one_name),
     Fault("pruned_trial_is_best", "RV0906", "intermediate values count", staged("best_config", _pruned_best)),
+    Fault("fastest_trial_is_best", "RV0906", "the last objective decides", staged("best_config", _fastest)),
     Fault("space_of_impossible_networks", "RV0103", "heads that no width of the space can be split into",
           _impossible_heads),
     Fault("gradients_left_by_a_failed_try", "RV1402", "cleared once, before the first try", _stepping(_gradients_left)),

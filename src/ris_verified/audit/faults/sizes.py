@@ -121,6 +121,11 @@ def _channel_of_a_block(sound: Any, y: Tensor, H_full: Tensor, *given: Any) -> A
     return sound(y, H_full[torch.arange(len(y)) % BLOCK], *given)
 
 
+def _first_for_the_rest(sound: Any, *given: Any) -> Tensor:
+    K: Tensor = sound(*given)
+    return K if len(K) < 64 else torch.cat([K[:63], K[:1].expand(len(K) - 63)])
+
+
 def _measurements_halved(sound: Any, peaks: Any, y: Tensor, *given: Any) -> Any:
     made = sound(peaks, y, *given)
     y.mul_(0.5)
@@ -130,6 +135,8 @@ def _measurements_halved(sound: Any, peaks: Any, y: Tensor, *given: Any) -> Any:
 FAULTS = (
     Fault("channel_modulo_a_block", "RV0202", "a buffer of sixteen channels",
           _both("sample_covariance", _channel_of_a_block)),
+    Fault("order_of_the_first_scene", "RV0202", "scenes beyond a block of 64 are given its first one's order",
+          staged("order", _first_for_the_rest)),
     Fault("measurements_written", "RV0202", "y is scaled in place", staged("mle", _measurements_halved)),
     Fault("batch_cut_to_eights", "RV0202", "the last scenes of a batch are lost", staged("unpack", _cut_to_eights)),
     Fault("last_block_again", "RV0202", "a partial block is padded at the wrong end", _in_blocks),

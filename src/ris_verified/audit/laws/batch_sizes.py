@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Three more than any block of eights that somebody may work in.
-MANY = 67
+MANY = 131
 # Where stages choose, two candidates of one scene may be alike to rounding: another order of sums turns the choice.
 # One scene in sixty did so alone, drawn configurations say; three of eight are a fault.
 CHOOSES, TURNED = {"build_model", "spectrum", "newton", "mle", "order", "localize"}, 2
 
 
 def own_answers(context: Context) -> Iterator[Measurement]:
-    """Give the small scenes to each stage one by one, and 67 of them over and over, and compare the answers.
+    """Give the small scenes to each stage one by one, and 131 of them over and over, and compare the answers.
 
     Bound: 1e-3 of an answer's size, far above float32 sums in another order; where stages choose two scenes may turn,
     beside those that rounding in the measurements turns.

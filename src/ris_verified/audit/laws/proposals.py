@@ -44,11 +44,10 @@ def searched_alike(context: Context) -> list[Measurement]:
     from ris_verified.data.dataset import with_proposals
     from ris_verified.model.call import outputs_of
 
-    small = context.small
-    p, cfg = small.pipeline, small.config
+    p, cfg = context.pipeline, context.config
     with torch.no_grad():
-        stored = outputs_of(small.model, with_proposals(small.batch, cfg))
-    searched = small.outputs
+        stored = outputs_of(context.model, with_proposals(context.batch, cfg))
+    searched = context.outputs
     given, made = (p.predicted_covariance(o.cov_fact_angle, o.cov_fact_range, cfg) for o in (stored, searched))
     apart = (given - made).flatten(1).norm(dim=1) / made.flatten(1).norm(dim=1)
     message = "R_pred with stored proposals against without, median over scenes"

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Three epochs of three steps of two scenes, from a folder that holds more scenes than the configuration asks for.
 EPOCHS, STEPS, SHOWN, STORED = 3, 3, 6, 8
-VALIDATED, KEPT = 2, 3
+# More than a batch of 128.
+VALIDATED, KEPT = 130, 131
 # The step that is reported as skipped, and the one before which the run is killed, counted from 0.
 SKIPPED, KILLED = 1, 4
 # The first epoch is the best one: a run that forgets it when it is killed keeps another.
@@ -47,6 +48,7 @@ class _Run:
     kill: int = -1
     state: TrainState | None = None
     shown: list[list[str]] = field(default_factory=list)
+    sources: list[int] = field(default_factory=list)
     rates: list[dict[str, float]] = field(default_factory=list)
     decays: list[list[float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -66,6 +68,7 @@ class _Run:
             raise _Killed
         self.state = state
         self.shown.append(scenes_of(batch))
+        self.sources.append(int(batch.K.sum()))
         self.rates.append(state.rates())
         self.decays.append([group.get("weight_decay", 0.0) for group in state.optimizer.param_groups])
         report = self.pipeline.train_step(state, batch, pipeline)
@@ -115,7 +118,7 @@ def run_obeys(context: Context) -> Iterator[Measurement]:
     pipeline = dataclasses.replace(context.small.pipeline, config=config)
     with tempfile.TemporaryDirectory() as name:
         whole, again = Path(name) / "whole", Path(name) / "again"
-        sizes = {"train_scenes": STORED, "validation_scenes": KEPT, "test_scenes": 1, "shard_scenes": 4, "workers": 1}
+        sizes = {"train_scenes": STORED, "validation_scenes": KEPT, "test_scenes": 1, "shard_scenes": 64, "workers": 1}
         for folder in (whole, again):
             generate(dataclasses.replace(config, data=dataclasses.replace(config.data, **sizes)), folder / "data")
         run = _Run(pipeline)
@@ -123,7 +126,11 @@ def run_obeys(context: Context) -> Iterator[Measurement]:
         if run.state is None or len(run.shown) != EPOCHS * STEPS:
             yield equal(len(run.shown), EPOCHS * STEPS, "steps of three epochs", "steps", "train")
             return
-        yield from mended(_shown(run), "show each of data.train_scenes once an epoch, shuffled by seed and epoch")
+        yield from mended(
+            _shown(run),
+            "show each of data.train_scenes once an epoch, shuffled by seed and epoch, few sources "
+            "first while a curriculum lasts",
+        )
         yield from mended(_planned(run), "take optimiser and schedule from the state, over all steps of the run")
         yield from mended(_told(run), "validate `state.best` on data.validation_scenes and average the steps taken")
         yield from _resumed(run, _killed(pipeline, again))
@@ -146,6 +153,8 @@ def _shown(run: _Run) -> Iterator[Measurement]:
         yield equal(
             len(set(order)), SHOWN, f"scenes that epoch {number} shows, of {SHOWN} asked for", "scenes", "train"
         )
+    first = run.sources[:STEPS]
+    yield equal(first, sorted(first), "sources in the steps of the first epoch of a curriculum", where="train")
     varied = len({tuple(order) for order in orders})
     yield equal(varied > 1, True, "the order of the scenes differs from epoch to epoch", where="train")
 

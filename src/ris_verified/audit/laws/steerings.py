@@ -26,6 +26,11 @@ def steering_elsewhere(context: Context, name: str) -> list[Measurement]:
     array = context.config.array
     other = dataclasses.replace(array, amplitude="spherical" if array.amplitude == "unit" else "unit")
     found = [_apart(stage, other, place, f'amplitude "{other.amplitude}"', name)]
+    # The same elements, wider apart: what was kept for the other panel does not fit.
+    moved = dataclasses.replace(
+        array, wavelength=1.3 * array.wavelength, spacing_wavelengths=0.9 * array.spacing_wavelengths
+    )
+    found.append(_apart(stage, moved, place, "another wavelength and spacing", name))
     panel = context.small.config.array
     repeated = tuple(axis.repeat(MANY // len(axis) + 1)[:MANY] for axis in place)
     found.append(_apart(stage, panel, repeated, f"{MANY} positions at once", name))

@@ -39,6 +39,7 @@ class Seen:
         scenes: digests of those that each score was given.
         reports: epoch and score of each.
         configs: digests of the configurations that training and scores were given.
+        folders: that it trained in.
     """
 
     judged: bool = False
@@ -46,6 +47,7 @@ class Seen:
     scenes: list[list[str]] = field(default_factory=list)
     reports: list[tuple[int, float]] = field(default_factory=list)
     configs: set[str] = field(default_factory=set)
+    folders: list[Path] = field(default_factory=list)
 
 
 def _weights(model: nn.Module) -> str:
@@ -79,6 +81,7 @@ def _drilled(context: Context, seen: Seen, scores: Sequence[float] = SCORES) -> 
     def train(stages: Pipeline, data: Path, out: Path, *_: Any, judge: Any = None, **__: Any) -> Any:
         seen.judged = judge is not None
         seen.configs.add(stages.config.digest())
+        seen.folders.append(out)
         out.mkdir(parents=True, exist_ok=True)
         save_model(models[best], stages.config, out / "weights.safetensors")
         for epoch, model in enumerate(models):
@@ -113,9 +116,13 @@ def objective_keeps(context: Context) -> list[Measurement]:
             pipeline, folder / "data", folder / "out", {}, 0, lambda epoch, score: seen.reports.append((epoch, score))
         )
         wanted = _validation(pipeline, folder / "data")
+        beside = Seen()
+        neighbour = _drilled(context, beside)
+        neighbour.objective(neighbour, folder / "data", folder / "out", {}, 1)
     # With `hpo.timed` the seconds follow.
     value = float(value[0] if isinstance(value, tuple) else value)
     other = sum(scenes != wanted for scenes in seen.scenes)
+    shared = set(seen.folders) & set(beside.folders)
     # A trial that never asks for the epochs can know the returned weights only.
     epochs = list(range(1, len(SCORES) + 1)) if seen.judged else [SCORES.index(min(SCORES)) + 1]
     found = [
@@ -123,6 +130,7 @@ def objective_keeps(context: Context) -> list[Measurement]:
         equal(seen.epochs, epochs, "epochs of the weights that a trial scored (0: of none)", where="objective"),
         equal(other, 0, "scores of a trial that are not of the validation scenes", where="objective"),
         equal(len(seen.configs), 1, "configurations that a trial trains and scores with", where="objective"),
+        equal(len(shared), 0, "folders that two trials train in", "folders", "objective"),
     ]
     if seen.judged:
         reports = list(enumerate(SCORES, 1))
@@ -168,7 +176,12 @@ def study_prefers(context: Context) -> list[Measurement]:
             found.append(equal(twice, 0, f"trials that repeat another's values ({name})", where="run_study"))
         same = drawn == again
         found.append(equal(same, True, f"two studies of one seed draw the same ({name})", where="run_study"))
-    return [*found, *_pruned_is_not_best(context)]
+    return found
+
+
+def best_is_found(context: Context) -> list[Measurement]:
+    """Ask for the best of a finished and a pruned trial, and of two objectives."""
+    return [*_pruned_is_not_best(context), *_lost_is_not_best(context)]
 
 
 def _pruned_is_not_best(context: Context) -> list[Measurement]:
@@ -189,6 +202,28 @@ def _pruned_is_not_best(context: Context) -> list[Measurement]:
     wrong = sorted(n for n, value in low.items() if read(best, n) != value)
     text = "values that are not the finished trial's, beside a pruned one with a better first epoch"
     return [equal(wrong, [], text, where="best_config")]
+
+
+def _lost_is_not_best(context: Context) -> list[Measurement]:
+    """Give a study of two objectives a trial that finds its sources and one, hardly faster, that is a hundred m off."""
+    import optuna
+
+    name, space = next(iter(context.pipeline.spaces.items()))
+    low, high = (sample(space, end) for end in ("low", "high"))
+    study, held = optuna.create_study(directions=["minimize"] * 2), dict(space)
+    for params, values in ((high, (100.0, 0.99)), (low, (0.1, 1.0))):
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=held, values=values))
+    hpo: dict[str, Any] = {"hpo.space": name, "hpo.timed": True}
+    try:
+        best = context.pipeline.best_config(study, context.config.replaced(hpo))
+    except RuntimeError:
+        if context.config.hpo.timed:
+            raise
+        # Optuna's `best_params` and `best_trial` know one objective, and more are not configured.
+        return []
+    wrong = sorted(n for n, value in low.items() if read(best, n) != value)
+    text = "values that are not those of the trial of 0.1 m, beside one of 100 m in 99 % of its time"
+    return [equal(wrong, [], text, where="best_config: hpo.timed")]
 
 
 def _continuous(space: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
@@ -53,6 +54,21 @@ def as_drawn(context: Context, batch: Batch) -> list[Measurement]:
     return [
         equal(count, 0, f"scenes whose {name} is not the drawn one", "scenes", name) for name, count in wrong.items()
     ]
+
+
+def missing_kept(context: Context, given: Batch) -> list[Measurement]:
+    """Return that NaN and infinity in a measurement stay what they are, or are refused."""
+    import torch
+
+    from ris_verified.errors import RisVerifiedError
+
+    y = given.y.clone()
+    y.view(-1)[:2] = torch.tensor([torch.nan, torch.inf])
+    try:
+        made = context.pipeline.unpack(dataclasses.replace(given, y=y), "cpu")
+    except RisVerifiedError:
+        return []
+    return [equal(same_bits(made.y, y), True, "NaN and infinity in y are kept", where="y")]
 
 
 def refusals(context: Context, fields: dict[str, Any]) -> list[Measurement]:

@@ -63,7 +63,10 @@ def result_carries(context: Context) -> Iterator[Measurement]:
         yield at_most(_trace_error(vars(blended)[name]), 1e-5, "|tr − N|/N", where=name)
     yield close(blended.beta, context.config.covariance.beta, 0.0, "β in the result", where="beta")
     yield from localisation_carries(context)
-    yield from localisation_hands_on(context)
+    for given in localisation_hands_on(context):
+        # The stage is sound: it is `localize` that hands it something else.
+        where = given.where if given.where.startswith("localize") else f"localize: what it hands to {given.where}"
+        yield dataclasses.replace(given, where=where)
     yield from localisation_scales(context)
 
 
@@ -172,10 +175,11 @@ def blend_formula(context: Context) -> Sequence[Measurement]:
     "One convention for positions",
     law="a_n(p) of generator, heads, MUSIC and MLE equal exp(−jk(‖p − p_n‖ − r)) to 1e-6, in metres and radians",
     why="Degrees for radians, or a sign, in one place gives a spectrum that peaks elsewhere.",
-    how="Both steering stages on a grid and 400 random positions of the view against the closed form in NumPy float64,"
-    " for both amplitudes, 24,581 positions at once on a small panel, slopes by autograd against central differences "
-    "where there are any, and in float32 to 32 k r eps with complex64 returned; the scene's clean measurement is "
-    "explained by the closed form (residual of a least-squares fit), bound 1e-6 (checklist).",
+    how="Both steering stages on a grid and 400 random positions of the view against the closed form in NumPy "
+    "float64, for both amplitudes and another wavelength and spacing, 24,581 positions at once on a small panel, "
+    "slopes by autograd against central differences where there are any, and in float32 to 32 k r eps with complex64 "
+    "returned; the scene's clean measurement is explained by the closed form (residual of a least-squares fit), bound "
+    "1e-6 (checklist).",
     remedy="import the one steering function everywhere",
 )
 def one_convention(context: Context) -> Sequence[Measurement]:
@@ -245,14 +249,8 @@ def validation_same(context: Context) -> Sequence[Measurement]:
     with torch.no_grad():
         outputs, blended = small.pipeline.forward(small.model, small.batch)
     with torch.enable_grad():
-        watched(
-            outputs,
-            blended.R_pred.clone().requires_grad_(),
-            small.batch,
-            small.config,
-            R_blend=blended.R,
-            training=True,
-        )
+        R_pred = blended.R_pred.clone().requires_grad_()
+        watched(outputs, R_pred, small.batch, small.config, R_blend=blended.R, training=True)
     if not seen or seen[0] is None or seen[-1] is None:
         return [equal(seen[:1], "a matrix", "R_blend given to the loss in validation", where="validate")]
     bound = 1e-6 * max(1.0, abs(modes[-1]))

@@ -11,7 +11,7 @@ from ris_verified.audit.context import KEY, Context
 from ris_verified.audit.damage import DAMAGE, damage_file, tiny_data
 from ris_verified.audit.laws.drawn import own_keys
 from ris_verified.audit.laws.proposals import stored_proposals
-from ris_verified.audit.laws.unpacking import as_drawn, moves, proposals_kept, refusals, same_field
+from ris_verified.audit.laws.unpacking import as_drawn, missing_kept, moves, proposals_kept, refusals, same_field
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def stored_form(context: Context) -> Sequence[Measurement]:
     law="unpack((y, H, C, ptr, K, R_in, snr, H_full)) = unpack({…}) = unpack(Batch) = the eight as given, "
     "on the device that is asked for",
     why="A loader that changes its order swaps tensors of equal shape without an error.",
-    how="The drawn scenes, assembled before the stage, are unpacked from a tuple, a dict, a dict in reverse order with "
-    "a further entry, and a Batch; fields are compared with what was given bit for bit and by dtype, and with the "
-    "drawn scenes; so are proposals that come with a Batch. A dict that lacks a field must raise. The device is tried "
-    "with torch's `meta` device.",
+    how="The drawn scenes, assembled before the stage, are unpacked from a tuple, a dict, a dict in reverse order "
+    "with a further entry, and a Batch; fields are compared with what was given bit for bit and by dtype, and with "
+    "the drawn scenes; so are proposals that come with a Batch. NaN and infinity in y stay or are refused. A dict "
+    "that lacks a field must raise. The device is tried with torch's `meta` device.",
     remedy="unpack by name; let tuples follow FIELDS; neither convert nor fill in",
 )
 def unpacks(context: Context) -> Sequence[Measurement]:
@@ -136,7 +136,8 @@ def unpacks(context: Context) -> Sequence[Measurement]:
         made = context.pipeline.unpack(value, "cpu")
         found += [same_field(vars(made)[name], fields[name], name, kind) for name in FIELDS]
     found += proposals_kept(context, given)
-    return [*found, *as_drawn(context, given), *refusals(context, fields), *moves(context, given)]
+    found += [*as_drawn(context, given), *missing_kept(context, given)]
+    return [*found, *refusals(context, fields), *moves(context, given)]
 
 
 @rule(

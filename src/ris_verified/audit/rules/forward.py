@@ -12,13 +12,15 @@ from ris_verified.audit.laws.estimation import refining, require_surface, separa
 from ris_verified.audit.laws.judging import bound_obeys
 from ris_verified.audit.laws.likelihood import at_marginal_optimum, at_optimum
 from ris_verified.audit.laws.scored_errors import bound_of_each_scene
-from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, equal, mended, rule
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Share of the first epoch's loss at which 200 scenes count as memorised.
 ENOUGH = 0.8
+BOUND = "invert the Fisher matrix of positions and symbols of this configuration's symbols, with the stated σ²"
+THRESHOLD = "compare the SNR of each scene with estimate.mle_snr_threshold_db: refine at and above it, not below"
 
 
 def finite_rows(found: Any) -> Tensor:
@@ -154,11 +156,10 @@ def reaches_bound(context: Context) -> Sequence[Measurement]:
     return [
         at_most(float(missed), 0.0, "sources missed", "sources", "spectrum on R_true"),
         *_over_bound(ratio, bounds, batch.ptr),
-        *bound_obeys(context),
-        *bound_of_each_scene(context),
+        *mended([*bound_obeys(context), *bound_of_each_scene(context)], BOUND),
         *at_optimum(context, scenes, found, peaks, "one or two sources"),
         *_crowded(context),
-        *threshold_obeys(context),
+        *mended(threshold_obeys(context), THRESHOLD),
     ]
 
 

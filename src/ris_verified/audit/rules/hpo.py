@@ -121,11 +121,9 @@ def trial_plain(context: Context) -> Sequence[Measurement]:
         off = {n: vars(train)[n] for n in ("curriculum_share", "ema_decay", "swa_share")}
         found += [close(v, 0.0, 0.0, f"in a trial ({label})", where=f"train.{n}") for n, v in off.items()]
         found.append(equal(train.accumulation, 1, f"in a trial ({label})", where="train.accumulation"))
-        found.append(
-            equal(
-                64 <= train.batch_size <= 80, True, f"batch of {train.batch_size} ({label})", where="train.batch_size"
-            )
-        )
+        text = f"batch of {train.batch_size} ({label})"
+        batch = equal(64 <= train.batch_size <= 80, True, text, where="train.batch_size")
+        found += mended([batch], "keep train.batch_size, in the space or in the configuration, within 64 to 80")
         share = context.config.hpo.data_share
         for name in ("train_scenes", "validation_scenes"):
             whole = vars(context.config.data)[name]

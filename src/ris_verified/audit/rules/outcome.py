@@ -141,12 +141,13 @@ CAUSES = {
     why="A term that reads the wrong output trains the wrong head.",
     how="Each output of the model is disturbed alone, positions by too little to change the assignment of slots that "
     "lie far apart; the set of terms that change is compared with the declared one. At the small size: the loss with "
-    "other y, H, C, H_full and SNR in the batch; a scene's output among other scenes, in another place and alone; each "
-    "field of the configuration turned for the stages that it must move (`model.*` for this package's networks), and "
-    "for each stage all fields together that it must not feel (bits are compared); norm at the optimiser, live, EMA "
-    "and SWA weights beside a plain step written in the audit, with clipping, accumulation and averages on and off, "
-    "bound 1e4 eps; modes, precision and configuration inside the step. Equal trials of the objective, the values that "
-    "reach its training, which of three epochs' scores it returns, and when its patience ends it.",
+    "other y, H, C, H_full and SNR in the batch; a scene's output among other scenes, in another place and alone; "
+    "each field of the configuration turned for the stages that it must move (`model.*` for this package's networks), "
+    "and for each stage all fields together that it must not feel (bits are compared); norm at the optimiser, live, "
+    "EMA and SWA weights beside a plain step written in the audit, with clipping, accumulation and averages on and "
+    "off, bound 1e4 eps; modes, precision and configuration inside the step. Equal trials of the objective, the "
+    "values that reach its training, the folders of two, which of three epochs' scores it returns, and when its "
+    "patience ends it.",
     remedy="let the stage that the message names read what its documentation declares, and only that",
     apart=True,
 )
@@ -162,14 +163,11 @@ def terms_and_causes(context: Context) -> Iterator[Measurement]:
 
     base = terms(out, b.R)
     ramp = torch.linspace(0.5, 1.5, out.k_logits.shape[1])
+    several = len(ramp) > 1
     # A hundred roundings of float32 show in a term; a tie of two assignments hardly ever lies so near.
     small = 100 * torch.finfo(torch.float32).eps
     causes = {
-        "k_logits": (
-            dataclasses.replace(out, k_logits=out.k_logits + ramp),
-            b.R,
-            {"order"} if len(ramp) > 1 else set(),
-        ),
+        "k_logits": (dataclasses.replace(out, k_logits=out.k_logits + ramp), b.R, {"order"} if several else set()),
         "angles": (dataclasses.replace(out, angles=out.angles + small * ramp[:, None]), b.R, {"angle"}),
         "ranges": (dataclasses.replace(out, ranges=out.ranges * (1 + small * ramp)), b.R, {"range"}),
         "R_blend": (out, b.R_samp, {"covariance", "alignment", "eigengap"}),

@@ -34,8 +34,9 @@ LAWS = {
     "other weights. Reported loss, terms, NMSE, norm before clipping and rates beside those of a plain step written "
     "in the audit, bound 1e4 eps. Two epochs of a training on four scenes: validated figures of the saved weights, "
     "logged rates, and what each step was given beside the stored scenes. Three epochs of three accumulated steps, "
-    "with curriculum, dropout and both averages, from a folder with more scenes than are asked for: scenes shown and "
-    "validated, rates, weight decay, mean loss, the epoch kept; killed before step 5 and begun again. Bound: equal.",
+    "with curriculum, dropout and both averages, from a folder with more scenes than are asked for, 130 of them to "
+    "validate: few sources first, scenes shown and validated, rates, weight decay, mean loss, the epoch kept; killed "
+    "before step 5 and begun again. Bound: equal.",
     remedy="save `state.best`, with every buffer that the output depends on",
     apart=True,
 )

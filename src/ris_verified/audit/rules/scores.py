@@ -11,7 +11,7 @@ from ris_verified.audit.context import Context
 from ris_verified.audit.laws.scored_batches import score_counts
 from ris_verified.audit.laws.validated_batches import validation_counts
 from ris_verified.audit.oracle import relative
-from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, mended, rule
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ris_verified.data.batch import Batch
     from ris_verified.pipeline import Pipeline
 
+SCORED = "average over all sources of all batches, of the configured estimators, with K of the head, in evaluation mode"
+VALIDATED = "weight each batch by its scenes, leave none out, measure capture and order against each scene's own truth"
 METRES = (0.0, 0.05, 0.2, 0.6)
 
 
@@ -76,7 +78,7 @@ def scores_follow(context: Context) -> Sequence[Measurement]:
     # Real factors cannot tell a source from its mirror image, so no network of theirs knows the answer.
     real = context.config.covariance.factor_mode == "real"
     found = _positions(small) + ([] if real else _answers(small))
-    found += score_counts(small) + validation_counts(small, _capture)
+    found += [*mended(score_counts(small), SCORED), *mended(validation_counts(small, _capture), VALIDATED)]
     return found + (_memorised(small) if context.profile == "full" else [])
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, equal, mended, rule
 from ris_verified.audit.rules.trials import drill_study, sound_study
 from ris_verified.errors import RisVerifiedError
 
@@ -85,7 +85,8 @@ def _restarted(context: Context, folder: Path) -> list[Measurement]:
     other = context.with_config(context.config.replaced({"covariance.beta": 0.5 * beta + 0.2}))
     own = [t.value for t in sound_study(other, _later, str(folder / "again.log"), 2).trials]
     text = "scores of a study of another configuration in the same storage"
-    return [*found, equal(own, [_later({}, 0), _later({}, 1)], text, where="run_study")]
+    apart = equal(own, [_later({}, 0), _later({}, 1)], text, where="run_study: name of the study")
+    return [*found, *mended([apart], "name the study by a digest of the whole configuration, not by its space alone")]
 
 
 def _torn(context: Context, folder: Path) -> list[Measurement]:
