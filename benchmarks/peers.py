@@ -4,7 +4,7 @@ Every contender gets the same covariances, R = A P Aᴴ + σ²I of a free-field 
 normalised spectrum must agree with a double-precision reference before it is timed. Times include the
 eigendecomposition of every covariance, or of the factor where a form is low rank, and exclude whatever a contender can
 prepare once for all covariances: grid and steering vectors. A library that is not installed is reported as absent:
-`pip install 'ris-verified[peers]'`.
+`pip install -e '.[peers]'`.
 
 Run: python benchmarks/peers.py [--covariances 64] [--threads 1] [--repeats 5] [--sources 3] [--grid 8 32 64]
 """

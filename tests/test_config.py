@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ def test_the_defaults_are_the_sizes_of_the_checklist() -> None:
     assert (cfg.train.batch_size, cfg.train.clip_norm, cfg.train.epochs) == (64, 1.0, 12)
     assert cfg.train.learning_rate * cfg.train.head_multiplier == pytest.approx(1.2e-3)
     assert (cfg.data.train_scenes, cfg.data.validation_scenes) == (80_000, 16_000)
+
+
+def test_the_guide_shows_every_field_with_its_default() -> None:
+    guide = Path(__file__).parents[1] / "docs" / "guide" / "configuration.md"
+    shown = tomllib.loads(guide.read_text(encoding="utf-8").split("```toml")[1].split("```")[0])
+    assert shown == tomllib.loads(Config().to_toml())
 
 
 def test_the_reference_preset_is_the_defaults() -> None:

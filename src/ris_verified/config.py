@@ -78,6 +78,9 @@ class SceneConfig:
         between(self, "scene", "azimuth_max", 0.0, math.pi / 2)
         between(self, "scene", "elevation_max", 0.0, math.pi / 2)
         between(self, "scene", "code_bits", 1, 8)
+        # Beyond, powers leave double precision.
+        between(self, "scene", "snr_db_min", -300.0, 300.0)
+        between(self, "scene", "snr_db_max", -300.0, 300.0)
         for name in ("sources", "range", "snr_db", "rician_factor"):
             ordered(self, "scene", f"{name}_min", f"{name}_max")
         one_of(self, "scene", "codebook", ("random", "dft2d", "hadamard"))

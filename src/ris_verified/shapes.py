@@ -16,6 +16,7 @@ from ris_verified.errors import NonFiniteError, ShapeError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+TENSORS = "torch.from_numpy makes tensors of arrays"
 
 
 def to_ri(z: Tensor) -> Tensor:
@@ -50,7 +51,9 @@ def from_ri(z: Tensor) -> Tensor:
     if z.is_complex() or z.ndim == 0 or z.shape[-1] != 2:
         raise ShapeError(describe(z), where="from_ri", expected="a real tensor [..., 2]")
     wide = z if z.dtype == torch.float64 else z.float()
-    return torch.view_as_complex(wide.contiguous())
+    wide = wide.contiguous()
+    # A view that begins between two pairs.
+    return torch.view_as_complex(wide.clone() if wide.storage_offset() % 2 else wide)
 
 
 def as_complex(z: Tensor, name: str, axes: str) -> Tensor:
@@ -65,6 +68,7 @@ def as_complex(z: Tensor, name: str, axes: str) -> Tensor:
         ShapeError: neither form fits.
     """
     rank = len(axes.split())
+    require_tensors(**{name: z})
     if z.is_complex() and z.ndim == rank:
         return z
     if z.is_floating_point() and z.ndim == rank + 1 and z.shape[-1] == 2:
@@ -90,6 +94,24 @@ def require_finite(z: Tensor, name: str) -> None:
     )
 
 
+def require_tensors(**values: object) -> None:
+    """Raise ShapeError that names the first argument that is no tensor."""
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise ShapeError(describe(value), where=name, expected="a tensor", remedy=TENSORS)
+
+
+def require_one_dtype(**tensors: Tensor) -> None:
+    """Raise ShapeError where tensors that are multiplied with each other differ in precision."""
+    if len({tensor.dtype for tensor in tensors.values()}) > 1:
+        raise ShapeError(
+            ", ".join(f"{name} {str(tensor.dtype).removeprefix('torch.')}" for name, tensor in tensors.items()),
+            where=", ".join(tensors),
+            expected="one precision",
+            remedy="convert the narrower ones with `.to`",
+        )
+
+
 def describe(value: object) -> str:
     """Return dtype and shape of a tensor, or the type of anything else."""
     if isinstance(value, Tensor):
@@ -101,7 +123,7 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
     """Check jaxtyping annotations at run time and report a mismatch as one ShapeError.
 
     Raises:
-        ShapeError: names every tensor argument with its shape and the annotated one.
+        ShapeError: names every argument with its shape or type and what is annotated.
     """
     checked = jaxtyped(function, typechecker=beartype)
     signature = inspect.signature(function)
@@ -118,11 +140,13 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
 
 def _mismatch(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> ShapeError:
     given = signature.bind_partial(*args, **kwargs).arguments
-    got = {k: describe(v) for k, v in given.items() if isinstance(v, Tensor)}
+    got = {k: describe(v) for k, v in given.items()}
     wanted = {k: str(signature.parameters[k].annotation) for k in got}
+    missing = [k for k, v in given.items() if "Tensor" in wanted[k] and not isinstance(v, Tensor)]
+    letters = "axes that share a letter must share a size" if any("Tensor" in text for text in wanted.values()) else ""
     return ShapeError(
         "got " + ", ".join(f"{k} {text}" for k, text in got.items()),
         where=name,
         expected=", ".join(f"{k} {text}" for k, text in wanted.items()),
-        remedy="axes that share a letter must share a size",
+        remedy=TENSORS if missing else letters,
     )

@@ -102,3 +102,13 @@ def test_the_widest_precision_wins_before_anything_is_computed():
 def test_other_precisions_are_refused(dtype):
     with pytest.raises(ShapeError, match=f"{dtype}.*float32, float64"):
         steering(ArrayConfig(), torch.ones(2, dtype=dtype), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("kind", ["backwards", "foreign", "read-only"])
+def test_arrays_of_any_kind_are_angles(kind: str) -> None:
+    azimuth = np.linspace(-1, 1, 5)
+    given = {"backwards": azimuth[::-1].copy()[::-1], "foreign": azimuth.astype(">f8"), "read-only": azimuth.copy()}[
+        kind
+    ]
+    given.flags.writeable = kind != "read-only"
+    assert torch.equal(steering(ArrayConfig(), given, 0.1, 2.0), steering(ArrayConfig(), azimuth, 0.1, 2.0))

@@ -234,3 +234,10 @@ def test_what_is_nothing_or_of_another_kind_is_wrong_usage(
     assert printed.err.count("\n") == 1
     assert "internal" not in printed.err
     assert printed.out == ""
+
+
+def test_a_preset_is_asked_for_as_by_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("--preset", "small", "--select", "RV0103") == 0
+    with pytest.raises(SystemExit):
+        call("--preset", "small", "--config", "quick")
+    assert "not allowed with argument" in capsys.readouterr().err

@@ -10,7 +10,17 @@ import pytest
 
 from ris_verified.cli import main as module
 from ris_verified.cli.main import COMMANDS, build_parser, main
-from ris_verified.errors import AuditError, ConfigError, DataError, NoGoError, ShapeError, StorageError
+from ris_verified.errors import (
+    AuditError,
+    ConfigError,
+    DataError,
+    InvariantError,
+    NoGoError,
+    RisVerifiedError,
+    ShapeError,
+    StorageError,
+    TrainingError,
+)
 
 
 def test_the_parser_needs_no_torch() -> None:
@@ -174,3 +184,25 @@ def test_only_a_process_of_its_own_is_told_to_keep_its_memory(monkeypatch: pytes
     monkeypatch.setattr(sys, "argv", ["ris-verified", "audit", "--list"])
     assert main() == 0
     assert told == [True]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (TrainingError("21 steps in a row had a non-finite loss", where="step 21"), 3),
+        (InvariantError("trace is not N", where="R_pred[0]"), 3),
+        (StorageError("no room", where="log.jsonl"), 3),
+        (DataError("is missing", where="manifest.json"), 2),
+        (NoGoError("the audit says NO-GO"), 1),
+    ],
+)
+def test_the_exit_status_tells_a_wrong_call_from_a_run_that_failed(
+    error: RisVerifiedError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(args: object) -> int:
+        raise error
+
+    text, add, _ = COMMANDS["report"]
+    monkeypatch.setitem(COMMANDS, "report", (text, add, fail))
+    assert main(["report", "somewhere"]) == code
+    assert str(error) in capsys.readouterr().err

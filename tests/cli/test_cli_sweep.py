@@ -11,6 +11,8 @@ import pytest
 
 from ris_verified.cli.main import main
 from ris_verified.config import Config
+from ris_verified.errors import InputError
+from ris_verified.evaluate.axes import Axes, Cell
 from ris_verified.pipeline import Pipeline
 
 TINY = """
@@ -140,7 +142,7 @@ def test_weights_add_the_learned_search(tiny: str, tmp_path: Path) -> None:
     [
         (["--sources", "4"], "scene.sources_max = 3"),
         (["--sources", "0"], "sources"),
-        (["--snr-db", "nan"], "finite decibels"),
+        (["--snr-db", "nan"], "decibels"),
         (["--range", "20"], "the view"),
         (["--range", "-1"], "above zero"),
         (["--separation", "3"], "separation"),
@@ -199,3 +201,11 @@ def test_the_two_forms_of_evaluate_are_kept_apart(
 ) -> None:
     assert main(["evaluate", "--out", str(tmp_path / "out"), *asked]) == 2
     assert named in capsys.readouterr().err
+
+
+def test_scenes_without_room_are_told_before_the_first_cell(tmp_path: Path) -> None:
+    # Five sources so far apart: the first scene finds places, one of the next does not.
+    axes = Axes(sources=(5,), snr_db=(10.0,), separation=(0.72,), cell_scenes=40, map_scenes=0)
+    Cell(5, 10.0, None, 0.72, {}).place(Config(), 0)
+    with pytest.raises(InputError, match="separation"):
+        axes.cells(Config())

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Iterator
 
 import pytest
 from rich.console import Console
 
 from ris_verified.cli import terminal
-from ris_verified.cli.terminal import SECONDS_PER_LINE, PlainLines, bar, console, log_to_terminal, progress
+from ris_verified.cli.terminal import SECONDS_PER_LINE, PlainLines, bar, log_to_terminal, progress
 
 
 @pytest.fixture
@@ -86,12 +87,26 @@ def test_a_narrow_terminal_shows_all_of_the_note_and_the_log_above_it() -> None:
     assert max(len(line) for line in re.split(r"[\r\n]", text)) <= 80
 
 
-def test_the_log_and_the_bar_share_one_console() -> None:
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """Yield the library's log and put its handlers back."""
     logger = logging.getLogger("ris_verified")
     before = logger.handlers, logger.level
-    try:
-        log_to_terminal()
-        (handler,) = logger.handlers
-        assert vars(handler)["console"] is console()
-    finally:
-        logger.handlers, logger.level = before
+    yield logger
+    logger.handlers, logger.level = before
+
+
+def test_the_log_and_the_bar_share_one_console(monkeypatch: pytest.MonkeyPatch, log: logging.Logger) -> None:
+    shown = Console(file=io.StringIO(), force_terminal=True)
+    monkeypatch.setattr(terminal, "console", lambda: shown)
+    log_to_terminal()
+    (handler,) = log.handlers
+    assert vars(handler)["console"] is shown
+
+
+def test_the_log_of_a_batch_job_breaks_no_line(monkeypatch: pytest.MonkeyPatch, log: logging.Logger) -> None:
+    written = io.StringIO()
+    monkeypatch.setattr(terminal, "console", lambda: Console(file=written, width=80))
+    log_to_terminal()
+    log.info("RV1302 %s", "x" * 200)
+    assert re.fullmatch(r"\[\d\d:\d\d:\d\d\] RV1302 x{200}\n", written.getvalue())

@@ -82,3 +82,10 @@ def test_the_result_has_the_precision_of_the_covariance(drawn, dtype):
     R = truth.R_true.to(dtype)
     end = near_field_newton(R, truth.K, spectrum(R, truth.K, truth.cfg), truth.cfg)
     assert end.azimuth.dtype == end.range.dtype == R.real.dtype
+
+
+def test_one_element_sees_no_direction_and_moves_nothing():
+    cfg = Config.load(None, ["array.horizontal=1", "array.vertical=1", "scene.sources_max=1"])
+    start = Peaks(*(torch.tensor([[value]], dtype=torch.float64) for value in (0.1, 0.2, 3.0)))
+    end = near_field_newton(torch.ones(1, 1, 1, dtype=torch.complex128), torch.ones(1, dtype=torch.int64), start, cfg)
+    assert torch.equal(to_parameters(end), to_parameters(start))

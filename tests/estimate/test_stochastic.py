@@ -195,3 +195,17 @@ def test_single_precision_is_the_bound_of_double_precision(drawn):
     eps = torch.finfo(torch.float32).eps
     # What the numbers lose when they are rounded comes back multiplied by the condition of close sources.
     assert torch.allclose(narrow.double().nan_to_num(), wide.nan_to_num(), rtol=1000 * eps, atol=1000 * eps)
+
+
+def test_a_channel_as_it_is_stored_does_not_round_the_bound(drawn):
+    truth = drawn(Config(), 2)
+    half = to_ri(truth.H_full).half()
+    for coarse, exact in zip(_bounds(truth, H_full=half), _bounds(truth, H_full=half.double()), strict=True):
+        assert coarse.dtype == torch.float32
+        torch.testing.assert_close(coarse, exact.float(), equal_nan=True)
+
+
+def test_arrays_are_told_to_be_tensors(drawn):
+    truth = drawn(Config(), 1)
+    with pytest.raises(ShapeError, match=r"azimuth: ndarray.*torch\.from_numpy"):
+        _bounds(truth, azimuth=truth.ptr[..., 0].numpy())

@@ -84,3 +84,19 @@ def test_a_trial_does_not_outlive_its_worker(tmp_path):
     while Path(f"/proc/{trial}/exe").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{trial}/exe").exists()
+
+
+def test_a_helper_ends_with_the_process_that_started_it(tmp_path):
+    file, context = tmp_path / "helper", multiprocessing.get_context("spawn")
+    leader = context.Process(target=drill.lead_an_endless_helper, args=(str(file),))
+    leader.start()
+    while not (file.is_file() and file.read_text()):
+        assert leader.is_alive()
+        time.sleep(0.05)
+    helper = int(file.read_text())
+    leader.kill()
+    leader.join()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{helper}").exists() and "Z" not in Path(f"/proc/{helper}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

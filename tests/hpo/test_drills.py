@@ -176,11 +176,17 @@ def test_what_a_repair_cuts_is_kept_beside(tmp_path):
 def test_without_locks_the_study_is_kept_in_sqlite(tmp_path, monkeypatch):
     assert default_storage(tmp_path) == str(tmp_path / "journal.log")
 
-    def refuse(*given, **options):
-        raise OSError(95, "Operation not supported")
+    def refuse(file, how):
+        if str(tmp_path) in file.name:
+            raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    assert default_storage(tmp_path) == f"sqlite:///{tmp_path / 'study.db'}"
+    storage = default_storage(tmp_path)
+    assert storage == f"sqlite:///{tmp_path / 'study.db'}"
+    # Its workers still see each other, on one machine.
+    study = run_study(drill.config(2), drill.rate, storage, drill.VERDICT)
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 2
+    assert {file.name.split("-")[0] for file in tmp_path.iterdir()} == {"study.db"}
 
 
 class Server:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ris_verified._config_load import read
 from ris_verified.config import Config
 from ris_verified.errors import ConfigError
-from ris_verified.hpo.trial import PROTECTED, field_value, trial_config
+from ris_verified.hpo.trial import PROTECTED, trial_config
 
 
 def test_restrictions_of_a_study() -> None:
@@ -33,7 +34,7 @@ def test_the_base_stays_as_it_was() -> None:
 @pytest.mark.parametrize("name", PROTECTED)
 def test_protected_fields_are_refused_even_with_their_own_value(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
-        trial_config(Config(), {name: field_value(Config(), name)})
+        trial_config(Config(), {name: read(Config(), name)})
 
 
 @pytest.mark.parametrize("name", ["train.epochs", "train.ema_decay", "data.train_scenes"])

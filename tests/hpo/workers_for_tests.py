@@ -114,3 +114,20 @@ def work_on_one_endless(file: str) -> None:
     from ris_verified.hpo.apart import apart
 
     apart(endless)({"file": file}, 0)
+
+
+def help_for_ever(file: str) -> None:
+    """Be a helper that writes down its process and stays."""
+    from ris_verified.hpo.apart import follow
+
+    follow()
+    Path(file).write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+def lead_an_endless_helper(file: str) -> None:
+    """Be a worker with one helper."""
+    from ris_verified.hpo.fleet import helpers
+
+    with helpers(1, help_for_ever, file):
+        time.sleep(600)

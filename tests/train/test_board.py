@@ -61,7 +61,7 @@ def test_without_the_package_there_is_one_error_with_the_remedy(tmp_path, monkey
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(InputError, match="tensorboard") as caught:
         Board(tmp_path)
-    assert caught.value.remedy == REMEDY == "pip install 'ris-verified[tensorboard]'"
+    assert caught.value.remedy == REMEDY == "pip install tensorboard"
     assert not list(tmp_path.iterdir())
 
 

@@ -21,6 +21,7 @@ from ris_verified.errors import ConfigError
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.log import read_log
 from ris_verified.train.ranks import Ranks
+from ris_verified.train.ready import require_ready
 
 # Fewer measurements leave flat objectives, whose minima move with the rounding of another batch shape.
 TINY = [
@@ -167,3 +168,16 @@ def test_shares_are_disjoint_even_and_whole(count, each, batches, rest):
 def test_a_batch_that_does_not_split_is_told():
     with pytest.raises(ConfigError, match=r"train\.batch_size"):
         Ranks(0, 3).share(torch.arange(20), 4)
+
+
+def test_two_processes_train_without_the_order(data, tmp_path):
+    done = _start(data, tmp_path, "loss.order=0.0", "train.epochs=1")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_batch_that_does_not_split_is_told_before_anything_is_done(data, tmp_path, monkeypatch):
+    pipeline = Pipeline.default(Config.load(None, TINY))
+    require_ready(pipeline, data, tmp_path / "out", fresh=False)
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(ConfigError, match=r"train\.batch_size"):
+        require_ready(pipeline, data, tmp_path / "out", fresh=False)

@@ -150,3 +150,9 @@ def test_a_run_with_skipped_steps_has_a_page_and_curves_too(run, tmp_path):
     assert list(curve_pictures(tmp_path / "log.jsonl")) == list(PANELS)
     page = write_summary(result, cfg, folder / "data", tmp_path)
     assert "of 1 steps" in page.read_text("utf-8")
+
+
+def test_a_run_without_steps_has_empty_pictures(tmp_path):
+    log = tmp_path / "log.jsonl"
+    log.write_text("")
+    assert set(curve_pictures(log)) == set(PANELS)

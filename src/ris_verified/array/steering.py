@@ -18,8 +18,9 @@ Angles = Tensor | NDArray[np.floating] | Sequence[float] | float
 
 
 def _real(values: Sequence[Angles]) -> list[Tensor]:
-    """Return all in one precision: the widest among tensors and arrays, to which Python numbers adapt."""
-    tensors = [value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value)) for value in values]
+    """Return all on one device, in the widest precision among tensors and arrays, to which Python numbers adapt."""
+    device = next((value.device for value in values if isinstance(value, Tensor)), None)
+    tensors = [value if isinstance(value, Tensor) else _tensor(np.asarray(value)).to(device) for value in values]
     given = [t.dtype for v, t in zip(values, tensors, strict=True) if isinstance(v, Tensor | np.ndarray)]
     real = functools.reduce(torch.promote_types, [d for d in given if not _whole(d)] or [torch.float64])
     if real not in (torch.float32, torch.float64):
@@ -29,6 +30,11 @@ def _real(values: Sequence[Angles]) -> list[Tensor]:
             expected="float32, float64 or whole numbers",
         )
     return [tensor.to(real) for tensor in tensors]
+
+
+def _tensor(array: NDArray[np.generic]) -> Tensor:
+    # A copy of its own in the machine's byte order: views may run backwards, be read-only or foreign.
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def _whole(dtype: torch.dtype) -> bool:

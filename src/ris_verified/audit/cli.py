@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ris_verified._config_load import PRESETS
 from ris_verified.arguments import named_path
 from ris_verified.audit.formats import FORMATS, render
 from ris_verified.audit.loading import load_pipeline
@@ -53,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=named_path, metavar="DIR", help="audit these stored scenes instead of drawn ones"
     )
-    parser.add_argument("--config", type=named_path, metavar="FILE", help="configuration file or preset")
+    configured = parser.add_mutually_exclusive_group()
+    configured.add_argument("--config", type=named_path, metavar="FILE", help="configuration file or preset")
+    configured.add_argument("--preset", dest="config", choices=PRESETS, help="a shipped configuration")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one configuration value"
     )

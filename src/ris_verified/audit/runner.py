@@ -201,6 +201,21 @@ def _results(chosen: list[Rule], context: Context, processes: int) -> tuple[Resu
     return tuple(sorted(found, key=lambda result: order[result.id]))
 
 
+def _require_pipeline(given: object) -> None:
+    # Source alone is audited without torch, which a pipeline brings along.
+    if given is None:
+        return
+    from ris_verified.pipeline import Pipeline
+
+    if not isinstance(given, Pipeline):
+        raise AuditError(
+            f"is a {type(given).__name__}",
+            where="pipeline",
+            expected="a Pipeline, or None for an audit of source alone",
+            remedy="Pipeline.default(cfg) makes one of a configuration",
+        )
+
+
 def audit(
     pipeline: Pipeline | None,
     profile: Profile = "quick",
@@ -226,8 +241,9 @@ def audit(
         and all that hangs on the pipeline are left as they were, or the report says what is not.
 
     Raises:
-        AuditError: unknown rule id or profile, or a folder that does not exist.
+        AuditError: no pipeline, an unknown rule id or profile, or a folder that does not exist.
     """
+    _require_pipeline(pipeline)
     if profile not in ("quick", "full"):
         raise AuditError(f"{profile!r} is no profile", where="profile", expected="quick or full")
     for name, folder in (("source", source), ("data", data)):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from ris_verified.audit import cli as audit
 from ris_verified.cli import launch, localize, stages, study
-from ris_verified.errors import NoGoError, RisVerifiedError, StorageError
+from ris_verified.errors import InvariantError, NoGoError, RisVerifiedError, StorageError, TrainingError
 from ris_verified.heap import keep_freed_memory
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
@@ -27,7 +27,7 @@ COMMANDS: dict[str, Command] = {
 }
 # Commands that go on where they were stopped.
 RESUMED = {"launch", "generate", "train", "hpo"}
-OK, NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 3, 130, 141
+NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -47,14 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, those of the process where None.
 
     Returns:
-        0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 internal error, 130 interrupted,
-        141 standard output was closed.
+        0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 a run or a storage that failed or an internal error,
+        130 interrupted, 141 standard output was closed.
     """
     if argv is None:
         keep_freed_memory()
         if sys.stdout is None:
             # Closed by the caller, who wants the exit status only.
             sys.stdout = io.StringIO()
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # What a terminal of another encoding has no letter for must not end the command.
+                stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
     except SystemExit as stop:
@@ -63,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command][2](args)
     except NoGoError as error:
         return _fail(error, NO_GO)
-    except StorageError as error:
+    except (StorageError, TrainingError, InvariantError) as error:
+        # Nothing that the caller wrote is wrong.
         return _fail(error, INTERNAL)
     except RisVerifiedError as error:
         return _fail(error, USAGE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -122,5 +123,5 @@ def _report(study: optuna.Study, out: Path) -> int:
     )
     for name, value in best.params.items():
         say(f"  {name} = {value}")
-    say(f"read {page}; train with --config {out / 'best.toml'}")
+    say(f"read {page}; train with --config {shlex.quote(str(out / 'best.toml'))}")
     return 0

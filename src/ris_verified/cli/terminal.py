@@ -27,10 +27,13 @@ def console() -> Console:
 
 
 def log_to_terminal() -> None:
-    """Show what the library logs, on standard error, above progress bars."""
+    """Show what the library logs, on standard error, above progress bars; lines of a log file are never broken."""
     from rich.logging import RichHandler
 
-    handler = RichHandler(console=console(), show_path=False, show_level=False, markup=False)
+    handler: logging.Handler = RichHandler(console=console(), show_path=False, show_level=False, markup=False)
+    if not console().is_terminal:
+        handler = logging.StreamHandler(console().file)
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(message)s", "%H:%M:%S"))
     logger = logging.getLogger("ris_verified")
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)

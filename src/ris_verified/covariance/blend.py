@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, tolerance
 from ris_verified.covariance.trace import hermitian, inner, trace
-from ris_verified.shapes import shaped
+from ris_verified.shapes import require_one_dtype, shaped
 
 
 @dataclass(frozen=True)
@@ -142,11 +142,12 @@ def blend(R_pred: Complex[Tensor, "B N N"], R_samp: Complex[Tensor, "B N N"], cf
         A `Blend`; `.proof` holds the norm identities.
 
     Raises:
-        ShapeError: the two do not share a shape.
+        ShapeError: the two do not share a shape and a precision.
         InvariantError: the result breaks its law; the stages that made the inputs have checked these.
 
     Source: checklist RV0803.
     """
+    require_one_dtype(R_pred=R_pred, R_samp=R_samp)
     S = R_samp.detach()
     beta, loading = cfg.covariance.beta, cfg.covariance.loading
     raw, R = _Blended.apply(R_pred, S, beta, loading)  # type: ignore[no-untyped-call]

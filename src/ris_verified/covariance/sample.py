@@ -9,7 +9,7 @@ from torch import Tensor
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, tolerance
 from ris_verified.covariance.trace import gram_of_trace
-from ris_verified.shapes import as_complex, shaped
+from ris_verified.shapes import as_complex, require_one_dtype, shaped
 
 
 def _ridge_solve(Phi: Tensor, y: Tensor, ridge: float) -> Tensor:
@@ -114,7 +114,9 @@ def sample_covariance(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Comp
     Source: checklist RV0705; push-through identity, Henderson and Searle, SIAM Rev. 23 (1981).
     """
     y, H_full = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N")
-    X = centred(least_squares_snapshots(y, H_full, as_complex(C, "C", "B L N"), cfg), cfg)
+    C = as_complex(C, "C", "B L N")
+    require_one_dtype(y=y, H_full=H_full, C=C)
+    X = centred(least_squares_snapshots(y, H_full, C, cfg), cfg)
     R = gram_of_trace(X.mT)
     if cfg.contracts:
         check_covariance(R, "R_samp")

@@ -48,7 +48,7 @@ class Batch:
         return len(self.y)
 
     def split(self, parts: int) -> list[Self]:
-        """Return at most `parts` batches of nearly equal size that together hold every scene."""
+        """Return `parts` batches of nearly equal size that hold every scene; some are empty where scenes are fewer."""
         pieces = {name: value.tensor_split(parts) for name, value in vars(self).items()}
         return [type(self)(**{name: piece[i] for name, piece in pieces.items()}) for i in range(parts)]
 

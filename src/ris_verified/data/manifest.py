@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class Manifest:
 
 def again(folder: Path) -> str:
     """Return what to run where something is missing from a data folder."""
-    return f"run `ris-verified generate --config FILE --out {folder}`; whole shards are kept"
+    return f"run `ris-verified generate --config FILE --out {shlex.quote(str(folder))}`; whole shards are kept"
 
 
 def _shard(split: str, first: int, scenes: int, sha256: str, bytes: int) -> Shard:

@@ -10,7 +10,7 @@ from ris_verified.contracts import tolerance
 from ris_verified.errors import InputError, ShapeError
 from ris_verified.estimate.information import ROUNDINGS, position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
-from ris_verified.shapes import as_complex, describe
+from ris_verified.shapes import as_complex, describe, require_tensors
 
 
 def measured(H_full: Tensor, C: Tensor, field: Tensor, joint: bool) -> Tensor:
@@ -75,6 +75,11 @@ def measured_response(H_full: Tensor, C: Tensor, response: Response, joint: bool
     return seen, measured(H_full, C, response.slopes.transpose(1, 2).flatten(2), joint)
 
 
+def precision_of(H_full: Tensor) -> torch.dtype:
+    """Return the real dtype of a bound: that of the channel, but not half precision, in which it is stored."""
+    return torch.promote_types(H_full.dtype.to_real(), torch.float32)
+
+
 def checked(
     H_full: Tensor, C: Tensor, noise_variance: Tensor | float, B: int, cfg: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,13 +114,14 @@ def _bound(
 ) -> Tensor:
     symbols = as_complex(symbols, "symbols", "B L K")
     (B, K), p, joint = response.present.shape, response.slopes.shape[-1], cfg.scene.symbols == "constant"
+    precision = precision_of(H_full)
     H_full, C, noise = checked(H_full, C, noise_variance, B, cfg)
     if symbols.shape != (B, C.shape[1], K):
         raise ShapeError(describe(symbols), where="symbols", expected=f"complex [{B}, {C.shape[1]}, {K}]")
     seen, slopes = measured_response(H_full, C, response, joint)
     s = torch.where(response.present[:, None], symbols.to(H_full.dtype), 0).repeat_interleave(p, -1)
     J = fisher_information(seen, slopes * (s[:, :1, None] if joint else s[:, :, None]), noise)
-    return position_bound(J, ~response.present.repeat_interleave(p, -1))
+    return position_bound(J, ~response.present.repeat_interleave(p, -1)).to(precision)
 
 
 def cramer_rao_bound(
@@ -154,8 +160,9 @@ def cramer_rao_bound(
     Source: Stoica and Nehorai, "MUSIC, maximum likelihood, and Cramér–Rao bound", IEEE Trans.
     ASSP 37 (1989), eq. (4.1), with Φ_l per snapshot.
     """
+    require_tensors(azimuth=azimuth, elevation=elevation, range=range)
     response = near_response(cfg.array, azimuth.double(), elevation.double(), range.double())
-    return _bound(response, symbols, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
+    return _bound(response, symbols, H_full, C, noise_variance, cfg)
 
 
 def planar_cramer_rao_bound(
@@ -191,5 +198,6 @@ def planar_cramer_rao_bound(
 
     Source: Stoica and Nehorai, IEEE Trans. ASSP 37 (1989), eq. (4.1), with Φ_l per snapshot.
     """
+    require_tensors(azimuth=azimuth, elevation=elevation)
     response = planar_response(cfg.array, azimuth.double(), elevation.double())
-    return _bound(response, symbols, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
+    return _bound(response, symbols, H_full, C, noise_variance, cfg)

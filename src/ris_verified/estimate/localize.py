@@ -48,7 +48,7 @@ def localize(
         C: `B x L x N` complex, or with a last axis of 2.
         cfg: configuration; its array and scene sizes must be those of the measurement.
         order: number of sources, one or `B`, where it is known.
-        model: trained weights, from `load_model`.
+        model: trained weights, from `load_model`; the measurement goes to their device.
         pipeline: whose inference stages to run; the library's own by default.
 
     Returns:
@@ -63,12 +63,12 @@ def localize(
     from ris_verified.pipeline import Pipeline
 
     stages = pipeline or Pipeline.default(cfg)
-    data = _checked(y, H_full, C, cfg)
-    K = _known(order, len(data[0]), cfg)
+    data = _checked(y, H_full, C, cfg, _device(model))
+    K = _known(order, data[0], cfg)
     if model is None:
         if cfg.estimate.order_criterion == "model":
             raise InputError(
-                "needs a model", where="estimate.order_criterion", expected="marginal, bic or aicc, or a model"
+                "needs a model", where="estimate.order_criterion", expected="marginal, auto, bic or aicc, or a model"
             )
         # The library's own order falls out of the search; another one is asked first.
         if K is None and stages.order is not estimate_order:
@@ -93,12 +93,22 @@ def _covariances(stages: Pipeline, model: nn.Module, data: tuple[Tensor, ...], c
     return blended, outputs.k_logits.argmax(-1) + 1
 
 
-def _checked(y: Array, H_full: Array, C: Array, cfg: Config) -> tuple[Tensor, Tensor, Tensor]:
+def _device(model: nn.Module | None) -> torch.device | None:
+    """Return where a model is; None where there is none, or it has no weights."""
+    weight = None if model is None else next(model.parameters(), None)
+    return None if weight is None else weight.device
+
+
+def _checked(
+    y: Array, H_full: Array, C: Array, cfg: Config, device: torch.device | None
+) -> tuple[Tensor, Tensor, Tensor]:
     given = {"y": (y, "B L M"), "H_full": (H_full, "B M N"), "C": (C, "B L N")}
     tensors = {name: value if isinstance(value, Tensor) else _tensor(value, name) for name, (value, _) in given.items()}
     if tensors["y"].ndim == (2 if tensors["y"].is_complex() else 3):
         tensors = {name: t[None] for name, t in tensors.items()}
-    done = {name: as_complex(t.detach(), name, given[name][1]).to(torch.complex128) for name, t in tensors.items()}
+    done = {
+        name: as_complex(t.detach(), name, given[name][1]).to(device, torch.complex128) for name, t in tensors.items()
+    }
     B, L, M, N = len(done["y"]), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
     for name, shape in {"y": (B, L, M), "H_full": (B, M, N), "C": (B, L, N)}.items():
         if tuple(done[name].shape) != shape or not B:
@@ -145,10 +155,10 @@ def _tensor(value: NDArray[np.generic], name: str) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=np.complex128 if array.dtype.kind == "c" else np.float64))
 
 
-def _known(order: int | Tensor | None, B: int, cfg: Config) -> Tensor | None:
+def _known(order: int | Tensor | None, y: Tensor, cfg: Config) -> Tensor | None:
     if order is None:
         return None
-    most = cfg.scene.sources_max
+    most, B = cfg.scene.sources_max, len(y)
     several = "an integer " if B == 1 else f"one integer, or {B}, "
     wrong = InputError(f"{order!r}", where="order", expected=f"{several}between 1 and {most}")
     try:
@@ -157,4 +167,4 @@ def _known(order: int | Tensor | None, B: int, cfg: Config) -> Tensor | None:
         raise wrong from error
     if K.is_floating_point() or K.is_complex() or K.shape not in ((), (B,)) or int(K.min()) < 1 or int(K.max()) > most:
         raise wrong
-    return K.expand(B).long()
+    return K.expand(B).long().to(y.device)

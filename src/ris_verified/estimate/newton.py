@@ -38,7 +38,9 @@ def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor
     r, J = outside[..., :1], outside[..., 1:]
     gradient, hessian = (J.mH @ r).real[..., 0], (J.mH @ J).real
     diagonal = torch.diagonal(hessian, dim1=-2, dim2=-1)
-    lifted = damping[..., None] * diagonal + torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    floor = torch.finfo(diagonal.dtype).eps * diagonal.amax(-1, keepdim=True)
+    # One element alone sees no direction at all.
+    lifted = damping[..., None] * diagonal + floor.clamp_min(torch.finfo(diagonal.dtype).tiny)
     step: Tensor = torch.linalg.solve(hessian + torch.diag_embed(lifted), -gradient)
     return step
 

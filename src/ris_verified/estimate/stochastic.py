@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.errors import InputError, ShapeError
-from ris_verified.estimate.bound import checked, measured_response
+from ris_verified.estimate.bound import checked, measured_response, precision_of
 from ris_verified.estimate.information import position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
-from ris_verified.shapes import describe
+from ris_verified.shapes import describe, require_tensors
 
 
 def gaussian_information(seen: Tensor, slopes: Tensor, powers: Tensor, noise_variance: Tensor) -> Tensor:
@@ -65,6 +65,7 @@ def _inverse_forms(seen: Tensor, slopes: Tensor, powers: Tensor, noise: Tensor) 
 def _stochastic(
     response: Response, powers: Tensor, H_full: Tensor, C: Tensor, noise_variance: Tensor | float, cfg: Config
 ) -> Tensor:
+    precision = precision_of(H_full)
     H_full, C, noise = checked(H_full, C, noise_variance, len(response.present), cfg)
     present, p = response.present, response.slopes.shape[-1]
     if powers.shape != present.shape or powers.is_complex():
@@ -76,7 +77,7 @@ def _stochastic(
     gone = ~torch.cat([present.repeat_interleave(p, -1), present, torch.ones_like(present[:, :1])], -1)
     count = p * present.shape[1]
     bound = position_bound(gaussian_information(seen, slopes, strength, noise), gone)
-    return bound[:, :count, :count]
+    return bound[:, :count, :count].to(precision)
 
 
 def stochastic_bound(
@@ -117,8 +118,9 @@ def stochastic_bound(
     Source: Slepian–Bangs formula; Stoica, Larsson and Gershman, "The stochastic CRB for array
     processing: a textbook derivation", IEEE Signal Process. Lett. 8 (2001), with Φ_l per snapshot.
     """
+    require_tensors(azimuth=azimuth, elevation=elevation, range=range)
     response = near_response(cfg.array, azimuth.double(), elevation.double(), range.double())
-    return _stochastic(response, powers, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
+    return _stochastic(response, powers, H_full, C, noise_variance, cfg)
 
 
 def planar_stochastic_bound(
@@ -153,5 +155,6 @@ def planar_stochastic_bound(
 
     Source: as `stochastic_bound`.
     """
+    require_tensors(azimuth=azimuth, elevation=elevation)
     response = planar_response(cfg.array, azimuth.double(), elevation.double())
-    return _stochastic(response, powers, H_full, C, noise_variance, cfg).to(H_full.real.dtype)
+    return _stochastic(response, powers, H_full, C, noise_variance, cfg)

@@ -13,7 +13,7 @@ import numpy as np
 from ris_verified.config import Config
 from ris_verified.errors import InputError
 from ris_verified.evaluate.mismatch import MISMATCHES, mismatched
-from ris_verified.evaluate.place import draw_directions, draw_ranges
+from ris_verified.evaluate.place import Real, draw_directions, draw_ranges
 from ris_verified.scene.scene import Scene, scene_at
 
 # Splits of stored data begin their keys with 0, 1, 2.
@@ -64,13 +64,21 @@ class Cell:
         Raises:
             InputError: the sources do not fit into the field of view.
         """
-        place = (round((self.range or 0) * MICRO), round(self.separation * MICRO))
-        rng = np.random.default_rng([cfg.seed, STREAM, self.K, *place, index])
-        directions = draw_directions(cfg.scene, self.K, self.separation, rng)
-        ranges = draw_ranges(cfg.scene, self.K, self.range, rng)
-        scene = scene_at(cfg, *directions, ranges, snr_db=self.snr_db, rng=rng)
+        azimuth, elevation, ranges, rng = self.place(cfg, index)
+        scene = scene_at(cfg, azimuth, elevation, ranges, snr_db=self.snr_db, rng=rng)
         seed = int(rng.integers(1 << 32))
         return mismatched(scene, cfg, self.levels, seed) if self.levels else scene
+
+    def place(self, cfg: Config, index: int) -> tuple[Real, Real, Real, np.random.Generator]:
+        """Draw where the sources of a scene are; the generator goes on to draw the rest.
+
+        Raises:
+            InputError: the sources do not fit into the field of view.
+        """
+        where = (round((self.range or 0) * MICRO), round(self.separation * MICRO))
+        rng = np.random.default_rng([cfg.seed, STREAM, self.K, *where, index])
+        directions = draw_directions(cfg.scene, self.K, self.separation, rng)
+        return *directions, draw_ranges(cfg.scene, self.K, self.range, rng), rng
 
 
 @dataclass(frozen=True)
@@ -102,7 +110,7 @@ class Axes:
         for name, values in positive.items():
             _require(all(0 < value < math.inf for value in values), name, values, "numbers above zero")
         _require(bool(self.sources and self.snr_db and self.range and self.separation), "axes", self, "a value on each")
-        _require(all(map(math.isfinite, self.snr_db)), "snr-db", self.snr_db, "finite decibels")
+        _require(all(-300 <= snr <= 300 for snr in self.snr_db), "snr-db", self.snr_db, "decibels from -300 to 300")
         _require(all(0 <= s <= math.pi for s in self.separation), "separation", self.separation, "0 to π radians")
         _require(self.cell_scenes >= 1, "scenes", self.cell_scenes, "at least 1")
         _require(self.map_scenes >= 0, "map-scenes", self.map_scenes, "at least 0")
@@ -127,10 +135,18 @@ class Axes:
         ):
             if K > 1 or separation == self.separation[0]:
                 cells.append(Cell(K, snr_db, range, separation if K > 1 else 0.0, levels))
-        for cell in cells:
-            # A cell that cannot be drawn is known before the first of them is computed.
-            cell.scene(cfg, 0)
+        _require_drawn(cells, cfg, self.cell_scenes)
         return cells
+
+
+def _require_drawn(cells: list[Cell], cfg: Config, scenes: int) -> None:
+    """Raise where a cell cannot be drawn, before the first one is computed."""
+    for cell in cells:
+        cell.scene(cfg, 0)
+    # Of the other scenes only the places can fail, whatever SNR and mismatch.
+    distinct = {(cell.K, cell.range, cell.separation): cell for cell in cells}
+    for cell, index in itertools.product(distinct.values(), range(scenes)):
+        cell.place(cfg, index)
 
 
 def _require(holds: bool, name: str, value: object, expected: str) -> None:

@@ -18,7 +18,7 @@ from ris_verified.array.geometry import element_positions, to_cartesian
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.errors import InputError
-from ris_verified.scene.scene import Scene, forward
+from ris_verified.scene.scene import Scene, complex_normal, forward
 
 Complex = NDArray[np.complex128]
 Real = NDArray[np.float64]
@@ -39,11 +39,6 @@ class World:
     codes: Complex
     A: Complex
     gain: Complex
-
-
-def _normal(rng: np.random.Generator, *shape: int) -> Complex:
-    values: Complex = rng.standard_normal((*shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
-    return values
 
 
 def _distances(scene: Scene, elements: Real) -> Real:
@@ -73,13 +68,13 @@ def position(world: World, scene: Scene, rng: np.random.Generator, level: float,
 def channel(world: World, scene: Scene, rng: np.random.Generator, level: float, cfg: Config) -> World:
     """Add an error to the channel that the estimator does not know, ‖E‖/‖H‖ ≈ level."""
     scale = np.sqrt(np.mean(np.abs(scene.H_full) ** 2))
-    return replace(world, H_full=world.H_full + level * scale * _normal(rng, *scene.H_full.shape))
+    return replace(world, H_full=world.H_full + level * scale * complex_normal(rng, *scene.H_full.shape))
 
 
 def rician(world: World, scene: Scene, rng: np.random.Generator, level: float, cfg: Config) -> World:
     """Add scattering that the estimator does not know, level² of what it knows: κ falls to κ/(1 + level²)."""
     scale = np.sqrt(1 / (1 + scene.rician_factor) / cfg.array.elements)
-    return replace(world, H_full=world.H_full + level * scale * _normal(rng, *scene.H_full.shape))
+    return replace(world, H_full=world.H_full + level * scale * complex_normal(rng, *scene.H_full.shape))
 
 
 def amplitude(world: World, scene: Scene, rng: np.random.Generator, level: float, cfg: Config) -> World:
@@ -100,7 +95,7 @@ def amplitude(world: World, scene: Scene, rng: np.random.Generator, level: float
 
 def calibration(world: World, scene: Scene, rng: np.random.Generator, level: float, cfg: Config) -> World:
     """Give each antenna a gain 1 + level·g_m that the estimator does not know, g_m ~ CN(0, 1)."""
-    return replace(world, gain=world.gain * (1 + level * _normal(rng, len(world.gain))))
+    return replace(world, gain=world.gain * (1 + level * complex_normal(rng, len(world.gain))))
 
 
 Mismatch = Callable[[World, Scene, np.random.Generator, float, Config], World]

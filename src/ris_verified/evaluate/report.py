@@ -30,13 +30,13 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` from what a launch left in its folder.
 
     Args:
-        folder: holds `audit.json`, `evaluation.json`, `evaluation.png` and `train/curves.png`.
+        folder: holds `audit.json` and `evaluation.json`; `evaluation.png` and `train/curves.png` where they are.
 
     Returns:
         The page; it needs no other file and no network.
 
     Raises:
-        DataError: a part is missing or damaged; names it.
+        DataError: one of the two is missing or damaged; names it.
     """
     audit, figures = _read(folder / "audit.json"), _read(folder / "evaluation.json")
     pictures = {"Evaluation": folder / "evaluation.png", "Training": folder / "train" / "curves.png"}

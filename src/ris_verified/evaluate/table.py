@@ -82,7 +82,9 @@ def learning_notes(figures: dict[str, Any]) -> list[str]:
         f"All sources found: {learned:.0%} from the learned search, {classical:.0%} from the greedy search{found}."
     )
     worse = [c for c in figures["cells"] if c["methods"]["mle"]["found"] < c["methods"]["classical"]["found"]]
-    notes.append(f"Cells below in which the learned search finds fewer: {len(worse)} of {len(figures['cells'])}.")
+    notes.append(
+        f"Cells of evaluation.md in which the learned search finds fewer: {len(worse)} of {len(figures['cells'])}."
+    )
     return notes
 
 

@@ -88,7 +88,7 @@ def _trial(
     """Be the process of one trial."""
     # The worker is told to stop, and it ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, daemon=True).start()
+    follow()
     torch.set_num_threads(threads)
     keep_freed_memory()
     try:
@@ -101,11 +101,15 @@ def _trial(
         pipe.send(("error", f"{type(error).__name__}: {error}"))
 
 
+def follow() -> None:
+    """Let this process end with the one that started it, even where that is killed."""
+    threading.Thread(target=_follow, daemon=True).start()
+
+
 def _follow() -> None:
-    """End with the worker, even where it is killed."""
-    worker = multiprocessing.parent_process()
-    if worker:
-        worker.join()
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
     os._exit(1)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ris_verified.config import Config
-from ris_verified.hpo.apart import apart
+from ris_verified.hpo.apart import apart, follow
 from ris_verified.pipeline import Pipeline
 
 
@@ -64,6 +64,7 @@ def work(cfg: Config, data: Path, out: Path, storage: str, verdict: dict[str, st
         verdict: of the audit.
         threads: of this worker.
     """
+    follow()
     torch.set_num_threads(threads)
     pipeline = Pipeline.default(cfg)
     with suppress(KeyboardInterrupt):

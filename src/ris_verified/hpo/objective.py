@@ -46,8 +46,9 @@ def objective(
 
     def judge(model: nn.Module, epoch: int) -> bool:
         began = time.perf_counter()
-        scores.append(trial.score(trial, model, _validation(trial, data)))
-        seconds.append((time.perf_counter() - began) / cfg.data.validation_scenes)
+        scenes, batches = _validation(trial, data)
+        scores.append(trial.score(trial, model, batches))
+        seconds.append((time.perf_counter() - began) / scenes)
         if not math.isfinite(scores[-1]):
             return True
         if report:
@@ -65,8 +66,9 @@ def objective(
     return (score, min(seconds)) if cfg.hpo.timed else score
 
 
-def _validation(pipeline: Pipeline, data: Path) -> Iterator[Batch]:
+def _validation(pipeline: Pipeline, data: Path) -> tuple[int, Iterator[Batch]]:
+    """Return the number of scenes that a trial is judged on, and these."""
     device = default_device()
     dataset = SceneDataset(data, "validation")
     scenes = min(pipeline.config.data.validation_scenes, len(dataset))
-    return (pipeline.unpack(dataset.batch(index), device) for index in torch.arange(scenes).split(64))
+    return scenes, (pipeline.unpack(dataset.batch(index), device) for index in torch.arange(scenes).split(64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import shlex
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -139,5 +140,5 @@ def _page(study: optuna.Study, whole: list[FrozenTrial], pictures: dict[str, byt
         audit=study.user_attrs["audit"],
         digest=study.user_attrs["config_hash"],
         pictures={name: embedded(png) for name, png in pictures.items()},
-        command=f"ris-verified train --config {out / 'best.toml'} --data DIR --out DIR",
+        command=f"ris-verified train --config {shlex.quote(str(out / 'best.toml'))} --data DIR --out DIR",
     )

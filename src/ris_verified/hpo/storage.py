@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import sqlite3
 from pathlib import Path
@@ -16,6 +15,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from ris_verified.errors import InputError, StorageError
 from ris_verified.files import atomic_write, require_folder
 from ris_verified.hpo.server import ServerStorage
+from ris_verified.hpo.workers import has_locks, lock, lock_path
 
 logger = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
@@ -38,7 +38,7 @@ class KernelLock(JournalFileOpenLock):
     def acquire(self) -> bool:
         """Wait for the lock."""
         file = self._path.open("w")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        lock(file)
         self._file = file
         return True
 
@@ -95,14 +95,10 @@ def default_storage(folder: Path) -> str:
         raise StorageError(
             f"cannot be made: {error.strerror or error}", where=str(folder), expected="a folder that can be written"
         ) from error
-    probe = KernelLock(folder / JOURNAL.with_suffix(".log.guard"))
-    try:
-        probe.acquire()
-    except OSError as error:
-        logger.warning("%s has no file locks (%s): the study is kept in SQLite", folder, error)
-        return f"{SQLITE}{folder / DATABASE}"
-    probe.release()
-    return str(folder / JOURNAL)
+    if has_locks(folder):
+        return str(folder / JOURNAL)
+    logger.warning("%s has no file locks: the study is kept in SQLite, for workers of this machine", folder)
+    return f"{SQLITE}{folder / DATABASE}"
 
 
 def existing_storage(given: str | None, folder: Path) -> str:
@@ -187,7 +183,7 @@ def _opened(where: str, file: Path | None) -> BaseStorage:
     if not where.startswith(SQLITE):
         return JournalStorage(Journal(file))
     # Of several first workers only one may make the tables.
-    guard = KernelLock(file.with_name(f"{file.name}.guard"))
+    guard = KernelLock(lock_path(file, ".guard"))
     guard.acquire()
     try:
         return _sqlite(where, file)

@@ -24,7 +24,7 @@ from ris_verified.hpo.claims import Reaper, claimed, under_way
 from ris_verified.hpo.server import beating
 from ris_verified.hpo.space import SPACES, Space, suggest
 from ris_verified.hpo.storage import file_of, open_storage
-from ris_verified.hpo.workers import presence
+from ris_verified.hpo.workers import lock_path, presence
 
 logger = logging.getLogger(__name__)
 # Of values and trial number, and in a judged study of a report (1-based epoch, score).
@@ -97,9 +97,9 @@ def _told(storage: str) -> Iterator[None]:
 
 @contextmanager
 def _locks(file: Path | None) -> Iterator[Path]:
-    """Yield the folder of the workers' locks: beside the file, where the next worker finds those of the dead."""
+    """Yield the folder of the workers' locks: one of the file, where the next worker finds those of the dead."""
     if file is not None:
-        yield file.resolve().parent / f"{file.name}.workers"
+        yield lock_path(file, ".workers")
         return
     # Workers on a server may be of other machines, whose locks cannot be seen: heartbeats tell of those.
     with TemporaryDirectory() as own:

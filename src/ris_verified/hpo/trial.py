@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ris_verified._config_load import read
 from ris_verified.config import Config
 from ris_verified.errors import ConfigError
 
 # NF_MLE_TIKHONOV_LAMBDA is the ridge of the samples by the design and the Tikhonov weight of NF-MLE by its name: both.
 PROTECTED = ("covariance.beta", "covariance.loading", "covariance.ridge", "estimate.mle_ridge")
-
-
-def field_value(cfg: Config, name: str) -> Any:
-    """Return the value of a dotted configuration field such as `train.batch_size`."""
-    value: Any = cfg
-    for part in name.split("."):
-        value = vars(value)[part]
-    return value
 
 
 def trial_config(cfg: Config, values: Mapping[str, Any]) -> Config:
@@ -49,8 +42,8 @@ def trial_config(cfg: Config, values: Mapping[str, Any]) -> Config:
         raise ConfigError(f"{values[name]!r} sampled", where=name, expected=f"{fixed[name]!r}, which every trial uses")
     made = cfg.replaced({**fixed, **values})
     for name, value in values.items():
-        if field_value(made, name) != value:
-            raise ConfigError(f"reads {field_value(made, name)!r}", where=name, expected=f"the sampled {value!r}")
+        if read(made, name) != value:
+            raise ConfigError(f"reads {read(made, name)!r}", where=name, expected=f"the sampled {value!r}")
     return made
 
 

@@ -1,12 +1,53 @@
-"""Which workers of a study are alive: each holds a lock that the system frees when it dies."""
+"""Which workers of a study are alive: each holds a lock that the system frees when it dies; and where locks lie."""
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+
+def lock(file: IO[str], *, wait: bool = True) -> None:
+    """Hold the system's lock on a file, until it is closed or its holder dies.
+
+    Raises:
+        OSError: another holds it and this one does not wait, or the file system has no locks.
+    """
+    # Not on every system; whoever only localises needs none.
+    import fcntl
+
+    fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+
+
+def lock_path(file: Path, suffix: str) -> Path:
+    """Return where locks of a storage's file lie: beside it, or with this machine's temporary files where it has none.
+
+    Args:
+        file: of the storage; its folder exists.
+        suffix: of the lock's name.
+    """
+    file = file.resolve()
+    if has_locks(file.parent):
+        return file.with_name(f"{file.name}{suffix}")
+    name = hashlib.sha256(str(file).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"ris-verified-{name}{suffix}"
+
+
+def has_locks(folder: Path) -> bool:
+    """Return whether files in a folder can be locked."""
+    probe = folder / f".{uuid.uuid4().hex}.lock"
+    try:
+        with probe.open("w") as file:
+            lock(file, wait=False)
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
 
 
 @contextmanager
@@ -19,7 +60,7 @@ def presence(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4().hex}.alive"
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file, wait=False)
         try:
             yield path.stem
         finally:
@@ -36,7 +77,7 @@ def is_gone(folder: Path, name: str) -> bool:
     path = folder / f"{name}.alive"
     try:
         with path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
     except FileNotFoundError:
         return True
     except OSError:

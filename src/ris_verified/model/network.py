@@ -131,7 +131,8 @@ def build_model(cfg: Config) -> LocalisationModel:
         A module; module(y, H, C, H_full) returns a `ModelOutput`.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(cfg.seed)
+        # `torch.manual_seed` would seed accelerators as well, which nothing here gives back.
+        torch.default_generator.manual_seed(cfg.seed)
         return LocalisationModel(cfg)
 
 

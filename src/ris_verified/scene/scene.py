@@ -77,7 +77,8 @@ def forward(H_full: Complex, codes: Complex, A: Complex, symbols: Complex) -> Co
     return (codes * (symbols @ A.T)) @ H_full.T
 
 
-def _normal(rng: Generator, *shape: int) -> Complex:
+def complex_normal(rng: Generator, *shape: int) -> Complex:
+    """Return circular Gaussian numbers of unit power, `*shape` complex128."""
     values: Complex = rng.standard_normal((*shape, 2)).view(np.complex128)[..., 0] / np.sqrt(2)
     return values
 
@@ -150,12 +151,12 @@ def _measured(cfg: Config, place: _Place, rician_factor: float, snr_db: float, r
     H_full = draw_channel(cfg.array, s, rician_factor, rng)
     index = draw_codes(cfg.array, s, rng)
     codes = code_values(index, s.code_bits)
-    drawn = _normal(rng, s.snapshots if s.symbols == "varying" else 1, azimuth.size)
+    drawn = complex_normal(rng, s.snapshots if s.symbols == "varying" else 1, azimuth.size)
     symbols = np.broadcast_to(np.sqrt(powers) * drawn, (s.snapshots, azimuth.size)).copy()
     A = steering(cfg.array, *(torch.from_numpy(v) for v in (azimuth, elevation, range))).numpy().T
     y_clean = forward(H_full, codes, A, symbols)
     noise_variance = float(np.mean(np.abs(y_clean) ** 2) / 10 ** (snr_db / 10))
-    y = y_clean + np.sqrt(noise_variance) * _normal(rng, *y_clean.shape)
+    y = y_clean + np.sqrt(noise_variance) * complex_normal(rng, *y_clean.shape)
     return Scene(
         azimuth, elevation, range, powers, symbols, H_full, index, codes,
         y_clean, y, noise_variance, snr_db, rician_factor,

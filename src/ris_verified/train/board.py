@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 FOLDER = "tensorboard"
-REMEDY = "pip install 'ris-verified[tensorboard]'"
+REMEDY = "pip install tensorboard"
 
 
 def writer_class() -> type[SummaryWriter]:

@@ -89,7 +89,7 @@ def _quality(axis: Axes, course: Course) -> None:
 def _skipped(axis: Axes, course: Course) -> None:
     count = np.cumsum([record["skipped"] for record in course.steps])
     axis.plot([record["step"] for record in course.steps], count, color="C3", label="so far")
-    axis.set_ylim(bottom=-0.05, top=max(1, *count[-1:]) * 1.05)
+    axis.set_ylim(bottom=-0.05, top=max([1, *count[-1:]]) * 1.05)
 
 
 PANELS: dict[str, Callable[[Axes, Course], None]] = {

@@ -23,7 +23,7 @@ from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import epoch_line, first_epoch
 from ris_verified.train.ranks import Ranks, default_device, joined
-from ris_verified.train.ready import checkpoints_of, training_data
+from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
 from ris_verified.train.schedule import curriculum_order
 from ris_verified.train.state import TrainState
 from ris_verified.train.summary import write_summary
@@ -80,11 +80,9 @@ class _Run:
         self.pipeline, self.out, self.ranks = pipeline, out, ranks
         self.device = default_device()
         self.training, self.validation = training_data(pipeline, data)
-        # A trial of a study uses the first scenes of a larger folder.
-        self.scenes = min(cfg.data.train_scenes, len(self.training))
+        self.scenes, self.batch = epoch_of(pipeline, self.training)
         if self.scenes < cfg.data.train_scenes:
             logger.warning("%s holds %d of data.train_scenes = %d scenes", data, self.scenes, cfg.data.train_scenes)
-        self.batch = min(cfg.train.batch_size * cfg.train.accumulation, self.scenes)
         self.steps = -(-self.scenes // self.batch)
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
@@ -211,7 +209,9 @@ def train(
         StorageError: a file cannot be written; the last checkpoint is intact.
         TrainingError: too many non-finite steps in a row.
     """
-    with torch.random.fork_rng(), joined() as ranks:
+    device = default_device()
+    # A process has one accelerator: it must not wake the others.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), joined() as ranks:
         torch.manual_seed(pipeline.config.seed + ranks.index)
         run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
         return _trained(run, data, curves, judge)

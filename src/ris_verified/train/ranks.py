@@ -91,6 +91,11 @@ def rank_of_environment() -> int:
     return int(os.environ.get("RANK", "0"))
 
 
+def count_of_environment() -> int:
+    """Return what `torchrun` calls WORLD_SIZE, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def default_device() -> torch.device:
     """Return this process's accelerator where there is one, else the CPU."""
     if not torch.cuda.is_available():
@@ -105,7 +110,7 @@ def joined() -> Iterator[Ranks]:
     Raises:
         TrainingError: another process died.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if count_of_environment() == 1:
         yield Ranks()
         return
     device = default_device()

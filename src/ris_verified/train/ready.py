@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.data.manifest import Manifest
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.checkpoint import Checkpoints, name_of
+from ris_verified.train.ranks import Ranks, count_of_environment
 
 # Stages that decide what a run ends with.
 TRAINING = (
@@ -25,6 +28,13 @@ def training_data(pipeline: Pipeline, data: Path) -> tuple[SceneDataset, SceneDa
     training, validation = (SceneDataset(data, split) for split in ("train", "validation"))
     training.require_physics(pipeline.config)
     return training, validation
+
+
+def epoch_of(pipeline: Pipeline, training: SceneDataset) -> tuple[int, int]:
+    """Return the scenes of an epoch and of one of its steps; a trial of a study uses the first of a larger folder."""
+    cfg = pipeline.config
+    scenes = min(cfg.data.train_scenes, len(training))
+    return scenes, min(cfg.train.batch_size * cfg.train.accumulation, scenes)
 
 
 def checkpoints_of(pipeline: Pipeline, data: Path, out: Path) -> Checkpoints:
@@ -45,7 +55,10 @@ def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> 
     Raises:
         DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
             another run.
+        ConfigError: the batch cannot be split over the processes.
     """
-    training_data(pipeline, data)
+    training, _ = training_data(pipeline, data)
+    scenes, size = epoch_of(pipeline, training)
+    Ranks(0, count_of_environment()).share(torch.arange(scenes), size)
     if not fresh:
         checkpoints_of(pipeline, data, out).require_own()

@@ -132,5 +132,7 @@ def autocast_dtype(cfg: Config, device: torch.device) -> torch.dtype | None:
     if cfg.train.precision != "auto":
         return torch.bfloat16 if cfg.train.precision == "bfloat16" else None
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else None
-    return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else None
+        # Emulated on older accelerators it is slower than single precision.
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else None
+    fast = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else None

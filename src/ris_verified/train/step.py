@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ris_verified.config import TrainConfig
+from ris_verified.config import Config, TrainConfig
 from ris_verified.data.batch import Batch
 from ris_verified.errors import TrainingError
 from ris_verified.loss.total import LossResult
 from ris_verified.model.call import outputs_of
+from ris_verified.model.output import ModelOutput
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import StepReport, TrainState, autocast_dtype
 
@@ -45,7 +47,18 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
     result = pipeline.loss(
         outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=state.model.training
     )
-    return result if _finite(result.total) else None
+    if not _finite(result.total):
+        return None
+    if state.ranks.count > 1:
+        result = replace(result, total=result.total + _unreached(outputs, pipeline.config))
+    return result
+
+
+def _unreached(outputs: ModelOutput, cfg: Config) -> Tensor | float:
+    """Return zero, through every output: processes wait for the gradients of all weights, loss weights of 0 or not."""
+    if all(vars(cfg.loss).values()):
+        return 0.0
+    return torch.stack([0 * value.sum() for value in vars(outputs).values()]).sum()
 
 
 def _finite(*tensors: Tensor) -> bool:
