@@ -121,4 +121,4 @@ def test_each_cell_is_headed_by_its_range_and_says_where_learning_does_not_help(
         f"| learned | {same} | 90% | 50% | 30% |",
         greedy,
     ]
-    assert "- Cells below in which the learned search finds fewer: 1 of 3." in lines
+    assert "- Cells of evaluation.md in which the learned search finds fewer: 1 of 3." in lines

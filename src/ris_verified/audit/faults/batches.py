@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -104,6 +105,16 @@ def _printed_loading(made: Blend, P: Tensor, S: Tensor, c: Any) -> Blend:
     return dataclasses.replace(made, loading=10 * made.loading)
 
 
+def _annealed(pipeline: Pipeline) -> Pipeline:
+    calls = itertools.count()
+
+    def blend(P: Tensor, S: Tensor, cfg: Any) -> Blend:
+        late = next(calls) >= 100
+        return pipeline.blend(P, S, cfg.replaced({"covariance.beta": cfg.covariance.beta / 2}) if late else cfg)
+
+    return dataclasses.replace(pipeline, blend=blend, inference_blend=blend)
+
+
 def _live_at_inference(pipeline: Pipeline) -> Pipeline:
     def blend(P: Tensor, S: Tensor, cfg: Any) -> Blend:
         made, c = pipeline.blend(P, S, cfg), cfg.covariance
@@ -159,6 +170,7 @@ FAULTS = (
     Fault("proof_always_holds", "RV0803", "the proof answers yes", lambda p: _blended(p, _sure)),
     Fault("other_epsilon_reported", "RV0803", "the ε in the result is not the one used",
           lambda p: _blended(p, _printed_loading)),
+    Fault("beta_anneals", "RV0202", "a counter that nobody configures halves β", _annealed),
     Fault("sample_live_at_inference", "RV0803", "one of the two blends does not detach", _live_at_inference),
     Fault("fresnel_between_2_and_6_m", "RV0804", "an approximation in a band of ranges", _banded),
     Fault("positions_of_the_first_panel", "RV0804", "cached by the number of elements", _first_panel),

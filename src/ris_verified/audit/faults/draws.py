@@ -48,6 +48,17 @@ def _placed(name: str, change: Callable[[Any, Any], Any]) -> Callable[[Pipeline]
     return drawing(lambda scene, cfg: _anew(scene, cfg, **{name: change(vars(scene)[name], cfg.scene)}))
 
 
+def _wrapped(scene: Scene, cfg: Any) -> Scene:
+    if len(scene.azimuth) < cfg.scene.sources_max:
+        return scene
+    last = scene.symbols[:, :1] * np.sqrt(scene.powers[-1] / scene.powers[0])
+    return _anew(scene, cfg, symbols=np.concatenate([scene.symbols[:, :-1], last], 1))
+
+
+def _lone_above(scene: Scene, cfg: Any) -> Scene:
+    return scene if len(scene.azimuth) > 1 else _anew(scene, cfg, elevation=np.abs(scene.elevation))
+
+
 def _channel(scene: Scene, cfg: Any, direct: Any, scattered: Any) -> Scene:
     share = scene.rician_factor / (scene.rician_factor + 1)
     H = (np.sqrt(share) * direct + np.sqrt(1 - share) * scattered) / np.sqrt(cfg.array.elements)
@@ -148,6 +159,8 @@ FAULTS = (
           _noisy(lambda n: n * np.sqrt(2) * (np.arange(len(n)) % 2 == 0)[:, None])),
     Fault("sources_coherent", "RV1601", "one symbol stream for all sources",
           drawing(lambda x, cfg: _anew(x, cfg, symbols=np.repeat(x.symbols[:, :1], x.symbols.shape[1], 1)))),
+    Fault("last_symbols_of_the_first", "RV1601", "an index wraps where sources are most", drawing(_wrapped)),
+    Fault("lone_sources_above", "RV1601", "abs() is left over for scenes of one source", drawing(_lone_above)),
     Fault("codes_all_equal", "RV1601", "the panel keeps its first code",
           _coded(lambda q, c: np.repeat(q[:1], len(q), 0))),
     Fault("codes_of_two_bits", "RV1601", "one bit of the phases is cut off", _coded(lambda q, c: q // 2 * 2)),

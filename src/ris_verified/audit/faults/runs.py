@@ -83,6 +83,10 @@ def _longer_schedule(run: Any) -> None:
         )
 
 
+def _rounded_down(run: Any) -> None:
+    run.steps = max(1, run.scenes // run.batch)
+
+
 def _every_scene(run: Any) -> None:
     run.scenes = len(run.training)
     run.steps = -(-run.scenes // run.batch)
@@ -214,6 +218,8 @@ FAULTS = (
     Fault("optimizer_of_its_own", "RV1605", "the configured weight decay is not there",
           _running(_after_start(_own_optimizer))),
     Fault("schedule_too_long", "RV1605", "counted in micro-batches", _running(_after_start(_longer_schedule))),
+    Fault("steps_rounded_down", "RV1605", "the rest of an epoch is shown in the next",
+          _running(_after_start(_rounded_down))),
     Fault("every_scene_of_the_folder", "RV1605", "a tenth of the data is all of it",
           _running(_after_start(_every_scene))),
     Fault("order_of_the_folder", "RV1605", "the same order in every epoch", _running(_batches(_unshuffled))),

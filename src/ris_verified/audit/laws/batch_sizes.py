@@ -20,6 +20,8 @@ MANY = 131
 # Where stages choose, two candidates of one scene may be alike to rounding: another order of sums turns the choice.
 # One scene in sixty did so alone, drawn configurations say; three of eight are a fault.
 CHOOSES, TURNED = {"build_model", "spectrum", "newton", "mle", "order", "localize"}, 2
+# Stages of milliseconds are called as often as a short training would: none may count its calls.
+COVARIANCES, CALLS = ("predicted_covariance", "sample_covariance", "blend"), 300
 
 
 def own_answers(context: Context) -> Iterator[Measurement]:
@@ -48,6 +50,13 @@ def own_answers(context: Context) -> Iterator[Measurement]:
                 wrong |= {rows[i] for mine, its in zip(own, made, strict=True) for i in _changed(mine[rows], its)}
             text = f"scenes of {B} with another answer {label}"
             yield at_most(float(len(wrong - loose)), allowed, text, "scenes", name)
+        if name.removeprefix("inference_") in COVARIANCES:
+            for _ in range(CALLS):
+                last = run(*given)
+            wrong = {i for mine, its in zip(own, _rows(last), strict=True) for i in _changed(mine, its)}
+            yield at_most(
+                float(len(wrong)), 0.0, f"scenes of {B} with another answer after {CALLS} calls", "scenes", name
+            )
 
 
 def _turned_by_rounding(run: Callable[..., Any], given: tuple[Tensor, ...], own: list[Tensor]) -> set[int]:

@@ -49,24 +49,29 @@ def drawn_laws(context: Context) -> list[Measurement]:
     uneven = dataclasses.replace(full, scene=dataclasses.replace(full.scene, power_spread_db=UNEVEN))
     spread = [draw(uneven, KEY + 11, seed, i) for i in range(CROWDED)]
     found = [*_positions(many + crowded, config), *_counts(context, many, config), *_codes(context.scenes, config)]
+    # What holds of all scenes together may be false of those with one number of sources.
+    for K in {1, config.scene.sources_max}:
+        found += _positions([x for x in many + crowded if len(x.azimuth) == K], config, f", of {K} sources")
     for scenes, drawn_by in ((many + crowded, config), (crowded, full), (spread, uneven)):
         found += _powers(scenes, drawn_by)
-    return [*found, *_symbols(context), *_noise(context.scenes + context.many)]
+    return [*found, *_symbols(context), *_streams(crowded), *_noise(context.scenes + context.many)]
 
 
-def _positions(scenes: list[Scene], config: Config) -> list[Measurement]:
+def _positions(scenes: list[Scene], config: Config, which: str = "") -> list[Measurement]:
     import numpy as np
 
     s = config.scene
+    if not scenes:
+        return []
     limits = {"azimuth": (-s.azimuth_max, s.azimuth_max), "elevation": (-s.elevation_max, s.elevation_max),
               "range": (s.range_min, s.range_max)}  # fmt: skip
     found = []
     for name, (low, high) in limits.items():
-        found += uniform(np.concatenate([vars(scene)[name] for scene in scenes]), low, high, name, WHERE)
+        found += uniform(np.concatenate([vars(scene)[name] for scene in scenes]), low, high, f"{name}{which}", WHERE)
         pairs = np.array([vars(scene)[name][:2] for scene in scenes if len(scene.azimuth) > 1])
         if len(pairs) and high > low:
             product = np.prod((2 * pairs - low - high) / (high - low), axis=1)
-            text = f"correlation of the {name} of two sources of a scene"
+            text = f"correlation of the {name} of two sources of a scene{which}"
             found.append(at_most(abs(float(product.mean())), bounded_mean_bound(len(pairs)), text, "", WHERE))
     found += uniform(np.array([x.snr_db for x in scenes]), s.snr_db_min, s.snr_db_max, "stated SNR in dB", WHERE)
     stated = np.array([x.rician_factor for x in scenes])
@@ -136,6 +141,22 @@ def _symbols(context: Context) -> list[Measurement]:
         ]
         return found + complex_normal(z[:, 0], ("scenes", "sources"), "symbols", WHERE)
     return complex_normal(z, ("scenes", "snapshots", "sources"), "symbols", WHERE)
+
+
+def _streams(scenes: list[Scene]) -> list[Measurement]:
+    """No two sources of a scene share their symbols: R_true has uncorrelated ones."""
+    import numpy as np
+
+    z = np.stack([x.symbols / np.sqrt(x.powers) for x in scenes])
+    # Constant symbols repeat.
+    z = z[:, :1] if (z == z[:, :1]).all() else z
+    products = np.abs(np.einsum("slj,slk->jk", z, z.conj())) / (z.shape[0] * z.shape[1])
+    if len(products) < 2:
+        return []
+    largest = float(products[~np.eye(len(products), dtype=bool)].max())
+    bound = 2**0.5 * exponential_bound(z.shape[0] * z.shape[1])
+    text = f"largest correlation of the symbols of two of {len(products)} sources"
+    return [at_most(largest, bound, text, "", WHERE)]
 
 
 def _noise(scenes: list[Scene]) -> list[Measurement]:
