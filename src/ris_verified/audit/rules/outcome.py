@@ -32,7 +32,8 @@ from ris_verified.audit.rules.trials import objective_declares
     "SNR from y − y_clean within 0.5 dB (checklist); noise, symbols and scattering are CN(0, 1), independent along "
     "every axis; positions, SNR and κ uniform; E|h|⁴ at the stated κ; at κ → ∞ a spherical wave. Bounds: "
     "Laurent–Massart, Hoeffding and Dvoretzky–Kiefer–Wolfowitz with exponent 20, so that a sound draw fails once in "
-    "1e8. Powers again at a spread of 8 dB; no two snapshots of a scene have one code.",
+    "1e8. Positions again of scenes with one and with most sources, powers at a spread of 8 dB; no two sources share "
+    "symbols, no two snapshots of a scene a code.",
     remedy="correct the stage named in the message",
 )
 def oracles(context: Context) -> Sequence[Measurement]:
