@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from ris_verified.train.state import StepReport, TrainState
 
 Step = Callable[["TrainState", "Batch", "Pipeline"], "StepReport"]
-STEPS = 3
+# Of a drill, and of one that is as long as counters in a step may take to show.
+STEPS, LONG = 3, 20
 
 
 @dataclass
@@ -196,26 +197,30 @@ class Drill:
 
 
 def drills(context: Context) -> list[Drill]:
-    """Run both steps over changing batches: clipped, in unequal parts and averaged; then none of these.
+    """Run both steps over changing batches: clipped, in unequal parts and averaged; none of these; and for long.
 
     Args:
         context: small.
 
     Returns:
-        Two drills.
+        Three drills.
     """
     scenes = [*context.scenes[-5:], *context.draw(5, key=12)]
-    batches = [context.as_batch(scenes[5 * (i % 2) : 5 * (i % 2) + 5]) for i in range(STEPS)]
+    both = [context.as_batch(scenes[:5]), context.as_batch(scenes[5:])]
     settings = (
-        ("accumulated, clipped and averaged", 1e3, {
+        ("accumulated, clipped and averaged", STEPS, 1e3, {
             "accumulation": 2, "clip_norm": 0.01, "ema_decay": 0.1, "swa_share": 0.5, "warmup_share": 0.5,
         }),
-        ("plain", 30.0, {
+        ("plain", STEPS, 30.0, {
             "accumulation": 1, "clip_norm": 1e6, "ema_decay": 0.0, "swa_share": 0.0, "warmup_share": 0.5,
+        }),
+        ("long", LONG, 1.0, {
+            "accumulation": 1, "clip_norm": 1e6, "ema_decay": 0.5, "swa_share": 0.5, "warmup_share": 0.5,
         }),
     )  # fmt: skip
     found = []
-    for name, faster, values in settings:
+    for name, steps, faster, values in settings:
+        batches = [both[i % 2] for i in range(steps)]
         config = context.config.replaced({f"train.{key}": value for key, value in values.items()})
         place = context.with_config(config)
         vars(place)["model"] = context.model

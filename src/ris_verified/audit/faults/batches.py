@@ -58,6 +58,13 @@ def _own_ridge(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, sample_covariance=sample, inference_sample_covariance=sample)
 
 
+def _unit_codes(pipeline: Pipeline) -> Pipeline:
+    def sample(y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Tensor:
+        return pipeline.sample_covariance(y, H, C / torch.linalg.vector_norm(C, dim=-1, keepdim=True), cfg)
+
+    return dataclasses.replace(pipeline, sample_covariance=sample, inference_sample_covariance=sample)
+
+
 def _mean_of_batch(pipeline: Pipeline) -> Pipeline:
     def sample(y: Tensor, H: Tensor, C: Tensor, cfg: Any) -> Tensor:
         R = pipeline.sample_covariance(y, H, C, cfg)
@@ -164,6 +171,7 @@ FAULTS = (
     Fault("range_factor_ignored", "RV0703", "A = A_angle", _predicting(lambda a, r: a)),
     Fault("range_factor_conjugated", "RV0703", "A = A_angle ⊙ A_range*", _predicting(lambda a, r: a * r.conj())),
     Fault("own_ridge", "RV0705", "the ridge is a number in the code", _own_ridge),
+    Fault("codes_taken_for_unit", "RV0705", "a panel that loses power loses none", _unit_codes),
     Fault("mean_of_the_batch", "RV0705", "every scene gets a tenth of the batch's mean", _mean_of_batch),
     Fault("no_hermitian_part", "RV0803", "the sample is left unsymmetric", lambda p: _blended(p, _lopsided)),
     Fault("own_beta", "RV0803", "β is a number in the code", lambda p: _blended(p, _fixed_beta)),

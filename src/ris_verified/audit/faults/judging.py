@@ -98,6 +98,10 @@ def _worst_kept(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
     return result
 
 
+def _judged_from_zero(f: Any, *given: Any, judge: Any = None, **named: Any) -> Any:
+    return f(*given, judge=judge and (lambda model, epoch: judge(model, epoch - 1)), **named)
+
+
 def _parts_added(f: Any, state: Any, batch: Any, pipe: Pipeline) -> Any:
     def loss(outputs: Any, R_hat: Any, part: Any, *rest: Any, **named: Any) -> Any:
         result = pipe.loss(outputs, R_hat, part, *rest, **named)
@@ -126,6 +130,11 @@ def _peak(change: Callable[[Any], Any]) -> Callable[[Pipeline], Pipeline]:
     return staged("peak_memory", lambda f, *given: change(f(*given)))
 
 
+def _in_proportion(f: Any, pipe: Pipeline, scenes: int, *rest: Any) -> Any:
+    four = f(pipe, 4, *rest)
+    return dataclasses.replace(four, step=four.step * scenes // 4)
+
+
 def _unaveraged(pipeline: Pipeline) -> Pipeline:
     config = pipeline.config.replaced({"train.ema_decay": 0.0, "train.swa_share": 0.0})
     return dataclasses.replace(pipeline, config=config)
@@ -142,6 +151,8 @@ FAULTS = (
           staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise, cfg) * 0.9)),
     Fault("forecast_without_moments", "RV1402", "only the weights are counted",
           _peak(lambda m: dataclasses.replace(m, held=m.held // 4))),
+    Fault("forecast_in_proportion", "RV1402", "four scenes, times a quarter of the batch",
+          staged("peak_memory", _in_proportion)),
     Fault("forecast_of_one_scene", "RV1402", "the batch is forgotten",
           staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
     Fault("averages_not_counted", "RV1402", "EMA and SWA came after the prediction",
@@ -152,6 +163,7 @@ FAULTS = (
     Fault("metric_forgives_misses", "RV1603", "a NaN error is zero", staged("metric", _misses_forgiven)),
     Fault("weights_of_another_model", "RV1605", "what is saved is not what was validated",
           staged("train", _last_epoch_saved)),
+    Fault("judged_from_zero", "RV1605", "epochs are counted as a list is", staged("train", _judged_from_zero)),
     Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", staged("train", _worst_kept)),
     Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", staged("score", _loss_as_score)),
     Fault("score_of_found_sources", "RV1608", "what is missed has no error", staged("score", _found_only)),

@@ -82,7 +82,15 @@ def _shared_average(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
     return report
 
 
+def _cleared(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    if state.step and state.step % 16 == 0:
+        state.optimizer.state.clear()
+    made: StepReport = f(state, batch, pipe)
+    return made
+
+
 FAULTS = (
+    Fault("moments_cleared", "RV1604", "memory is freed at every sixteenth step", _stepping(_cleared)),
     Fault("unguarded_step", "RV1403", "clipping spreads a NaN", _stepping(_unguarded)),
     Fault("two_steps_a_batch", "RV1606", "a retry that always runs", _stepping(_twice)),
     Fault("step_a_micro_batch", "RV1606", "accumulation steps every part", _stepping(_micro_steps)),

@@ -159,10 +159,13 @@ def loop_obeys(context: Context) -> list[Measurement]:
         data=dataclasses.replace(small.config.data, train_scenes=4, validation_scenes=1),
     )
     pipeline = dataclasses.replace(small, config=config)
-    fed = Fed(pipeline)
+    fed, judged = Fed(pipeline), list[int]()
     with tiny_folder(context) as folder:
-        result = pipeline.train(fed.pipeline, folder / "data", folder / "out", curves=False)
+        result = pipeline.train(
+            fed.pipeline, folder / "data", folder / "out", curves=False, judge=lambda model, epoch: judged.append(epoch)
+        )
         found = [*_saved(pipeline, result, folder), *_logged(context, pipeline, folder / "out" / "log.jsonl", torch)]
+        found.append(equal(judged, [1, 2], "epochs that the judge of a training is told", where="train: judge"))
         return [*found, *fed.judged(folder / "data", 2)]
 
 

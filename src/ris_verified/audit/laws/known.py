@@ -79,6 +79,7 @@ def _predicted(angle: Tensor, range: Tensor, cfg: Config) -> Tensor:
 
 def sample_formula(context: Context) -> list[Measurement]:
     """Both stages on the scenes in float64 and, in a batch with float32, against the normal equations."""
+    import numpy as np
     import torch
 
     from ris_verified.shapes import to_ri
@@ -86,6 +87,9 @@ def sample_formula(context: Context) -> list[Measurement]:
     p, cfg = context.pipeline, context.config
     chosen = [context.scenes[i] for i in (0, 1, -1)]
     other = dataclasses.replace(cfg, covariance=dataclasses.replace(cfg.covariance, ridge=3 * cfg.covariance.ridge))
+    # A panel that loses power has codes of other moduli than one: the last scene's.
+    lossy = chosen[-1].codes * np.random.default_rng(705).uniform(0.5, 1.0, chosen[-1].codes.shape)
+    chosen[-1] = dataclasses.replace(chosen[-1], codes=lossy)
     found, N = [], cfg.array.elements
     arrays = [torch.stack([torch.from_numpy(vars(s)[n]) for s in chosen]) for n in ("y", "H_full", "codes")]
     for config in (cfg, other):

@@ -224,6 +224,11 @@ def epoch_rate(context: Context) -> Sequence[Measurement]:
             found.append(
                 close(rate, used.get(name, float("nan")), 0.0, "reported rate against the one used", where=name)
             )
+    if "backbone" not in used:
+        return [
+            *found,
+            equal(sorted(used), ["backbone", "head"], "groups that the optimiser stepped", where="train_step"),
+        ]
     epochs = dataclasses.asdict(small.config)["train"]["epochs"]
     line = epoch_line(1, epochs, 0.5, 0.25, used["backbone"])
     wanted = rf"^Epoch 1/{epochs} \| train [\d.]+ \| val [\d.]+ \| lr {used['backbone']:.2e}$"

@@ -10,7 +10,7 @@ from ris_verified._config_load import read
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.trial_laws import kept, refused, restricted, sample
 from ris_verified.audit.rule import Measurement, at_most, close, equal, mended, rule
-from ris_verified.errors import ConfigError
+from ris_verified.errors import AuditError, ConfigError
 
 # Combinations of choices that are tried.
 MOST = 200
@@ -23,7 +23,14 @@ def trials(context: Context) -> list[tuple[str, dict[str, Any], Any]]:
     for name, space in context.pipeline.spaces.items():
         for end in ("low", "high"):
             values = sample(space, end)
-            made.append((f"{name}, {end} end", values, context.pipeline.trial_config(context.config, values)))
+            try:
+                made.append((f"{name}, {end} end", values, context.pipeline.trial_config(context.config, values)))
+            except ConfigError as error:
+                raise AuditError(
+                    f"its {end} end is no configuration: {error}",
+                    where=f"space {name}: {error.where}",
+                    remedy="take values that the configuration refuses out of the space",
+                ) from error
     return made
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.loss_laws import loss_laws
 from ris_verified.audit.laws.loss_slopes import output_slopes, scene_slopes
-from ris_verified.audit.rule import Measurement, at_least, at_most, close, rule
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -140,6 +140,9 @@ def exact_values(context: Context) -> Sequence[Measurement]:
     truth = batch.R_in
     bound = _rounding(truth)
     at_truth = _figures(_evaluate(context, truth, None, config))
+    missing = sorted(set(COVARIANCE_TERMS) - at_truth.keys())
+    if missing:
+        return [equal(missing, [], "terms that the loss does not return with training = False", where="loss")]
     at_zero = _evaluate(context, torch.zeros_like(truth), None, with_weights(context.config, covariance=1.0))
     across = _evaluate(context, _complement(context), None, with_weights(context.config, alignment=1.0))
     found = [

@@ -34,7 +34,7 @@ RESET = "/proc/self/clear_refs"
     law="predicted peak ≤ free memory; |predicted/measured − 1| ≤ 0.2; out of memory: halved parts, same gradient",
     why="A run that dies of memory at its first long epoch has cost the night.",
     how="The prediction for the configured batch against what is free on the device. On the small model the "
-    "prediction for 16 scenes, and for 2 with both averages, against what is held, counted, and a step followed "
+    "prediction for 64 scenes, and for 2 with both averages, against what is held, counted, and a step followed "
     "allocation by allocation; in profile full also a real step of the configured batch against the process's "
     "resident peak. Then a step whose loss has no memory for more than three scenes: its gradient against the whole "
     "batch's, bound 64 eps·√8 or 8 times what rounding in the measurements does to it.",
@@ -56,7 +56,7 @@ def memory_predicted(context: Context) -> Sequence[Measurement]:
     averaged = context.small.with_config(
         context.small.config.replaced({"train.ema_decay": 0.9, "train.swa_share": 0.3})
     )
-    found += [_followed(context.small, 16), _followed(averaged, 2), *_halved(context.small)]
+    found += [_followed(context.small, 64), _followed(averaged, 2), *_halved(context.small)]
     return found + ([_resident(context, needed)] if context.profile == "full" else [])
 
 
