@@ -18,7 +18,8 @@ from ris_verified.data.dataset import scenes_to_batch, with_proposals
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState
 
-SMALL, LARGER = 2, 4
+# Scenes of a part of a step in the two that are followed: one alone goes other ways, and blocks of eight are met.
+SMALL, LARGER = 4, 8
 # In a schedule this long no average of the tail begins at one of the steps that are compared.
 STEPS = 1000
 KEY = 5_918_203
@@ -134,15 +135,16 @@ def _step(pipeline: Pipeline, state: TrainState, scenes: int) -> tuple[list[int]
 
 
 def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "cpu") -> Memory:
-    """Predict the peak of a training step from steps of two and of four scenes.
+    """Predict the peak of a training step from steps of four and of eight scenes a part.
 
-    From some operation on a step runs the same operations for every batch, so the bytes alive after operation t
-    are s_t + a_t B; both are solved for from the two steps, and the peak is max_t (s_t + a_t B). Of what comes before,
-    where a search may do other operations for another batch, the two peaks are extended.
+    A step of no more scenes than that is followed itself. From some operation on a step runs the same operations for
+    every batch, so the bytes alive after operation t are s_t + a_t B; both are solved for from the two steps, and the
+    peak is max_t (s_t + a_t B). Of what comes before, where a search may do other operations for another batch, the
+    two peaks are extended.
 
     Args:
         pipeline: the stages and the configuration.
-        scenes: B, of one micro-batch.
+        scenes: B, of the whole step, which `train.accumulation` parts share.
         device: where training will run.
 
     Returns:
@@ -152,16 +154,26 @@ def peak_memory(pipeline: Pipeline, scenes: int, device: torch.device | str = "c
     pipeline = replace(pipeline, config=pipeline.config.replaced({"train.clip_norm": LEAST_NORM}))
     state = TrainState.create(pipeline, total_steps=STEPS, device=device)
     make_moments(state)
+    parts = min(pipeline.config.train.accumulation, scenes)
     # The first step begins the average, in operations that no later step repeats.
-    _, small, larger = (_step(pipeline, state, B) for B in (SMALL, SMALL, LARGER))
-    share, same = (scenes - SMALL) / (LARGER - SMALL), _alike(small[1], larger[1])
+    _step(pipeline, state, min(scenes, SMALL * parts))
+    if scenes <= LARGER * parts:
+        step = max(step_bytes(pipeline, state, scenes))
+    else:
+        small, larger = (_step(pipeline, state, B * parts) for B in (SMALL, LARGER))
+        step = _extended(small, larger, (scenes / parts - SMALL) / (LARGER - SMALL))
+    held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held_tensors(state)}
+    return Memory(sum(held.values()), step, HEAP if torch.device(device).type == "cpu" else 1.0)
+
+
+def _extended(small: tuple[list[int], list[str]], larger: tuple[list[int], list[str]], share: float) -> int:
+    """Return the peak of a step as much larger than the second as that is than the first, times a share."""
+    same = _alike(small[1], larger[1])
     pairs = list(zip(small[0][len(small[0]) - same :], larger[0][len(larger[0]) - same :], strict=True))
     before = [bytes[: len(bytes) - same] for bytes, _ in (small, larger)]
     if all(before):
         pairs.append((max(before[0]), max(before[1])))
-    step = max(a + share * (b - a) for a, b in pairs)
-    held = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in held_tensors(state)}
-    return Memory(sum(held.values()), round(step), HEAP if torch.device(device).type == "cpu" else 1.0)
+    return round(max(a + share * (b - a) for a, b in pairs))
 
 
 def _alike(first: list[str], second: list[str]) -> int:

@@ -43,7 +43,7 @@ def _truth_of_another(state: Any, batch: Batch) -> Batch:
 
 
 def _last_dropped(state: Any, batch: Batch) -> Batch:
-    return _taken(batch, torch.arange(len(batch) - 1))
+    return _taken(batch, torch.arange(max(1, len(batch) - 1)))
 
 
 def _evaluating_later(state: Any, batch: Batch) -> Batch:

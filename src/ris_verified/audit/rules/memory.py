@@ -47,7 +47,7 @@ def memory_predicted(context: Context) -> Sequence[Measurement]:
     from ris_verified.train.ranks import default_device
 
     device, pipeline = default_device(), context.pipeline
-    batch = context.config.train.batch_size
+    batch = _scenes(context)
     needed = pipeline.peak_memory(pipeline, batch, str(device)).total
     free = free_memory(device)
     found = [
@@ -58,6 +58,12 @@ def memory_predicted(context: Context) -> Sequence[Measurement]:
     )
     found += [_followed(context.small, 64), _followed(averaged, 2), *_halved(context.small)]
     return found + ([_resident(context, needed)] if context.profile == "full" else [])
+
+
+def _scenes(context: Context) -> int:
+    """Return the scenes of a step: the parts that are accumulated share its tensors."""
+    train = context.config.train
+    return train.batch_size * train.accumulation
 
 
 def _followed(small: Context, scenes: int) -> Measurement:
@@ -153,45 +159,45 @@ def _apart(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 def _resident(context: Context, needed: int) -> Measurement:
     from ris_verified.train.ranks import default_device
 
-    batch = context.config.train.batch_size
+    batch = _scenes(context)
     if default_device().type == "cuda":
-        measured = _on_cuda(context.pipeline)
+        measured = _on_cuda(context.pipeline, batch)
     elif Path(RESET).exists():
-        measured = _on_cpu(context.pipeline)
+        measured = _on_cpu(context.pipeline, batch)
     else:
         return _followed(context, batch)
     message = f"predicted over measured peak, {batch} scenes, {measured / GIB:.2f} GiB measured"
     return close(needed / measured, 1.0, SHARE, message, where="peak_memory")
 
 
-def _on_cuda(pipeline: Pipeline) -> int:
+def _on_cuda(pipeline: Pipeline, scenes: int) -> int:
     import torch
 
     torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    _steps(pipeline, "cuda")
+    _steps(pipeline, "cuda", scenes)
     return torch.cuda.max_memory_allocated() - before
 
 
-def _on_cpu(pipeline: Pipeline) -> int:
+def _on_cpu(pipeline: Pipeline, scenes: int) -> int:
     """Return the resident peak of two steps above what the process held before."""
     gc.collect()
     # Freed blocks that the allocator keeps would be used again without showing in the peak.
     ctypes.CDLL(None).malloc_trim(0)
     Path(RESET).write_text("5", encoding="ascii")
     before = resident_bytes()
-    _steps(pipeline, "cpu")
+    _steps(pipeline, "cpu", scenes)
     status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     return peak * 1024 - before
 
 
-def _steps(pipeline: Pipeline, device: str) -> None:
+def _steps(pipeline: Pipeline, device: str, scenes: int) -> None:
     from ris_verified.train.memory import make_moments, step_bytes
     from ris_verified.train.state import TrainState
 
     state = TrainState.create(pipeline, total_steps=3, device=device)
     # The first step makes the moments after its activations are gone: its peak is not that of the others.
     make_moments(state)
-    step_bytes(pipeline, state, pipeline.config.train.batch_size)
+    step_bytes(pipeline, state, scenes)
