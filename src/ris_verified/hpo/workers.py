@@ -39,15 +39,11 @@ def lock_path(file: Path, suffix: str) -> Path:
 
 def has_locks(folder: Path) -> bool:
     """Return whether files in a folder can be locked."""
-    probe = folder / f".{uuid.uuid4().hex}.lock"
     try:
-        with probe.open("w") as file:
-            lock(file, wait=False)
+        with presence(folder):
+            return True
     except OSError:
         return False
-    finally:
-        probe.unlink(missing_ok=True)
-    return True
 
 
 @contextmanager
@@ -60,8 +56,8 @@ def presence(folder: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{uuid.uuid4().hex}.alive"
     with path.open("w") as file:
-        lock(file, wait=False)
         try:
+            lock(file, wait=False)
             yield path.stem
         finally:
             path.unlink(missing_ok=True)
