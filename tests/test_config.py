@@ -63,6 +63,17 @@ def test_overrides_that_only_fit_each_other() -> None:
     assert (cfg.model.width, cfg.model.heads) == (450, 9)
 
 
+def test_overrides_that_complete_a_file_and_a_file_that_is_wrong_anyway(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text("[model]\nheads = 9\n")
+    assert Config.load(path, overrides=["model.width=450"]).model.heads == 9
+    with pytest.raises(ConfigError, match=r"model\.width"):
+        Config.load(path, overrides=["seed=3"])
+    path.write_text("[train]\nepoch = 9\n")
+    with pytest.raises(ConfigError, match=r"run\.toml.*epoch"):
+        Config.load(path, overrides=["model.width=450"])
+
+
 @pytest.mark.parametrize(("old", "new"), HISTORICAL.items())
 def test_a_historical_name_is_told_its_new_name(old: str, new: str) -> None:
     for given in (old, old.lower()):

@@ -46,7 +46,8 @@ def test_a_sound_covariance_passes_in_any_layout(rank, dtype):
         ("not Hermitian", lambda R: R.diagonal().add_(1e-2j * torch.linspace(-1, 1, N))),
         ("not positive semidefinite", lambda R: R.mul_(-9).diagonal().add_(10)),
         ("trace is not N", lambda R: R.mul_(1.001)),
-        ("trace is not N", lambda R: R[0, 0].fill_(torch.nan)),
+        ("not finite: the trace is nan", lambda R: R[0, 0].fill_(torch.nan)),
+        ("not finite: a form is nan", lambda R: R[0, 1].fill_(torch.inf)),
     ],
 )
 def test_a_broken_law_is_named_with_its_place(law, change):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import hashlib
@@ -121,12 +122,17 @@ def loads(cls: type[Config], text: str, source: str, overrides: Sequence[str] = 
 
 
 def _with_overrides(cls: type[Config], tree: dict[str, Any], source: str, overrides: Sequence[str]) -> Config:
-    config: Config = _build(cls, tree, source, cls, "")
-    if overrides:
-        for text in overrides:
-            _override(tree, text)
-        config = _build(cls, tree, "overrides", cls, "")
-    return config
+    if not overrides:
+        return _build(cls, tree, source, cls, "")  # type: ignore[no-any-return]
+    bare = copy.deepcopy(tree)
+    for text in overrides:
+        _override(tree, text)
+    try:
+        return _build(cls, tree, "overrides", cls, "")  # type: ignore[no-any-return]
+    except ConfigError:
+        # What is wrong without overrides is the file's fault.
+        _build(cls, bare, source, cls, "")
+        raise
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from ris_verified.errors import InvariantError
+from ris_verified.errors import DivergedError, InvariantError
 from ris_verified.shapes import describe
 
 LAWS = ("trace is not N", "not Hermitian", "not positive semidefinite")
@@ -63,6 +63,7 @@ def check_covariance(R: Tensor, name: str) -> None:
         name: what to call it in the error.
 
     Raises:
+        DivergedError: a matrix holds NaN or infinity.
         InvariantError: names the law, the batch index, the measured value and the bound.
     """
     N = R.shape[-1]
@@ -75,8 +76,15 @@ def check_covariance(R: Tensor, name: str) -> None:
     off = figures != within
     column = int(off.any(0).nonzero()[0])
     index = int(off[:, column].nonzero()[0])
-    law, target, scale, bound = _laws(R.dtype, N)[column]
-    raise _fail(law, name, index, abs(float(figures[index, column]) - target) / scale, bound)
+    (law, target, scale, bound), value = _laws(R.dtype, N)[column], float(figures[index, column])
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"not finite: {'the trace' if law == LAWS[0] else 'a form'} is {value}",
+            where=f"{name}[{index}]",
+            expected="finite numbers",
+            remedy="look for what overflows or divides by zero in the stage that made this tensor or before it",
+        )
+    raise _fail(law, name, index, abs(value - target) / scale, bound)
 
 
 def _figures(R: Tensor) -> Tensor:

@@ -41,6 +41,10 @@ class InvariantError(RisVerifiedError, ArithmeticError):
     """A stage broke its own law (trace, hermiticity, unit modulus …)."""
 
 
+class DivergedError(InvariantError):
+    """A stage returned NaN or infinity; training skips such a step and counts it."""
+
+
 class DataError(RisVerifiedError, OSError):
     """A folder, manifest or shard is missing, foreign, truncated or corrupt."""
 

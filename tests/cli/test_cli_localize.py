@@ -27,14 +27,14 @@ def scene(oracle: Oracle) -> Arrays:
 
 
 def write(path: Path, arrays: Arrays) -> Path:
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         np.savez(path, **arrays)  # type: ignore[arg-type]
     else:
         scipy.io.savemat(path, dict(arrays))
     return path
 
 
-@pytest.mark.parametrize("suffix", [".npz", ".mat"])
+@pytest.mark.parametrize("suffix", [".npz", ".mat", ".MAT"])
 def test_the_oracle_scene_is_localised_within_its_bounds(
     suffix: str, scene: Arrays, oracle: Oracle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

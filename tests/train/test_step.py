@@ -148,7 +148,7 @@ class TrainStepContract:
         moved = (weights[0] - _flat(pipeline.build_model(pipeline.config))).abs().max()
         assert (weights[0] - weights[1]).abs().max() <= 1000 * torch.finfo(torch.float32).eps * (1 + moved)
 
-    @pytest.mark.parametrize("where", ["loss", "gradient"])
+    @pytest.mark.parametrize("where", ["loss", "covariance", "gradient"])
     def test_a_non_finite_number_touches_nothing_and_is_counted(self, where):
         pipeline, state, batch = self._start("train.swa_share=0.9")
         pipeline.train_step(state, batch, pipeline)
@@ -157,6 +157,12 @@ class TrainStepContract:
         if where == "loss":
             bad = dataclasses.replace(batch, R_in=batch.R_in * torch.nan)
             report = pipeline.train_step(state, bad, pipeline)
+        elif where == "covariance":
+            sound, huge = pipeline.predicted_covariance, 1e30
+            diverged = dataclasses.replace(
+                pipeline, predicted_covariance=lambda angle, distance, cfg: sound(huge * angle, huge * distance, cfg)
+            )
+            report = diverged.train_step(state, batch, diverged)
         else:
             hook = next(state.model.parameters()).register_hook(lambda g: g * torch.inf)
             report = pipeline.train_step(state, batch, pipeline)

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ris_verified.config import Config, TrainConfig
 from ris_verified.data.batch import Batch
-from ris_verified.errors import TrainingError
+from ris_verified.errors import DivergedError, TrainingError
 from ris_verified.loss.total import LossResult
 from ris_verified.model.call import outputs_of
 from ris_verified.model.output import ModelOutput
@@ -34,16 +34,19 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
         batch: on the model's device.
 
     Returns:
-        The `LossResult` with its graph, or None where an output or the loss is not finite.
+        The `LossResult` with its graph, or None where an output, a covariance or the loss is not finite.
     """
     device = batch.y.device
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = outputs_of(state.replica, batch)
-    # Contracts would raise on NaN factors; a diverged step is skipped and counted instead.
     if not _finite(outputs.cov_fact_angle, outputs.cov_fact_range):
         return None
-    blended = pipeline.covariances(outputs, batch)
+    try:
+        blended = pipeline.covariances(outputs, batch)
+    except DivergedError:
+        # Finite factors can overflow on the way; such a step is skipped and counted, too.
+        return None
     result = pipeline.loss(
         outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=state.model.training
     )
