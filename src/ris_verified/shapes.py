@@ -101,6 +101,13 @@ def require_tensors(**values: object) -> None:
             raise ShapeError(describe(value), where=name, expected="a tensor", remedy=TENSORS)
 
 
+def require_batch(size: int, **tensors: Tensor) -> None:
+    """Raise ShapeError that names the first tensor of another number of scenes."""
+    for name, tensor in tensors.items():
+        if len(tensor) != size:
+            raise ShapeError(describe(tensor), where=name, expected=f"{size} scenes on the first axis")
+
+
 def require_one_dtype(**tensors: Tensor) -> None:
     """Raise ShapeError where tensors that are multiplied with each other differ in precision."""
     if len({tensor.dtype for tensor in tensors.values()}) > 1:

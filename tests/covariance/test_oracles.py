@@ -83,6 +83,13 @@ def test_wrong_shapes_raise_one_error_that_names_both(oracle, change, named):
         sample_covariance(*change(y, H, C), Config())
 
 
+def test_one_snapshot_has_no_mean_to_subtract(oracle):
+    y, H, C = _tensors(oracle(0), torch.complex128, "y", "H_full", "codes")
+    with pytest.raises(ShapeError, match=r"snapshots: .*covariance\.centre = false"):
+        sample_covariance(y[:, :1], H, C[:, :1], Config())
+    assert sample_covariance(y[:, :1], H, C[:, :1], Config().replaced({"covariance.centre": False})).isfinite().all()
+
+
 def test_broken_laws_raise_and_can_be_switched_off(oracle):
     factors = torch.zeros(2, 1440)
     with pytest.raises(InvariantError, match=r"R_pred\[0\].*trace"):

@@ -188,3 +188,10 @@ def test_features_are_highest_near_a_lonely_source():
 def test_a_view_without_extent_is_one_error(line, named):
     with pytest.raises(ConfigError, match=named):
         build_model(Config.load("quick", [line]))
+
+
+def test_a_panel_of_one_element_gives_finite_outputs():
+    cfg = Config.load("quick", ["array.horizontal=1", "array.vertical=1", "scene.sources_max=1"])
+    batch = draw_batch(cfg, 2, 0)
+    outputs = build_model(cfg)(batch.y, batch.H, batch.C, batch.H_full)
+    assert all(value.isfinite().all() for value in vars(outputs).values())

@@ -9,7 +9,8 @@ from torch import Tensor
 from ris_verified.config import Config
 from ris_verified.contracts import check_covariance, tolerance
 from ris_verified.covariance.trace import gram_of_trace
-from ris_verified.shapes import as_complex, require_one_dtype, shaped
+from ris_verified.errors import ShapeError
+from ris_verified.shapes import as_complex, describe, require_one_dtype, shaped
 
 
 def _ridge_solve(Phi: Tensor, y: Tensor, ridge: float) -> Tensor:
@@ -86,9 +87,19 @@ def centred(snapshots: Tensor, cfg: Config) -> Tensor:
 
     Returns:
         `B x L x N` complex.
+
+    Raises:
+        ShapeError: there is one snapshot, of which nothing would be left.
     """
     if not cfg.covariance.centre or cfg.scene.symbols == "constant":
         return snapshots
+    if snapshots.shape[1] == 1:
+        raise ShapeError(
+            describe(snapshots),
+            where="snapshots",
+            expected="at least 2 on the second axis, since their mean is subtracted",
+            remedy="measure more, or set covariance.centre = false",
+        )
     return snapshots - snapshots.mean(1, keepdim=True)
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from ris_verified.array.geometry import to_cartesian
+from ris_verified.shapes import shaped
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,13 @@ class Assignment:
     false_alarms: Tensor
 
 
-def match(azimuth: Tensor, elevation: Tensor, range: Tensor, ptr: Tensor) -> Assignment:
+@shaped
+def match(
+    azimuth: Float[Tensor, "B E"],
+    elevation: Float[Tensor, "B E"],
+    range: Float[Tensor, "B E"],
+    ptr: Float[Tensor, "B K 3"],
+) -> Assignment:
     """Pair estimates with true sources so that the summed Cartesian distance is smallest.
 
     Args:
@@ -40,6 +48,9 @@ def match(azimuth: Tensor, elevation: Tensor, range: Tensor, ptr: Tensor) -> Ass
 
     Returns:
         An `Assignment`; every estimate is used while true sources are left.
+
+    Raises:
+        ShapeError: the axes do not agree.
 
     Source: Kuhn, "The Hungarian method for the assignment problem", Naval Res. Logist. 2 (1955).
     """

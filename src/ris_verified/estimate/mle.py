@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 from ris_verified.array.steering import steering
@@ -17,6 +18,7 @@ from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, 
 from ris_verified.estimate.projection import Fit, fit, put
 from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.estimate.search import exchanged
+from ris_verified.shapes import require_batch, shaped
 
 # Scenes at a time, and where the precision is that of the data: Φ of more is fresh memory each time.
 CHUNK, WIDE = 64, 32
@@ -37,7 +39,14 @@ def snr_db(done: Fit, data: Measurement) -> Tensor:
     return 10 * torch.log10(snr(done, data))
 
 
-def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Estimates:
+@shaped
+def nf_mle(
+    peaks: Peaks,
+    y: Complex[Tensor, "B L M"],
+    H_full: Complex[Tensor, "B M N"],
+    C: Complex[Tensor, "B L N"],
+    cfg: Config,
+) -> Estimates:
     """Find the likeliest positions of all sources jointly, beginning at `peaks`; the cost never rises.
 
     By variable projection: q = Σ_l min_s ‖y_l − B_l s‖² + λ‖s‖² with B_l = Φ_l A(p). With `estimate.prior = "scene"`
@@ -60,9 +69,13 @@ def nf_mle(peaks: Peaks, y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> E
         `Estimates`; the covariance is the Cramér–Rao bound at the estimate with estimated symbols and
         noise variance, NaN where the measurement does not determine all positions.
 
+    Raises:
+        ShapeError: the axes do not agree.
+
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), with Φ_l per snapshot.
     """
+    require_batch(len(y), peaks=peaks.azimuth)
     start = to_parameters(peaks).to(y.real.dtype)
     B, most = start.shape[:2]
     fitted, covariance = torch.full_like(start, torch.nan), start.new_full((B, 3 * most, 3 * most), torch.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Int
 from torch import Tensor
 
 from ris_verified.array.steering import steering
@@ -10,6 +11,7 @@ from ris_verified.config import Config
 from ris_verified.estimate.parameters import clamped, to_parameters, to_peaks, with_slopes
 from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.subspace import signal_subspace
+from ris_verified.shapes import require_batch, shaped
 
 
 def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
@@ -45,7 +47,8 @@ def _step(parameters: Tensor, U: Tensor, damping: Tensor, cfg: Config) -> Tensor
     return step
 
 
-def near_field_newton(R: Tensor, K: Tensor, peaks: Peaks, cfg: Config) -> Peaks:
+@shaped
+def near_field_newton(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], peaks: Peaks, cfg: Config) -> Peaks:
     """Refine each peak by joint damped Gauss–Newton steps in azimuth, elevation and 1/range.
 
     f(p) = ‖(I − UUᴴ) a(p)‖²/N; a step is kept only where it lowers f, so f never increases.
@@ -59,8 +62,12 @@ def near_field_newton(R: Tensor, K: Tensor, peaks: Peaks, cfg: Config) -> Peaks:
     Returns:
         `Peaks`, inside the field of view.
 
+    Raises:
+        ShapeError: the axes do not agree.
+
     Source: checklist RV1202; Levenberg's safeguard, Quart. Appl. Math. 2 (1944).
     """
+    require_batch(len(K), peaks=peaks.azimuth)
     U = signal_subspace(R, K, cfg.scene.sources_max)
     given = to_parameters(peaks).to(R.real.dtype)
     present = torch.isfinite(given).all(-1)

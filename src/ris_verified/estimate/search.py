@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import torch
+from jaxtyping import Complex
 from torch import Tensor
 
 from ris_verified.config import Config
@@ -18,6 +19,7 @@ from ris_verified.estimate.order import chosen_order, order_criterion
 from ris_verified.estimate.parameters import remoteness, to_peaks
 from ris_verified.estimate.projection import Fit, put
 from ris_verified.estimate.result import Peaks
+from ris_verified.shapes import shaped
 
 CHUNK = 64
 # Levenberg–Marquardt steps after an addition, after the last one, in an exchange, and of a fit that stays as it is.
@@ -216,7 +218,10 @@ def greedy_search(y: Tensor, H_full: Tensor, C: Tensor, K: Tensor | None, cfg: C
     return to_peaks(found)
 
 
-def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
+@shaped
+def estimate_order(
+    y: Complex[Tensor, "B L M"], H_full: Complex[Tensor, "B M N"], C: Complex[Tensor, "B L N"], cfg: Config
+) -> Tensor:
     """Return the number of sources, from 1 to K_MAX.
 
     Args:
@@ -227,6 +232,9 @@ def estimate_order(y: Tensor, H_full: Tensor, C: Tensor, cfg: Config) -> Tensor:
 
     Returns:
         `B` int64.
+
+    Raises:
+        ShapeError: the axes do not agree.
     """
     nested = nested_search(y, H_full, C, cfg)
     return chosen_order(nested.residual, nested.deviance, cfg)

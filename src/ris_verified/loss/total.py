@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+from jaxtyping import Complex
 from torch import Tensor
 from torch.nn import functional
 
@@ -14,6 +15,7 @@ from ris_verified.errors import InvariantError
 from ris_verified.loss.dense import inside, read, squared_norm
 from ris_verified.loss.terms import aligned, covariance_error, missing_gap, positions_error, true_subspace
 from ris_verified.model.output import ModelOutput
+from ris_verified.shapes import require_batch, shaped
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class LossResult:
     nmse: Tensor
 
 
+@shaped
 def loss(
     outputs: ModelOutput,
-    R_hat: Tensor,
+    R_hat: Complex[Tensor, "B N N"],
     batch: Batch,
     cfg: Config,
     *,
-    R_blend: Tensor | None = None,
+    R_blend: Complex[Tensor, "B N N"] | None = None,
     training: bool = True,
 ) -> LossResult:
     """Return total and terms; covariance, alignment, eigengap and NMSE read R_blend where given.
@@ -55,7 +58,9 @@ def loss(
 
     Raises:
         InvariantError: in training R_hat carries no gradient.
+        ShapeError: the axes do not agree.
     """
+    require_batch(len(R_hat), R_in=batch.R_in, ptr=batch.ptr, K=batch.K, angles=outputs.angles, ranges=outputs.ranges)
     if training and not R_hat.requires_grad:
         raise InvariantError(
             "carries no gradient",

@@ -90,7 +90,9 @@ class LocalisationModel(nn.Module):
         power = grid.inside(back.mH).unflatten(1, grid.shape)
         log = power.clamp_min(torch.finfo(power.dtype).tiny).log()
         peak = (log - log.amax((1, 2, 3), keepdim=True)).exp()
-        log = (log - log.mean((1, 2, 3), keepdim=True)) / log.std((1, 2, 3), keepdim=True)
+        # One element sees every direction alike.
+        spread = log.std((1, 2, 3), keepdim=True).clamp_min(torch.finfo(log.dtype).eps)
+        log = (log - log.mean((1, 2, 3), keepdim=True)) / spread
         where = self.dictionary.coordinates[:, :2].unflatten(0, self.dictionary.shape)[0]
         where = (where / self.edge[:2]).permute(2, 0, 1).expand(len(log), -1, -1, -1)
         return torch.cat([log, peak, where], 1)
