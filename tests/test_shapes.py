@@ -74,6 +74,8 @@ def _stages() -> dict[str, Callable[[], object]]:
         "loss, prediction": lambda: judge(outputs, R[:1]),
         "loss, blend": lambda: judge(outputs, R, R_blend=R[:1]),
         "loss, angles": lambda: judge(fewer, R),
+        "loss, truth": lambda: judge(outputs, R, batch=dataclasses.replace(batch, R_in=R[:1])),
+        "loss, places": lambda: judge(outputs, R, batch=dataclasses.replace(batch, ptr=batch.ptr[:1])),
     }
 
 

@@ -122,17 +122,16 @@ def loads(cls: type[Config], text: str, source: str, overrides: Sequence[str] = 
 
 
 def _with_overrides(cls: type[Config], tree: dict[str, Any], source: str, overrides: Sequence[str]) -> Config:
-    if not overrides:
-        return _build(cls, tree, source, cls, "")  # type: ignore[no-any-return]
     bare = copy.deepcopy(tree)
-    for text in overrides:
-        _override(tree, text)
     try:
-        return _build(cls, tree, "overrides", cls, "")  # type: ignore[no-any-return]
+        for text in overrides:
+            _override(tree, text)
+        config: Config = _build(cls, tree, "overrides" if overrides else source, cls, "")
     except ConfigError:
         # What is wrong without overrides is the file's fault.
         _build(cls, bare, source, cls, "")
         raise
+    return config
 
 
 def replaced(config: Config, values: Mapping[str, Any]) -> Config:

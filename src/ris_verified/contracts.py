@@ -73,18 +73,17 @@ def check_covariance(R: Tensor, name: str) -> None:
     within = figures.clamp(*_limits(R.dtype, N, R.device))
     if torch.equal(figures, within):
         return
-    off = figures != within
-    column = int(off.any(0).nonzero()[0])
-    index = int(off[:, column].nonzero()[0])
-    (law, target, scale, bound), value = _laws(R.dtype, N)[column], float(figures[index, column])
-    if not math.isfinite(value):
-        raise DivergedError(
-            f"not finite: {'the trace' if law == LAWS[0] else 'a form'} is {value}",
-            where=f"{name}[{index}]",
-            expected="finite numbers",
-            remedy="look for what overflows or divides by zero in the stage that made this tensor or before it",
-        )
-    raise _fail(law, name, index, abs(value - target) / scale, bound)
+    column, index = (figures != within).mT.nonzero()[0].tolist()
+    law, target, scale, bound = _laws(R.dtype, N)[column]
+    value = float(figures[index, column])
+    if math.isfinite(value):
+        raise _fail(law, name, index, abs(value - target) / scale, bound)
+    raise DivergedError(
+        f"not finite: {'the trace' if law == LAWS[0] else 'a form'} is {value}",
+        where=f"{name}[{index}]",
+        expected="finite numbers",
+        remedy="look for what overflows or divides by zero in the stage that made this tensor or before it",
+    )
 
 
 def _figures(R: Tensor) -> Tensor:

@@ -44,10 +44,11 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
     Raises:
         InputError: no such file, not of a known kind, or an array is missing; names the file.
     """
-    if path.suffix.lower() not in (".npz", ".mat"):
+    suffix = path.suffix.lower()
+    if suffix not in (".npz", ".mat"):
         raise InputError(f"suffix {path.suffix!r}", where=str(path), expected=".npz or .mat")
     try:
-        arrays = _read_npz(path) if path.suffix.lower() == ".npz" else _read_mat(path)
+        arrays = _read_npz(path) if suffix == ".npz" else _read_mat(path)
     except InputError:
         raise
     except NotImplementedError as error:

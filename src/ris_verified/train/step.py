@@ -40,12 +40,13 @@ def batch_loss(pipeline: Pipeline, state: TrainState, batch: Batch) -> LossResul
     dtype = autocast_dtype(pipeline.config, device)
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         outputs = outputs_of(state.replica, batch)
+    # Before stages of one's own meet NaN, on which they may raise anything.
     if not _finite(outputs.cov_fact_angle, outputs.cov_fact_range):
         return None
     try:
         blended = pipeline.covariances(outputs, batch)
     except DivergedError:
-        # Finite factors can overflow on the way; such a step is skipped and counted, too.
+        # Finite factors can overflow on the way.
         return None
     result = pipeline.loss(
         outputs, blended.R_pred, batch, pipeline.config, R_blend=blended.R, training=state.model.training

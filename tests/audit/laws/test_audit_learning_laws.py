@@ -10,10 +10,12 @@ import pytest
 import torch
 
 from ris_verified.audit.context import Context, small_config
+from ris_verified.audit.faults import faults
 from ris_verified.audit.faults.passes import Pass
 from ris_verified.audit.faults.terms import Recipe
 from ris_verified.audit.laws.knob_table import KNOBS, STAGES, read
 from ris_verified.audit.laws.knobs import SMALL_GRIDS, Probes, _unfelt
+from ris_verified.audit.laws.model_laws import scenes_alone
 from ris_verified.audit.laws.trial_laws import between
 from ris_verified.audit.plain_step import plain_step, trace_steps
 from ris_verified.audit.rules import rules
@@ -121,3 +123,16 @@ def test_values_between_the_ends_are_valid(seed: int) -> None:
 def test_a_law_is_not_broken_by_a_rounding(sound: Pipeline) -> None:
     close: Callable[[str, Any], Any] = lambda name, row: row.double().mean().to(row.dtype)  # noqa: E731
     assert failing(Recipe(scenes=close)(sound), LOSS_RULES) == []
+
+
+def test_one_scene_that_rounding_turns_excuses_no_other(sound: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def turned(value: torch.Tensor, key: int) -> torch.Tensor:
+        return torch.cat([value[1:2], value[1:]])
+
+    monkeypatch.setattr("ris_verified.audit.laws.model_laws.shaken", turned)
+    fault = next(f for f in faults() if f.name == "place_in_batch")
+    found = scenes_alone(Context(fault.plant(sound), "quick", PACKAGE).small)
+    assert {m.message for m in found if not m.passed and m.where == "build_model: ranges"} >= {
+        "change of a scene's output with another place in the batch",
+        "change of a scene's output with no other scene in the batch",
+    }
