@@ -155,10 +155,11 @@ def _model_files(context: Context) -> list[SourceFile]:
 @rule(
     "RV0504",
     "Averages hold no graph, validation changes nothing",
-    law="EMA weights have no graph and updating them moves no live weight; validation leaves requires_grad and mode",
+    law="EMA and SWA weights have no graph and updating them moves no live weight; validation leaves requires_grad "
+    "and mode",
     why="An average that shares storage or graph with the live weights trains, or leaks memory, unseen.",
-    how="One train step on the small model with EMA, then an update of the averages and a validation. Bound: 0 "
-    "changes.",
+    how="One train step on the small model with the averages that are configured, the last of a run so that SWA has "
+    "begun, then an update of the averages and a validation. Bound: 0 changes.",
     remedy="average detached copies under no_grad; restore the mode after validation",
 )
 def averages_apart(context: Context) -> Sequence[Measurement]:
@@ -166,21 +167,24 @@ def averages_apart(context: Context) -> Sequence[Measurement]:
     import torch
 
     small = context.small
-    pipeline, state = small.pipeline, small.state()
+    pipeline, state = small.pipeline, small.state(total_steps=1)
     pipeline.train_step(state, small.batch, pipeline)
-    if state.ema is None:
+    averages = {n: kept for n, kept in (("ema", state.ema), ("swa", state.swa)) if kept is not None}
+    if not averages:
         raise NotApplicable("the pipeline keeps no average")
     live = [p.detach().clone() for p in state.model.parameters()]
     asked = [p.requires_grad for p in state.model.parameters()]
     state.update_averages(small.config.train)
     pipeline.validate(pipeline, state.model, [small.batch])
     moved = sum(not torch.equal(a, b.detach()) for a, b in zip(live, state.model.parameters(), strict=True))
-    held = sum(p.grad_fn is not None for p in state.ema.parameters())
-    own = {p.data_ptr() for p in state.model.parameters()}
-    shared = sum(p.data_ptr() in own for p in state.ema.parameters())
+    own, found = {p.data_ptr() for p in state.model.parameters()}, []
+    for name, kept in averages.items():
+        tied = sum(p.grad_fn is not None or p.data_ptr() in own for p in kept.parameters())
+        message = "averaged weights with a graph or shared storage"
+        found.append(at_most(float(tied), 0.0, message, "tensors", name))
     return [
         at_most(float(moved), 0.0, "live weights moved by averaging and validation", "tensors", "model"),
-        at_most(float(held + shared), 0.0, "averaged weights with a graph or shared storage", "tensors", "ema"),
+        *found,
         equal([p.requires_grad for p in state.model.parameters()] == asked, True, "requires_grad is as before"),
         equal(state.model.training, True, "training mode is as before validation"),
     ]
