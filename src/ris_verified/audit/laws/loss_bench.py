@@ -102,6 +102,14 @@ def row(fields: Any, i: int) -> Any:
     return dataclasses.replace(fields, **{n: v[i : i + 1] for n, v in vars(fields).items()})
 
 
+def separated(R: Tensor) -> Tensor:
+    """Return matrices plus a ramp on the diagonal, complex128: an eigenvalue that occurs twice has no derivative."""
+    import torch
+
+    N = R.shape[-1]
+    return R.to(torch.complex128) + torch.diag(torch.arange(1, N + 1, device=R.device) / N)
+
+
 def rounding(R: Tensor) -> float:
     """Return 8 eps·N of a matrix."""
     from ris_verified.contracts import tolerance

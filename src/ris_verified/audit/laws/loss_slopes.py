@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
-from ris_verified.audit.laws.loss_bench import Bench
+from ris_verified.audit.laws.loss_bench import Bench, separated
 from ris_verified.audit.oracle import same_bits
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal
 
@@ -68,7 +68,7 @@ def output_slopes(context: Context) -> list[Measurement]:
     pipeline, generator = context.small.pipeline, torch.Generator().manual_seed(context.seed)
     batch = dataclasses.replace(bench.batch, R_in=bench.batch.R_in.to(torch.complex128), ptr=bench.batch.ptr.double())
     base = {n: vars(bench.outputs)[n].double() for n in ("angles", "ranges", "k_logits")}
-    base["R_blend"] = bench.R.to(torch.complex128)
+    base["R_blend"] = separated(bench.R)
     found = []
     for name, start in base.items():
         step = torch.randn(start.shape, generator=generator, dtype=start.dtype)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.loss_bench import separated
 from ris_verified.audit.laws.loss_laws import loss_laws
 from ris_verified.audit.laws.loss_slopes import output_slopes, scene_slopes
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
@@ -194,9 +195,9 @@ def _complement(context: Context) -> Tensor:
     law="∂loss/∂R is finite for repeated eigenvalues, rank one and K = K_MAX, and equals a finite difference",
     why="1/(λ_i − λ_j) is infinite at a repeated eigenvalue: one such scene makes every weight NaN.",
     how="The gradient of all terms at R = I, at a rank-one R, at R_true and with the slots on the sources, all "
-    "entries counted; in float64 the slope at the truth of K_MAX sources against a central difference, h = eps^⅓, "
-    "bound 1e3 h² of the slope's size. In training mode the slope in each output and in R_blend against differences "
-    "of three widths, bound a hundredth.",
+    "entries counted; in float64 the slope at R_blend, its eigenvalues moved apart, against a central difference, "
+    "h = eps^⅓, bound 1e3 h² of the slope's size. In training mode the slope in each output and in such an R_blend "
+    "against differences of three widths, bound a hundredth.",
     remedy="use projectors on the true subspace instead of eigenvectors of R",
 )
 def finite_gradients(context: Context) -> Sequence[Measurement]:
@@ -227,7 +228,7 @@ def _against_difference(context: Context, config: Config) -> Measurement:
         context.batch, R_in=context.batch.R_in.to(torch.complex128), ptr=context.batch.ptr.double()
     )
     generator = torch.Generator().manual_seed(context.seed)
-    start = context.blend.R.to(torch.complex128)
+    start = separated(context.blend.R)
     step = torch.randn(start.shape, generator=generator, dtype=torch.complex128)
     step = (step + step.mH) / 2
     # As exact as the batch: terms may be added in the precision of the outputs.
