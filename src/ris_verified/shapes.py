@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import torch
@@ -17,6 +19,9 @@ from ris_verified.errors import NonFiniteError, ShapeError
 P = ParamSpec("P")
 T = TypeVar("T")
 TENSORS = "torch.from_numpy makes tensors of arrays"
+LETTERS = "axes that share a letter must share a size"
+# Of an annotation such as `Complex[Tensor, "B N N"]`, axes that all have a plain name or a size.
+AXES = re.compile(r"""Tensor, ?["'] ?(\w+(?: \w+)*)["']""")
 
 
 def to_ri(z: Tensor) -> Tensor:
@@ -101,11 +106,59 @@ def require_tensors(**values: object) -> None:
             raise ShapeError(describe(value), where=name, expected="a tensor", remedy=TENSORS)
 
 
-def require_batch(size: int, **tensors: Tensor) -> None:
-    """Raise ShapeError that names the first tensor of another number of scenes."""
-    for name, tensor in tensors.items():
-        if len(tensor) != size:
-            raise ShapeError(describe(tensor), where=name, expected=f"{size} scenes on the first axis")
+def require_axes(where: str, axes: Mapping[str, str], tensors: Mapping[str, Tensor], **sizes: int) -> None:
+    """Raise ShapeError unless tensors have their axes; it looks at shapes alone and takes microseconds.
+
+    Args:
+        where: what is called, for the error.
+        axes: names of each tensor's axes, such as `B L M 2`; axes of one name share a size, a number is a size.
+        tensors: at least those that `axes` names.
+        sizes: of axes that are known.
+
+    Raises:
+        ShapeError: names every shape, and what is expected of each.
+    """
+    known = dict(sizes)
+    for name, text in axes.items():
+        letters, shape = text.split(), tensors[name].shape
+        if len(letters) != len(shape) or not all(
+            (int(letter) if letter.isdecimal() else known.setdefault(letter, size)) == size
+            for letter, size in zip(letters, shape, strict=True)
+        ):
+            break
+    else:
+        return
+    meant = _meant(axes, {name: tensors[name].shape for name in axes}, sizes)
+    raise ShapeError(
+        "got " + ", ".join(f"{name} {describe(tensors[name])}" for name in axes),
+        where=where,
+        expected=", ".join(f"{name} [{', '.join(text.split())}]{meant[name]}" for name, text in axes.items()),
+        remedy=LETTERS,
+    )
+
+
+def _meant(axes: Mapping[str, str], shapes: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> dict[str, str]:
+    """Return ` = [8, N]` for each shape that differs from what is known and what most of the shapes say, else nothing.
+
+    An axis on whose size they are divided keeps its name.
+    """
+    said: dict[str, Counter[int]] = {letter: Counter() for text in axes.values() for letter in text.split()}
+    for name, text in axes.items():
+        letters = text.split()
+        for letter, size in zip(letters, shapes[name], strict=True) if len(letters) == len(shapes[name]) else ():
+            said[letter][size] += 1
+    known = {letter: _most(letter, counts) for letter, counts in said.items()}
+    known |= {letter: str(size) for letter, size in sizes.items()}
+    meant = {name: [known[letter] for letter in text.split()] for name, text in axes.items()}
+    differs = {name: meant[name] != [str(size) for size in shapes[name]] for name in axes}
+    return {name: f" = [{', '.join(meant[name])}]" if differs[name] else "" for name in axes}
+
+
+def _most(letter: str, counts: Counter[int]) -> str:
+    if letter.isdecimal():
+        return letter
+    first, second = [*counts.most_common(2), (0, 0), (0, 0)][:2]
+    return str(first[0]) if first[1] > second[1] else letter
 
 
 def require_one_dtype(**tensors: Tensor) -> None:
@@ -147,12 +200,13 @@ def shaped(function: Callable[P, T]) -> Callable[P, T]:
 
 def _mismatch(name: str, signature: inspect.Signature, args: Any, kwargs: Any) -> ShapeError:
     given = signature.bind_partial(*args, **kwargs).arguments
-    got = {k: describe(v) for k, v in given.items()}
-    wanted = {k: str(signature.parameters[k].annotation) for k in got}
+    wanted = {k: str(signature.parameters[k].annotation) for k in given}
     missing = [k for k, v in given.items() if "Tensor" in wanted[k] and not isinstance(v, Tensor)]
-    letters = "axes that share a letter must share a size" if any("Tensor" in text for text in wanted.values()) else ""
+    letters = LETTERS if any("Tensor" in text for text in wanted.values()) else ""
+    axes = {k: found[1] for k, v in given.items() if isinstance(v, Tensor) and (found := AXES.search(wanted[k]))}
+    wanted |= {k: wanted[k] + text for k, text in _meant(axes, {k: given[k].shape for k in axes}, {}).items()}
     return ShapeError(
-        "got " + ", ".join(f"{k} {text}" for k, text in got.items()),
+        "got " + ", ".join(f"{k} {describe(v)}" for k, v in given.items()),
         where=name,
         expected=", ".join(f"{k} {text}" for k, text in wanted.items()),
         remedy=TENSORS if missing else letters,

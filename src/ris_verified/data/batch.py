@@ -10,9 +10,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from ris_verified.errors import InputError, ShapeError
+from ris_verified.errors import InputError
+from ris_verified.shapes import require_axes
 
-FIELDS = ("y", "H", "C", "ptr", "K", "R_in", "snr", "H_full")
+AXES = {
+    "y": "B L M 2", "H": "B L M 2", "C": "B L N 2", "ptr": "B K 3", "K": "B", "R_in": "B N N", "snr": "B",
+    "H_full": "B M N 2",
+}  # fmt: skip
+FIELDS = tuple(AXES)
 
 
 @dataclass(frozen=True)
@@ -75,9 +80,11 @@ def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.devic
         A `Batch`.
 
     Raises:
-        InputError: a field is missing or is no tensor, or the fields differ in their number of scenes.
+        InputError: a field is missing or is no tensor.
+        ShapeError: the fields' axes do not agree.
     """
     if isinstance(batch, Batch):
+        require_axes("batch", AXES, vars(batch))
         return batch.to(device)
     named = _named(batch)
     for name in FIELDS:
@@ -88,12 +95,7 @@ def unpack(batch: Batch | Mapping[str, Any] | Sequence[Any], device: torch.devic
                 expected=f"tensors {', '.join(FIELDS)}",
             )
     fields: dict[str, Tensor] = {name: named[name] for name in FIELDS}
-    if len({value.shape[:1] for value in fields.values()}) != 1:
-        raise ShapeError(
-            ", ".join(f"{name} {list(value.shape)}" for name, value in fields.items()),
-            where="batch",
-            expected="the same number of scenes first in every field",
-        )
+    require_axes("batch", AXES, fields)
     return Batch(**fields).to(device)
 
 

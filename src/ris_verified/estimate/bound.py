@@ -10,7 +10,7 @@ from ris_verified.contracts import tolerance
 from ris_verified.errors import InputError, ShapeError
 from ris_verified.estimate.information import ROUNDINGS, position_bound
 from ris_verified.estimate.responses import Response, near_response, planar_response
-from ris_verified.shapes import as_complex, describe, require_tensors
+from ris_verified.shapes import as_complex, describe, require_axes, require_tensors
 
 
 def measured(H_full: Tensor, C: Tensor, field: Tensor, joint: bool) -> Tensor:
@@ -97,10 +97,7 @@ def checked(
         InputError: a noise variance is not positive.
     """
     H_full, C = as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
-    for name, value in (("H_full", H_full), ("C", C)):
-        if (len(value), value.shape[2]) != (B, cfg.array.elements):
-            expected = f"{B} scenes of {cfg.array.elements} elements"
-            raise ShapeError(describe(value), where=name, expected=expected)
+    require_axes("bound", {"H_full": "B M N", "C": "B L N"}, {"H_full": H_full, "C": C}, B=B, N=cfg.array.elements)
     noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=H_full.device)
     if noise.shape not in ((), (B,)):
         raise ShapeError(describe(noise), where="noise_variance", expected=f"one number or [{B}]")

@@ -16,9 +16,9 @@ from ris_verified.estimate.linearised import Linearised, linearised, linearised_
 from ris_verified.estimate.measurement import Measurement, power
 from ris_verified.estimate.parameters import by_order, to_parameters, to_peaks, widened
 from ris_verified.estimate.projection import Fit, fit, put
-from ris_verified.estimate.result import Estimates, Peaks
+from ris_verified.estimate.result import Estimates, Peaks, require_places
 from ris_verified.estimate.search import exchanged
-from ris_verified.shapes import require_batch, shaped
+from ris_verified.shapes import require_axes, shaped
 
 # Scenes at a time, and where the precision is that of the data: Φ of more is fresh memory each time.
 CHUNK, WIDE = 64, 32
@@ -75,7 +75,8 @@ def nf_mle(
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), with Φ_l per snapshot.
     """
-    require_batch(len(y), peaks=peaks.azimuth)
+    require_axes("mle", {"C": "B L N"}, {"C": C}, N=cfg.array.elements)
+    require_places("mle, peaks", peaks, len(y))
     start = to_parameters(peaks).to(y.real.dtype)
     B, most = start.shape[:2]
     fitted, covariance = torch.full_like(start, torch.nan), start.new_full((B, 3 * most, 3 * most), torch.nan)

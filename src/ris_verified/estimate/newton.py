@@ -9,9 +9,9 @@ from torch import Tensor
 from ris_verified.array.steering import steering
 from ris_verified.config import Config
 from ris_verified.estimate.parameters import clamped, to_parameters, to_peaks, with_slopes
-from ris_verified.estimate.result import Peaks
+from ris_verified.estimate.result import Peaks, require_places
 from ris_verified.estimate.subspace import signal_subspace
-from ris_verified.shapes import require_batch, shaped
+from ris_verified.shapes import require_axes, shaped
 
 
 def null_spectrum(parameters: Tensor, U: Tensor, cfg: Config) -> Tensor:
@@ -67,7 +67,8 @@ def near_field_newton(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], peaks: 
 
     Source: checklist RV1202; Levenberg's safeguard, Quart. Appl. Math. 2 (1944).
     """
-    require_batch(len(K), peaks=peaks.azimuth)
+    require_axes("newton", {"R": "B N N"}, {"R": R}, N=cfg.array.elements)
+    require_places("newton, peaks", peaks, len(K))
     U = signal_subspace(R, K, cfg.scene.sources_max)
     given = to_parameters(peaks).to(R.real.dtype)
     present = torch.isfinite(given).all(-1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ris_verified.covariance.blend import Blend
+from ris_verified.shapes import require_axes
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,9 @@ class Estimates:
     order: Tensor
     covariance: Tensor
     blend: Blend | None = None
+
+
+def require_places(where: str, places: Peaks | Estimates, scenes: int) -> None:
+    """Raise ShapeError unless azimuth, elevation and range are `B x K` of so many scenes."""
+    tensors = {"azimuth": places.azimuth, "elevation": places.elevation, "range": places.range}
+    require_axes(where, dict.fromkeys(tensors, "B K"), tensors, B=scenes)

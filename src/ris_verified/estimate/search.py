@@ -19,7 +19,7 @@ from ris_verified.estimate.order import chosen_order, order_criterion
 from ris_verified.estimate.parameters import remoteness, to_peaks
 from ris_verified.estimate.projection import Fit, put
 from ris_verified.estimate.result import Peaks
-from ris_verified.shapes import shaped
+from ris_verified.shapes import require_axes, shaped
 
 CHUNK = 64
 # Levenberg–Marquardt steps after an addition, after the last one, in an exchange, and of a fit that stays as it is.
@@ -236,5 +236,6 @@ def estimate_order(
     Raises:
         ShapeError: the axes do not agree.
     """
+    require_axes("order", {"C": "B L N"}, {"C": C}, N=cfg.array.elements)
     nested = nested_search(y, H_full, C, cfg)
     return chosen_order(nested.residual, nested.deviance, cfg)

@@ -14,7 +14,7 @@ from ris_verified.estimate.grid import spectrum_grid
 from ris_verified.estimate.parameters import to_peaks
 from ris_verified.estimate.result import Peaks
 from ris_verified.estimate.subspace import pseudo_spectrum, signal_subspace
-from ris_verified.shapes import shaped
+from ris_verified.shapes import require_axes, shaped
 
 LOBE = 0.5
 
@@ -94,6 +94,10 @@ def spectrum(R: Complex[Tensor, "B N N"] | LowRank, K: Int[Tensor, " B"], cfg: C
 
 
 def _inside(R: Tensor | LowRank, K: Tensor, cfg: Config) -> tuple[FoldedGrid, Tensor]:
+    if isinstance(R, LowRank):
+        require_axes("spectrum", {"factor": "B N P", "K": "B"}, {"factor": R.factor, "K": K}, N=cfg.array.elements)
+    else:
+        require_axes("spectrum", {"R": "B N N"}, {"R": R}, N=cfg.array.elements)
     U = signal_subspace(R, K, int(K.max()))
     grid = spectrum_grid(cfg, U.real.dtype, U.device)
     return grid, grid.inside(U)

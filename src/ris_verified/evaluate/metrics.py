@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ris_verified.array.geometry import to_cartesian
-from ris_verified.estimate.result import Estimates, Peaks
+from ris_verified.estimate.result import Estimates, Peaks, require_places
 from ris_verified.pipeline import Pipeline
+from ris_verified.shapes import require_axes
 
 FOUND = 4.0
 
@@ -69,7 +70,13 @@ def errors(pipeline: Pipeline, estimate: Peaks | Estimates, ptr: Tensor, crb: Te
 
     Returns:
         An `Errors`.
+
+    Raises:
+        ShapeError: the axes do not agree.
     """
+    require_axes("metric", {"ptr": "B K 3"}, {"ptr": ptr})
+    require_axes("metric", {"crb": "B Q Q"}, {"crb": crb}, B=len(ptr), Q=3 * ptr.shape[1])
+    require_places("metric, estimate", estimate, len(ptr))
     ptr = ptr.double()
     pairs = pipeline.match(estimate.azimuth, estimate.elevation, estimate.range, ptr)
     index = pairs.estimate_index

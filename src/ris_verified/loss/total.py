@@ -15,7 +15,12 @@ from ris_verified.errors import InvariantError
 from ris_verified.loss.dense import inside, read, squared_norm
 from ris_verified.loss.terms import aligned, covariance_error, missing_gap, positions_error, true_subspace
 from ris_verified.model.output import ModelOutput
-from ris_verified.shapes import require_batch, shaped
+from ris_verified.shapes import require_axes, shaped
+
+# Of what the terms read.
+AXES = {
+    "R_hat": "B N N", "R_in": "B N N", "ptr": "B K 3", "K": "B", "k_logits": "B K", "angles": "B K 2", "ranges": "B K",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def loss(
         InvariantError: in training R_hat carries no gradient.
         ShapeError: the axes do not agree.
     """
-    require_batch(len(R_hat), R_in=batch.R_in, ptr=batch.ptr, K=batch.K, angles=outputs.angles, ranges=outputs.ranges)
+    require_axes("loss", AXES, {"R_hat": R_hat} | vars(batch) | vars(outputs), N=cfg.array.elements)
     if training and not R_hat.requires_grad:
         raise InvariantError(
             "carries no gradient",

@@ -10,14 +10,16 @@ from ris_verified.array.folded import FoldedGrid, folded
 from ris_verified.array.steering import planar_steering, steering
 from ris_verified.config import Config, SceneConfig
 from ris_verified.covariance.predicted import pack_factor
-from ris_verified.errors import ConfigError, ShapeError
+from ris_verified.errors import ConfigError, InputError
 from ris_verified.estimate.measurement import Measurement
 from ris_verified.estimate.proposals import FIGURES, Proposals, propose
 from ris_verified.model.backbone import Backbone
 from ris_verified.model.dictionary import Dictionary
 from ris_verified.model.heads import Head, Slots
 from ris_verified.model.output import ModelOutput
-from ris_verified.shapes import as_complex, describe, from_ri
+from ris_verified.shapes import as_complex, from_ri, require_axes
+
+AXES = {"y": "B L M", "H": "B L M", "C": "B L N", "H_full": "B M N"}
 
 
 class LocalisationModel(nn.Module):
@@ -65,13 +67,9 @@ class LocalisationModel(nn.Module):
 
         Raises:
             ShapeError: the axes do not agree.
+            InputError: a gradient is asked for in what was measured.
         """
-        if H.shape != y.shape:
-            raise ShapeError(f"H {describe(H)}, y {describe(y)}", where="model", expected="equal shapes")
-        stored = (len(y), self.cfg.scene.sources_max, FIGURES)
-        if proposals is not None and proposals.shape != stored:
-            raise ShapeError(describe(proposals), where="proposals", expected=f"real {list(stored)}")
-        y, H_full, C = as_complex(y, "y", "B L M"), as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
+        y, H_full, C = self._checked(y, H, C, H_full, proposals)
         grid = folded(self.cfg.array, self.cfg.scene, self.dictionary.shape, y.real.dtype, y.device)
         with torch.autocast(y.device.type, enabled=False):
             features = self._features(y, H_full, C, grid)
@@ -82,6 +80,27 @@ class LocalisationModel(nn.Module):
             slots = self.head(feature_map, context, found, self.dictionary)
         with torch.autocast(y.device.type, enabled=False):
             return self._factors(slots)
+
+    def _checked(
+        self, y: Tensor, H: Tensor, C: Tensor, H_full: Tensor, proposals: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y, H_full and C as complex numbers."""
+        given = {"y": y, "H_full": H_full, "C": C}
+        done = {name: as_complex(value, name, AXES[name]) for name, value in given.items()}
+        asked = [name for name, value in given.items() if value.requires_grad]
+        if asked and torch.is_grad_enabled():
+            raise InputError(
+                "requires a gradient",
+                where=asked[0],
+                expected="a measurement without a graph: the features are made of it in place",
+                remedy="detach it, or run under torch.no_grad()",
+            )
+        axes, inputs = dict(AXES), {**done, "H": as_complex(H, "H", "B L M")}
+        if proposals is not None:
+            axes, inputs = {**axes, "proposals": f"B K {FIGURES}"}, {**inputs, "proposals": proposals}
+        sizes = {"N": self.cfg.array.elements, "K": self.cfg.scene.sources_max}
+        require_axes("model", axes, inputs, **sizes)
+        return done["y"], done["H_full"], done["C"]
 
     def _features(self, y: Tensor, H_full: Tensor, C: Tensor, grid: FoldedGrid) -> Tensor:
         whitener = _whitener(H_full)
