@@ -19,7 +19,7 @@ import torch
 from ris_verified.config import DataConfig
 from ris_verified.data import shard
 from ris_verified.data.generate import generate
-from ris_verified.data.manifest import MANIFEST, Manifest, data_digest, planned_shards, verify
+from ris_verified.data.manifest import CONFIG, MANIFEST, Manifest, data_digest, planned_shards, verify
 from ris_verified.errors import DataError, InputError, StorageError
 from ris_verified.estimate.proposals import propose
 from ris_verified.scene.scene import draw_scene
@@ -158,7 +158,8 @@ def test_a_full_disk_is_one_error_and_the_same_call_goes_on(sound, small, tmp_pa
 
     def fsync(descriptor):
         calls.append(descriptor)
-        if len(calls) == 5:
+        # After the configuration and two files of each of two shards.
+        if len(calls) == 6:
             raise OSError(28, os.strerror(28))
         real(descriptor)
 
@@ -167,7 +168,7 @@ def test_a_full_disk_is_one_error_and_the_same_call_goes_on(sound, small, tmp_pa
         generate(small, folder)
     names = {path.name for path in folder.iterdir()}
     shards = [shard.file for shard in planned_shards(small)[:2]]
-    assert names == {*shards, *(f"{name}.json" for name in shards)}
+    assert names == {CONFIG, *shards, *(f"{name}.json" for name in shards)}
     generate(small, folder)
     assert contents(folder) == contents(sound)
 
@@ -181,7 +182,7 @@ def test_a_file_size_limit_is_one_error_and_no_part_is_left(small, tmp_path):
             generate(cfg, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == [CONFIG]
 
 
 def test_a_storage_error_comes_whole_out_of_a_worker():

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from ris_verified.data.dataset import SceneDataset
-from ris_verified.data.manifest import MANIFEST, Manifest, data_digest, verify
+from ris_verified.data.manifest import CONFIG, MANIFEST, Manifest, data_digest, verify
 from ris_verified.errors import DataError
 
 SHARD = "train-0000002.safetensors"
@@ -42,10 +42,18 @@ def test_damage_is_named_once_with_what_to_run(sound, small, harm, words):
     (problem,) = verify(sound, small)
     assert problem.startswith(SHARD)
     assert words in problem
-    assert f"ris-verified generate --config FILE --out {sound}" in problem
-    with pytest.raises(DataError, match=words) as caught:
-        SceneDataset(sound, "train", checked=True)
+    assert f"ris-verified generate --config {sound / CONFIG} --out {sound}" in problem
+    with pytest.raises(DataError, match=r"of 2 scenes (has changed|has \d+ bytes|is missing)") as caught:
+        SceneDataset(sound, "train")
     assert SHARD in str(caught.value)
+    assert f"ris-verified generate --config {sound / CONFIG} --out {sound}" in str(caught.value)
+
+
+def test_a_folder_of_an_earlier_version_asks_for_its_configuration(sound):
+    (sound / CONFIG).unlink()
+    _remove(sound)
+    (problem,) = verify(sound)
+    assert f"ris-verified generate --config FILE --out {sound}" in problem
 
 
 def test_a_stranger_is_named(sound):

@@ -20,7 +20,7 @@ from torch import Tensor
 from ris_verified.config import Config
 from ris_verified.data.assemble import Truth, to_batch, to_truth
 from ris_verified.data.batch import Batch, ProposedBatch
-from ris_verified.data.manifest import Manifest, Shard, again, verify
+from ris_verified.data.manifest import SPLITS, Manifest, Shard, again, known_checksum, planned_shards
 from ris_verified.data.shard import FORMAT, stacked, stored_origin
 from ris_verified.errors import DataError, InputError
 from ris_verified.estimate.proposals import propose
@@ -70,22 +70,18 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
     Args:
         folder: written by `generate`.
         split: `train`, `validation` or `test`.
-        checked: also compare every checksum.
 
     Raises:
-        DataError: no manifest, no scenes of this split, or a damaged shard, which is named.
+        DataError: no manifest, fewer scenes of this split than were drawn, or a damaged shard, which is named: every
+            checksum is compared, half a second for the scenes of a long run.
     """
 
-    def __init__(self, folder: Path, split: str, *, checked: bool = False) -> None:
+    def __init__(self, folder: Path, split: str) -> None:
         manifest = Manifest.load(folder)
         self.folder, self.split = folder, split
         self.cfg = Config.loads(manifest.config, str(folder))
         self.shards = manifest.of(split)
-        problems = verify(folder) if checked else []
-        if problems or not self.shards:
-            raise DataError(
-                "; ".join(problems) or f"no {split!r} scenes", where=str(folder), expected="a whole data folder"
-            )
+        _require_all(folder, split, self.shards, self.cfg)
         self._stored = [_open(folder, shard, manifest.digest) for shard in self.shards]
         self._ends = np.cumsum([shard.scenes for shard in self.shards])
 
@@ -156,34 +152,44 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
         return to_truth(self.stored(index))
 
 
+def _require_all(folder: Path, split: str, listed: list[Shard], cfg: Config) -> None:
+    known = {shard.file: shard.scenes for shard in listed}
+    for shard in planned_shards(cfg):
+        if shard.split == split and known.get(shard.file) != shard.scenes:
+            raise _damaged(
+                folder, shard, f"of which the manifest lists {known.get(shard.file, 0)}", "every shard that was drawn"
+            )
+    if not listed:
+        raise DataError(f"no {split!r} scenes", where=str(folder), expected=" or ".join(SPLITS))
+
+
 def _open(folder: Path, shard: Shard, digest: str) -> dict[str, Tensor]:
     path = folder / shard.file
     try:
-        if path.stat().st_size != shard.bytes:
-            raise DataError(
-                f"{path.stat().st_size} bytes",
-                where=str(path),
-                expected=f"{shard.bytes} bytes",
-                remedy=again(folder),
-            )
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise _damaged(folder, shard, f"has {size} bytes", f"{shard.bytes} bytes")
+        if known_checksum(path) != shard.sha256:
+            raise _damaged(folder, shard, "has changed, its checksum differs", f"SHA-256 {shard.sha256[:16]}…")
         origin = stored_origin(path)
         if (origin.get("format"), origin.get("digest")) != (FORMAT, digest):
-            raise DataError(
-                f"holds {origin.get('format')} of configuration {origin.get('digest')}",
-                where=str(path),
-                expected=f"{FORMAT} of configuration {digest}",
-                remedy=again(folder),
-            )
+            found = f"holds {origin.get('format')} of configuration {origin.get('digest')}"
+            raise _damaged(folder, shard, found, f"{FORMAT} of configuration {digest}")
         return load_file(path)
     except DataError:
         raise
     except (OSError, SafetensorError) as error:
-        raise DataError(
-            f"shard of {shard.scenes} scenes is missing or unreadable: {error}",
-            where=str(path),
-            expected="every shard that the manifest lists",
-            remedy=again(folder),
-        ) from error
+        found = f"is missing or unreadable: {error}"
+        raise _damaged(folder, shard, found, "every shard that the manifest lists") from error
+
+
+def _damaged(folder: Path, shard: Shard, found: str, expected: str) -> DataError:
+    return DataError(
+        f"shard of {shard.scenes} scenes {found}",
+        where=str(folder / shard.file),
+        expected=expected,
+        remedy=again(folder),
+    )
 
 
 class BatchLoader:

@@ -18,10 +18,20 @@ from types import FrameType
 import torch
 
 from ris_verified.config import Config
-from ris_verified.data.manifest import MANIFEST, SPLITS, Manifest, Shard, data_digest, planned_shards, split_size
+from ris_verified.data.manifest import (
+    CONFIG,
+    MANIFEST,
+    SPLITS,
+    Manifest,
+    Shard,
+    data_digest,
+    drawn_config,
+    planned_shards,
+    split_size,
+)
 from ris_verified.data.shard import finished_shard, sidecar, stored_bytes, stored_digests, write_shard
 from ris_verified.errors import DataError, InputError, StorageError
-from ris_verified.files import clear_stale, require_folder
+from ris_verified.files import atomic_write, clear_stale, require_folder
 from ris_verified.signals import held_back
 
 Progress = Callable[[int, int, str], None]
@@ -41,6 +51,7 @@ def generate(
     same whatever the number of workers and parts (on machines of one kind: another CPU's sine may
     differ in its last bit). Shards that an earlier run completed are kept. Ctrl-C and SIGTERM both
     raise KeyboardInterrupt; only whole shards remain, and the same call goes on from there.
+    What shapes the data is kept as `config.toml`, for who must draw a damaged shard again.
 
     Args:
         cfg: reads `seed`, `array`, `scene` and `data`.
@@ -63,6 +74,7 @@ def generate(
     mine = _share(plan, splits, part)
     _refuse_foreign(cfg, folder)
     require_folder(folder)
+    _keep_config(cfg, folder)
     done = {s.file: s for s in (finished_shard(cfg, folder, shard) for shard in mine) if s is not None}
     todo = [shard for shard in mine if shard.file not in done]
     total, ready = sum(s.scenes for s in mine), sum(s.scenes for s in done.values())
@@ -81,6 +93,15 @@ def generate(
     manifest = Manifest(data_digest(cfg), cfg.to_toml(), whole)
     manifest.save(folder)
     return manifest
+
+
+def _keep_config(cfg: Config, folder: Path) -> None:
+    # `evaluate` and `hpo` draw other numbers of scenes than a user's file says: damage is mended with this one.
+    content, held = drawn_config(cfg).to_toml().encode(), b""
+    with contextlib.suppress(OSError):
+        held = (folder / CONFIG).read_bytes()
+    if held != content:
+        atomic_write(folder / CONFIG, content)
 
 
 def _share(plan: list[Shard], splits: Collection[str], part: tuple[int, int]) -> list[Shard]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import shlex
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ris_verified._config_load import plain
-from ris_verified.config import Config
+from ris_verified.config import Config, DataConfig
 from ris_verified.errors import DataError
 from ris_verified.files import atomic_write
 
 SCHEMA = "ris-verified-data/2"
 MANIFEST = "manifest.json"
+CONFIG = "config.toml"
+# Within it a file may change twice and keep its time: the coarsest clocks of file systems count by two seconds.
+TICK = 2.0
 SPLITS = {"train": 0, "validation": 1, "test": 2}
 
 
@@ -73,6 +78,23 @@ def checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def known_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, read once a process while the file stays what it was.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    seen = path.stat()
+    if abs(time.time() - seen.st_mtime) < TICK:
+        return checksum(path)
+    return _remembered(path.resolve(), seen.st_size, seen.st_mtime_ns, seen.st_ino)
+
+
+@functools.cache
+def _remembered(path: Path, size: int, changed: int, node: int) -> str:
+    return checksum(path)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a data folder holds.
@@ -126,8 +148,16 @@ class Manifest:
 
 
 def again(folder: Path) -> str:
-    """Return what to run where something is missing from a data folder."""
-    return f"run `ris-verified generate --config FILE --out {shlex.quote(str(folder))}`; whole shards are kept"
+    """Return what to run where something is missing from a data folder; it knows what it was drawn with."""
+    held = folder / CONFIG
+    config = shlex.quote(str(held)) if held.is_file() else "FILE"
+    return f"run `ris-verified generate --config {config} --out {shlex.quote(str(folder))}`; whole shards are kept"
+
+
+def drawn_config(cfg: Config) -> Config:
+    """Return what shapes the data of a configuration; everything else has its default."""
+    sizes = dataclasses.replace(cfg.data, workers=DataConfig().workers)
+    return Config(seed=cfg.seed, array=cfg.array, scene=cfg.scene, data=sizes)
 
 
 def _shard(split: str, first: int, scenes: int, sha256: str, bytes: int) -> Shard:
