@@ -316,6 +316,26 @@ def slips(folder: Path, body: str) -> list[str]:
         "def f(): C.BETA = 2",
         "def f(): del cfg.lr",
         "def f():\n    mine = T()\n    mine.lrr = 1",
+        "object.__getattribute__(cfg, 'lrr')",
+        "cfg.__getattribute__('lrr')",
+        "getattr(cfg, 'l' + 'rr')",
+        "END = 'rr'\ngetattr(cfg, f'l{END}')",
+        "name = 'lrr'\ngetattr(cfg, name, 1)",
+        "for name in ('lr', 'lrr'): getattr(cfg, name, 1)",
+        "for name, value in (('lr', 1), ('lrr', 2)): getattr(cfg, name, value)",
+        "DEFAULTS = {'lr': 1, 'lrr': 2}\nfor name, value in DEFAULTS.items(): getattr(cfg, name, value)",
+        "NAMES = 'lr', 'lrr'\ndef f(): return {n: getattr(cfg, n, 1) for n in sorted(NAMES)}",
+        "NAMES = ['lr', 'lrr']\ndef f(): return [vars(cfg)[n] for n in NAMES]",
+        "def f(cfg, name='lrr'): return getattr(cfg, name, 1)",
+        "def f(cfg, *, name='lrr'): return getattr(cfg, name, 1)",
+        "def f(old): return getattr(cfg, 'lrr' if old else 'lr', 1)",
+        "def get(c, name, other=None): return getattr(c, name, other)\nget(cfg, 'lrr')",
+        "def get(name, other=None): return getattr(cfg, name, other)\ndef f(): return get(name='lrr')",
+        "def get(c, name): return c.get(name)\nfor name in ('lr', 'lrr'): get(table_config, name)",
+        (
+            "class M(Net):\n    def get(self, name): return getattr(self.cfg, name, 0)\n"
+            "    def f(self): return self.get('lrr')"
+        ),
     ],
 )
 def test_every_way_to_a_slip(tmp_path: Path, body: str) -> None:
@@ -342,6 +362,17 @@ def test_every_way_to_a_slip(tmp_path: Path, body: str) -> None:
         "getattr(cfg, str(args.data)), vars(cfg)[str(args.data)]",
         "from other.config import cfg as theirs\ntheirs.whatever",
         "class W(T):\n    more: int = 1\n\ndef f(t: T): return t.more",
+        "for name in ('lr', 'seed'): getattr(cfg, name)",
+        "for name in ('lr', args.data): getattr(cfg, name, 1)",
+        "def f(name='lr'):\n    for name in args.data: getattr(cfg, name, 1)",
+        "name = 'lrr'\nname += args.data\ngetattr(cfg, name, 1)",
+        "def get(c, name): return getattr(c, name, 1)\nget(parser, 'prog')",
+        "def get(c, name): return getattr(c.model, name, 1)\nget(cfg, 'width')",
+        "def get(c, name): return getattr(c, name, 1)\ndef f(name): return get(cfg, name)",
+        (
+            "class M:\n    def get(self, name): return getattr(self.cfg, name, 0)\n"
+            "class O:\n    def f(self, m): return m.get('anything')"
+        ),
         "class Open(T):\n    def __getattr__(self, name): return name\n\ndef f(t: Open): return t.anything",
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ris_verified.audit.faults.fault import SourceFault
+from ris_verified.audit.faults.sources import SETTINGS
 
 
 def _step(lines: str) -> dict[str, str]:
@@ -22,6 +23,10 @@ def _loss(lines: str) -> dict[str, str]:
 def _configured(line: str) -> dict[str, str]:
     head = "from ris_verified.config import Config\n\n\ndef main(path):\n    cfg = Config.load(path)\n"
     return {"main.py": f"{head}    {line}\n    return cfg\n"}
+
+
+def _beside_settings(text: str) -> dict[str, str]:
+    return {"config.py": SETTINGS, "use.py": text}
 
 
 FAULTS = (
@@ -73,6 +78,14 @@ FAULTS = (
     SourceFault("zero_after_a_test", "RV1607", "a diverged step has the best loss",
                 _run("    loss = train_step(batches)\n    if not torch.isfinite(loss):\n"
                      "        return torch.zeros(())\n    return loss\n")),
+    SourceFault("slip_among_looped_names", "RV0101", "the names stand in a table",
+                _beside_settings('WANTED = {"HYBRID_COV_BETA": 0.3, "hybrid_beta": 0.3}\n\ndef f(cfg):\n'
+                     "    return [getattr(cfg, name, value) for name, value in WANTED.items()]\n")),
+    SourceFault("slip_through_a_helper", "RV0101", "a helper with a default for ever",
+                _beside_settings('def get(cfg, name, default):\n    return getattr(cfg, name, default)\n\n'
+                     'def f(cfg):\n    return get(cfg, "tikh_alpha", 1e-2)\n')),
+    SourceFault("slip_in_two_parts", "RV0101", "the name is put together",
+                _beside_settings('def f(cfg):\n    return getattr(cfg, "eps" + "_cov", 1e-3)\n')),
     SourceFault("frozen_field_set", "RV0101", "past the frozen class",
                 _configured('object.__setattr__(cfg.train, "epochs", 3)')),
     SourceFault("frozen_dictionary_set", "RV0101", "past the frozen class",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ris_verified.audit.faults.fault import SourceFault
 
-_CONFIG = """
+SETTINGS = """
 from dataclasses import dataclass
 
 @dataclass
@@ -122,7 +122,7 @@ def draw(seed):
     return np.random.default_rng(seed).normal()
 """
 
-SOUND = {"config.py": _CONFIG, "model.py": _MODEL, "loss.py": _LOSS, "hpo/__main__.py": _STUDY}
+SOUND = {"config.py": SETTINGS, "model.py": _MODEL, "loss.py": _LOSS, "hpo/__main__.py": _STUDY}
 
 
 def _in_forward(line: str) -> dict[str, str]:
@@ -136,7 +136,7 @@ def _in_loss(line: str, result: str = "error") -> dict[str, str]:
 
 
 def _use(text: str) -> dict[str, str]:
-    return {"config.py": _CONFIG, "use.py": text}
+    return {"config.py": SETTINGS, "use.py": text}
 
 
 def _handler(body: str) -> dict[str, str]:
@@ -147,17 +147,18 @@ def _handler(body: str) -> dict[str, str]:
 
 FAULTS = (
     SourceFault("hybrid_beta", "RV0101", "a default for ever: the name is HYBRID_COV_BETA",
-                {"config.py": _CONFIG, "train.py": 'def f(cfg):\n    return getattr(cfg, "hybrid_beta", 0.3)\n'}),
+                {"config.py": SETTINGS, "train.py": 'def f(cfg):\n    return getattr(cfg, "hybrid_beta", 0.3)\n'}),
     SourceFault("tikh_alpha", "RV0101", "the name is NF_MLE_TIKHONOV_LAMBDA",
-                {"config.py": _CONFIG, "mle.py": 'def f(mdl_cfg):\n    return getattr(mdl_cfg, "tikh_alpha", 1e-2)\n'}),
+                {"config.py": SETTINGS,
+                 "mle.py": 'def f(mdl_cfg):\n    return getattr(mdl_cfg, "tikh_alpha", 1e-2)\n'}),
     SourceFault("eps_cov", "RV0101", "the name is C_EPS",
-                {"config.py": _CONFIG, "infer.py": "def f(self):\n    return self.cfg.eps_cov\n"}),
+                {"config.py": SETTINGS, "infer.py": "def f(self):\n    return self.cfg.eps_cov\n"}),
     SourceFault("dead_knob", "RV0102", "a weight that nothing reads",
-                {"config.py": _CONFIG.replace("    EPOCHS", "    MUSIC_PEAK_THRESH: float = 0.1\n    EPOCHS")}),
+                {"config.py": SETTINGS.replace("    EPOCHS", "    MUSIC_PEAK_THRESH: float = 0.1\n    EPOCHS")}),
     SourceFault("two_defaults", "RV0105", "1e-3 in the configuration, 1.0 in the loss",
-                {"config.py": _CONFIG, "loss.py": "C_EPS = 1.0\n\ndef f(R):\n    return R + C_EPS\n"}),
+                {"config.py": SETTINGS, "loss.py": "C_EPS = 1.0\n\ndef f(R):\n    return R + C_EPS\n"}),
     SourceFault("default_in_getattr", "RV0105", "a second default at the point of use",
-                {"config.py": _CONFIG, "loss.py": 'def f(cfg):\n    return getattr(cfg, "C_EPS", 1.0)\n'}),
+                {"config.py": SETTINGS, "loss.py": 'def f(cfg):\n    return getattr(cfg, "C_EPS", 1.0)\n'}),
     SourceFault("bound_in_one_branch", "RV0201", "B_final is bound where hybrid is on", {"infer.py": _BRANCH}),
     SourceFault("undefined_name", "RV0201", "A_c is bound nowhere", {"music.py": _UNDEFINED}),
     SourceFault("detach_in_forward", "RV0503", "the body never learns", {"model.py": _FORWARD}),

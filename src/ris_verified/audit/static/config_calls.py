@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from ris_verified.audit.static.config_kinds import Kinds
 from ris_verified.audit.static.config_uses import Kind, Read
 from ris_verified.audit.static.index import children
-from ris_verified.audit.static.syntax import called_name, text_of
+from ris_verified.audit.static.readers import READERS
+from ris_verified.audit.static.syntax import called_name, root_name, text_of
 
-READERS = {"getattr", "hasattr", "select", "deepgetattr", "rgetattr"}
 SINKS = {
     "dump", "dumps", "init", "log", "info", "debug", "print", "pprint", "pformat", "save", "write", "safe_dump", "str",
     "repr", "log_hyperparams", "save_hyperparameters", "config_update", "encode", "log_params", "add_hparams", "hash",
@@ -34,17 +34,30 @@ class Calls(Kinds):
         elif name in ("setattr", "__setattr__", "delattr", "update") and len(args) > 1 and about is not None:
             about = self.unveiled(about) if name == "__setattr__" else about
             self._text(about, args[1], node.lineno, write=True)
-        elif held is not None and name in ("get", "pop", "setdefault") and args:
-            self._text(held, args[0], node.lineno, write=name != "get")
+        elif held is not None and name in ("get", "pop", "setdefault", "__getattribute__") and args:
+            self._text(held, args[0], node.lineno, write=name in ("pop", "setdefault"))
         elif held is not None and name == "update":
             self._update(held, node)
         elif isinstance(node.func, ast.Call) and called_name(node.func.func) == "attrgetter" and about is not None:
             for wanted in node.func.args:
                 self._text(about, wanted, node.lineno)
+        self._through(node, name)
         self._keywords(node, name, about, held)
         if id(node) not in self.silent:
             self._whole(node, name, about, held)
         self.all_of(children(node))
+
+    def _through(self, node: ast.Call, name: str) -> None:
+        """Record what a function of the tree reads by the name that it is given here."""
+        of_self = isinstance(node.func, ast.Attribute) and root_name(node.func) in ("self", "cls")
+        for reader in self.readers.get(name, ()):
+            wanted, owner = reader.given(node)
+            if wanted is None or owner is None or (root_name(owner) in ("self", "cls") and not of_self):
+                continue
+            kind = self.kind(owner)
+            texts = self.texts.of(wanted, self.inside)
+            for text in texts if kind is not None else ():
+                self._named(kind, text, node.lineno)
 
     def _whole(self, node: ast.Call, name: str, about: Kind | None, held: Kind | None) -> None:
         if name in ("vars", "fields", "asdict", "astuple", "iter", "to_container") and about is not None:
@@ -76,11 +89,16 @@ class Calls(Kinds):
                     self.uses.reads.append(Read(self.file, node.lineno, target, keyword.arg, how="keyword"))
 
     def _text(self, owner: Kind, node: ast.expr, line: int, write: bool = False) -> None:
-        text = text_of(node)
-        if text is None:
+        if not isinstance(node, ast.Constant):
+            # What a caller or another branch may ask for besides counts as read.
             self.uses.whole.add(owner.section)
-            return
-        held: Kind | None = owner
+            if write:
+                return
+        for text in self.texts.of(node, self.inside):
+            self._named(owner, text, line, write)
+
+    def _named(self, owner: Kind | None, text: str, line: int, write: bool = False) -> None:
+        held = owner
         *outer, last = text.split(".")
         for part in outer:
             if held is None:

@@ -11,7 +11,9 @@ from ris_verified.audit.static.config_made import named
 from ris_verified.audit.static.config_schema import ARGUMENT_NAME, ARGUMENTS, CONFIG_NAME, Schema
 from ris_verified.audit.static.config_uses import Kind, Modules, Read, Uses
 from ris_verified.audit.static.index import LEAVES, children
+from ris_verified.audit.static.readers import Reader
 from ris_verified.audit.static.syntax import SourceFile, called_name, dotted, root_name, text_of
+from ris_verified.audit.static.texts import Scope, Texts
 
 SAME = {"deepcopy", "copy", "clone", "replace", "_replace", "evolve", "model_copy", "merge", "to_container", "cast"}
 LOADERS = re.compile(r"(load|get|make|build|parse|read|compose|from|create|fromfile)_?\w*", re.IGNORECASE)
@@ -22,9 +24,12 @@ class Kinds:
 
     handlers: ClassVar[dict[type, Callable[..., None]]] = {}
 
-    def __init__(self, file: SourceFile, schema: Schema, modules: Modules, uses: Uses) -> None:
+    def __init__(
+        self, file: SourceFile, schema: Schema, modules: Modules, uses: Uses, readers: dict[str, list[Reader]]
+    ) -> None:
         self.file, self.schema, self.uses = file, schema, uses
-        self.modules = modules
+        self.modules, self.readers = modules, readers
+        self.texts, self.inside = Texts(file), list[Scope]()
         self.top: dict[str, Kind | None] = {}
         uses.reads += [Read(file, line, owner, name, how="import") for owner, name, line in modules.missing(file)]
         self.top |= {name: Kind(section) for name, section in schema.modules.get(file.name, {}).items()}

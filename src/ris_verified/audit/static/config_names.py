@@ -11,6 +11,7 @@ from ris_verified.audit.static.config_made import named
 from ris_verified.audit.static.config_schema import ARGUMENTS, CONFIG_NAME, Schema
 from ris_verified.audit.static.config_uses import Kind, Modules, Uses
 from ris_verified.audit.static.index import children
+from ris_verified.audit.static.readers import readers_of
 from ris_verified.audit.static.scopes import COMPREHENSIONS
 from ris_verified.audit.static.syntax import Function, Tree, arguments, called_name, dotted, text_of
 
@@ -42,7 +43,9 @@ class _Reader(Calls):
             elif first and first[0].arg in ("self", "cls"):
                 del scope[first[0].arg]
         self.scopes.append(scope)
+        self.inside.append(node)
         self.all_of(node.body if isinstance(node.body, list) else [node.body])
+        self.inside.pop()
         self.scopes.pop()
 
     def _argument(self, argument: ast.arg) -> Kind | None:
@@ -156,11 +159,14 @@ class _Reader(Calls):
         """Record `cfg["name"]`."""
         self.visit(node.value)
         self.visit(node.slice)
-        owner, text = self.kind(node.value), text_of(node.slice)
-        if owner is not None and text is not None:
-            self.record(owner, text, node.lineno, not isinstance(node.ctx, ast.Load))
-        elif owner is not None and not isinstance(node.slice, ast.Constant):
+        owner = self.kind(node.value)
+        if owner is None:
+            return
+        reads = isinstance(node.ctx, ast.Load)
+        if not isinstance(node.slice, ast.Constant):
             self.uses.whole.add(owner.section)
+        for text in self.texts.of(node.slice, self.inside) if reads or isinstance(node.slice, ast.Constant) else ():
+            self.record(owner, text, node.lineno, not reads)
 
     def augmented(self, node: ast.AugAssign) -> None:
         """Read `cfg.name += 1`, a write."""
@@ -207,12 +213,13 @@ def read_uses(tree: Tree, schema: Schema) -> Uses:
     words |= {name for name, s in schema.sections.items() if s.kind == "class"}
     words |= {"args", "opt", "flags", "hyp", "hps"} if ARGUMENTS in schema.sections else set()
     mentioned = re.compile("|".join(map(re.escape, sorted(words))))
+    readers = tree.once("readers by name", readers_of)
     for file, module in tree.parsed:
         if not mentioned.search(file.text):
             uses.loose |= {node.attr for node in file.index.of(ast.Attribute) if isinstance(node.ctx, ast.Load)}
             continue
         try:
-            _Reader(file, schema, modules, uses).all_of(module.body)
+            _Reader(file, schema, modules, uses, readers).all_of(module.body)
         except RecursionError:
             continue
     return uses

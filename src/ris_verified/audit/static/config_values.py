@@ -28,8 +28,10 @@ def read_arguments(file: SourceFile, schema: Schema) -> None:
     ]
     if not calls:
         return
-    here = schema.sections.setdefault(f"{ARGUMENTS} of {file.name}", Section(f"{ARGUMENTS} of {file.name}"))
     pool = schema.sections.setdefault(ARGUMENTS, Section(ARGUMENTS, kind="arguments"))
+    # Who adds to a parser made elsewhere is given its other arguments, too.
+    own = f"{ARGUMENTS} of {file.name}" if any(_makes_parser(c) for c in file.index.of(ast.Call)) else ARGUMENTS
+    here = schema.sections.setdefault(own, Section(own))
     here.kind = "arguments"
     for call in calls:
         names, certain = _options(call)
@@ -44,6 +46,11 @@ def read_arguments(file: SourceFile, schema: Schema) -> None:
             here.open |= any(k.arg in known for k in call.keywords)
         elif re.match(r"add_\w*(args|arguments|options)", called_name(call.func)):
             here.open = True
+
+
+def _makes_parser(call: ast.Call) -> bool:
+    name = called_name(call.func)
+    return name.endswith("Parser") or name in ("add_parser", "DEFINE_string", "option")
 
 
 def _options(call: ast.Call) -> tuple[list[str], bool]:
