@@ -120,6 +120,19 @@ def test_waivers_with_reason_and_place_come_from_the_command_line(
     assert call(*asked, "--ignore", "RV0101@b.py=elsewhere") == 1
 
 
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [([], 0), (["--strict"], 1), (["--strict", "--ignore", "RV0102@config.py:6=old", "--select", "RV0201"], 0)],
+)
+def test_a_warning_stops_a_strict_job_only(
+    options: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "from dataclasses import dataclass\n\n\n@dataclass\nclass Config:\n    dead: float = 0.1\n"
+    (tmp_path / "config.py").write_text(text, encoding="utf-8")
+    assert call("--source", str(tmp_path), "--select", "RV0102", *options) == code
+    assert capsys.readouterr().out.rstrip().splitlines()[-1].startswith("GO")
+
+
 def test_the_catalogue_is_json_and_explain_takes_several(capsys: pytest.CaptureFixture[str]) -> None:
     assert call("--list", "--format", "json") == 0
     assert {item["id"] for item in json.loads(capsys.readouterr().out)} == set(rules())

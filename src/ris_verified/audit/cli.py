@@ -69,6 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=named_path, metavar="FILE", help="write the report here instead of to standard output"
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="end with 1 where a warning failed, too; the verdict stays what it is"
+    )
     parser.add_argument("--list", action="store_true", help="list the rules and stop")
     parser.add_argument("--explain", nargs="+", metavar="ID", help="explain rules and stop")
     parser.add_argument("--prove", action="store_true", help="plant every fault and show which rule kills it")
@@ -81,7 +84,8 @@ def run(args: argparse.Namespace) -> int:
         args: as parsed by a parser with `add_arguments`.
 
     Returns:
-        0 GO, 1 NO-GO or a surviving fault, 2 wrong usage, 3 internal error or a pipeline's module that raises.
+        0 GO, 1 NO-GO, a surviving fault or with `--strict` any failure, 2 wrong usage, 3 internal error or a pipeline's
+        module that raises.
     """
     try:
         return _run(args)
@@ -112,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     pipeline = None if source_only else _pipeline(args)
     report = audit(pipeline, args.profile, select, args.ignore, args.source, args.data, processes=2)
     emit(render(report, args.format), args.output, args.format)
-    return GO if report.verdict == "GO" else NO_GO
+    return NO_GO if report.verdict != "GO" or (args.strict and report.failures) else GO
 
 
 def _prove(args: argparse.Namespace, select: list[str]) -> int:
