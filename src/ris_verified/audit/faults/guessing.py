@@ -56,6 +56,16 @@ def _swa_alone(pipeline: Pipeline) -> Pipeline:
     return staged("train_step", _shared_swa)(dataclasses.replace(pipeline, config=config))
 
 
+def _one_unless_bic(sound: Any, y: Tensor, H_full: Tensor, C: Tensor, cfg: Any) -> Tensor:
+    found: Tensor = sound(y, H_full, C, cfg)
+    return found if cfg.estimate.order_criterion == "bic" else torch.ones_like(found)
+
+
+def _two_at_most(sound: Any, *given: Any) -> Tensor:
+    found: Tensor = sound(*given)
+    return found.clamp(max=2)
+
+
 FAULTS = (
     Fault("class_of_no_source", "RV0701", "the K head counts from 0",
           outputs(k_logits=lambda k: nn.functional.pad(k, (1, 0)))),
@@ -67,5 +77,8 @@ FAULTS = (
           outputs(angles=lambda a: torch.polar(a.new_ones(()), a))),
     Fault("pilots_constant_in_some_scenes", "RV0706", "a lone source sends one pilot", drawing(_pilot_of_one)),
     DataFault("stored_symbols_constant", "RV0706", "a stored scene was measured with one pilot", _stored_pilot),
+    Fault("one_source_unless_bic", "RV1202", "a criterion that nobody wrote is the first class",
+          staged("order", _one_unless_bic)),
+    Fault("two_sources_at_most", "RV1202", "nested fits end at two", staged("order", _two_at_most)),
     Fault("lone_swa_shares_storage", "RV0504", "the average is a view, and no EMA is kept", _swa_alone),
 )  # fmt: skip

@@ -65,8 +65,9 @@ def training_chain(context: Context) -> Sequence[Measurement]:
     law="model → blend → spectrum → Newton → NF-MLE → matching gives K finite positions a scene, each matched",
     why="A path that only runs in the evaluation script fails after the training.",
     how="Every inference stage on four drawn scenes with their true K: counts of finite positions and of matched "
-    "sources; the MLE's positions stay within 0 < r < 10 range_max. The order stage must count one and two separate "
-    "sources of 30 dB on a small panel right in two of three scenes each (BIC).",
+    "sources; the MLE's positions stay within 0 < r < 10 range_max. The order stage must count separate "
+    "sources of 30 dB on a small panel right in half of the scenes of each number: one and two by BIC, and by the "
+    "configured criterion up to K_MAX, five at most, three where symbols are constant.",
     remedy="see the stage named in the message",
 )
 def inference_chain(context: Context) -> Sequence[Measurement]:
