@@ -11,15 +11,18 @@ if TYPE_CHECKING:
     from ris_verified.audit.context import Context
 
 
-def damage_file(kind: str) -> Callable[[Path], str]:
+def damage_file(kind: str, split: str = "") -> Callable[[Path], str]:
     """Return a function that damages one shard of a folder and returns the shard's name.
+
+    The last one: who looks at the first alone must not be excused.
 
     Args:
         kind: `flipped bit`, `truncated`, `missing` or `foreign`.
+        split: whose shard; of any where it is not given.
     """
 
     def damage(folder: Path) -> str:
-        shard = sorted(folder.glob("*.safetensors"))[0]
+        shard = sorted(folder.glob(f"{split}*.safetensors"))[-1]
         content = bytearray(shard.read_bytes())
         if kind == "flipped bit":
             content[len(content) // 2] ^= 1

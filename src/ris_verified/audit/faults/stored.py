@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.damage import DAMAGE, damage_file
-from ris_verified.audit.faults.fault import DataFault, Fault
+from ris_verified.audit.faults.fault import DataFault, Fault, staged
 from ris_verified.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -71,10 +71,44 @@ def _split_lost(folder: Path) -> None:
     dataclasses.replace(manifest, shards=kept).save(folder)
 
 
+def _stamped_anew(f: Any, pipeline: Pipeline, data: Path, *given: Any, **named: Any) -> Any:
+    from ris_verified.data.manifest import Manifest
+
+    for shard in Manifest.load(data).shards:
+        if (data / shard.file).is_file():
+            _rewritten(data, shard, (data / shard.file).read_bytes())
+    return f(pipeline, data, *given, **named)
+
+
+def _filled_up(f: Any, pipeline: Pipeline, data: Path, *given: Any, **named: Any) -> Any:
+    """Train with a copy of the split's first shard wherever one is missing or of another size."""
+    from ris_verified.data.manifest import Manifest
+
+    manifest = Manifest.load(data)
+    for shard in manifest.shards:
+        path, first = data / shard.file, data / manifest.of(shard.split)[0].file
+        if first.is_file() and not (path.is_file() and path.stat().st_size == shard.bytes):
+            _rewritten(data, shard, first.read_bytes())
+    return f(pipeline, data, *given, **named)
+
+
+def _told_nothing(f: Any, pipeline: Pipeline, data: Path, *given: Any, **named: Any) -> Any:
+    from ris_verified.errors import DataError
+
+    try:
+        return f(pipeline, data, *given, **named)
+    except DataError as error:
+        raise DataError("the data cannot be used") from error
+
+
 FAULTS = (
     Fault("heads_do_not_divide", "RV0104", "a field is written after construction", _bent),
     *(_damage(kind) for kind in DAMAGE),
     DataFault("split_lost", "RV1401", "one machine's part never arrived", _split_lost),
+    Fault("checksums_made_anew", "RV1401", "training stamps what it finds as sound", staged("train", _stamped_anew)),
+    Fault("trial_on_damaged_data", "RV1401", "a trial stamps what it finds", staged("objective", _stamped_anew)),
+    Fault("shards_filled_up", "RV1401", "training replaces a lost shard by another", staged("train", _filled_up)),
+    Fault("damage_without_a_name", "RV1401", "the error of the loader is swallowed", staged("train", _told_nothing)),
     DataFault("proposals_of_others", "RV1002", "shards are shuffled without their proposals", _proposals_of_others),
     DataFault("test_copied_from_training", "RV1609", "a shard is copied under another name", _copied_split),
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.nonfinite import changed, counters, left_over, passed_on, single_poisons, values
+from ris_verified.audit.laws.stored_damage import damage_told
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, rule
 
 if TYPE_CHECKING:
@@ -37,11 +38,16 @@ def poisoned(pipeline: Pipeline, where: str) -> Pipeline:
 @rule(
     "RV1401",
     "Missing data is one clear error",
-    law="a missing folder or shard raises one error with file, expectation and what to run",
-    why="A loader that returns nothing trains for no step and saves the random start.",
-    how="The data set is opened on an empty and on an absent folder: one DataError that names folder and remedy. "
-    "With --data every split must open.",
-    remedy="raise a DataError with where, expected and remedy",
+    law="a missing folder, and a missing, truncated or changed shard raise one error with file, number of scenes and"
+    " what to run",
+    why="A loader that returns nothing trains for no step and saves the random start; one that compares no checksum "
+    "trains on what a disk has changed.",
+    how="The data set is opened on an empty and on an absent folder: one DataError that names folder and remedy. Then "
+    "the last shard of each split of a small folder is missing, cut short or has a flipped bit: the data set of that "
+    "split, the training and, for the bit, a trial must raise a DataError that names file, scenes and remedy. With "
+    "--data every split must open.",
+    remedy="compare checksums where scenes are read; raise a DataError with where, the number of scenes, and remedy",
+    apart=True,
 )
 def missing_data(context: Context) -> Sequence[Measurement]:
     """Raises or not: no tolerance."""
@@ -54,7 +60,8 @@ def missing_data(context: Context) -> Sequence[Measurement]:
         found += [at_least(float(size), 1.0, f"{split} scenes", "scenes", split) for split, size in sizes.items()]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "empty").mkdir()
-        return found + [_opens(SceneDataset, DataError, Path(folder) / name) for name in ("empty", "absent")]
+        found += [_opens(SceneDataset, DataError, Path(folder) / name) for name in ("empty", "absent")]
+    return [*found, *damage_told(context)]
 
 
 def _opens(dataset: Any, expected: type[Exception], folder: Path) -> Measurement:
