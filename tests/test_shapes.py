@@ -143,7 +143,7 @@ def test_an_axis_on_which_shapes_are_divided_keeps_its_name() -> None:
 
 def test_a_known_size_counts_for_more_than_what_is_given() -> None:
     with pytest.raises(ShapeError, match=r"expected a \[N\] = \[3\], b \[N\] = \[3\]"):
-        require_axes("stage", {"a": "N", "b": "N"}, {"a": torch.zeros(2), "b": torch.zeros(2)}, N=3)
+        require_axes("stage", {"a": "N", "b": "N"}, {"a": torch.zeros(2), "b": torch.zeros(2)}, {"N": 3})
 
 
 @pytest.mark.parametrize("name", ["y", "C", "H_full"])

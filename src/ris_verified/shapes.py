@@ -106,7 +106,13 @@ def require_tensors(**values: object) -> None:
             raise ShapeError(describe(value), where=name, expected="a tensor", remedy=TENSORS)
 
 
-def require_axes(where: str, axes: Mapping[str, str], tensors: Mapping[str, Tensor], **sizes: int) -> None:
+def require_axes(
+    where: str,
+    axes: Mapping[str, str],
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int] | None = None,
+    remedy: str = LETTERS,
+) -> None:
     """Raise ShapeError unless tensors have their axes; it looks at shapes alone and takes microseconds.
 
     Args:
@@ -114,10 +120,12 @@ def require_axes(where: str, axes: Mapping[str, str], tensors: Mapping[str, Tens
         axes: names of each tensor's axes, such as `B L M 2`; axes of one name share a size, a number is a size.
         tensors: at least those that `axes` names.
         sizes: of axes that are known.
+        remedy: what to do.
 
     Raises:
         ShapeError: names every shape, and what is expected of each.
     """
+    sizes = sizes or {}
     known = dict(sizes)
     for name, text in axes.items():
         letters, shape = text.split(), tensors[name].shape
@@ -133,7 +141,7 @@ def require_axes(where: str, axes: Mapping[str, str], tensors: Mapping[str, Tens
         "got " + ", ".join(f"{name} {describe(tensors[name])}" for name in axes),
         where=where,
         expected=", ".join(f"{name} [{', '.join(text.split())}]{meant[name]}" for name, text in axes.items()),
-        remedy=LETTERS,
+        remedy=remedy,
     )
 
 

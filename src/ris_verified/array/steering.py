@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,10 +47,12 @@ def _broadcast(azimuth: Angles, elevation: Angles, range: Angles) -> tuple[Tenso
     try:
         broadcast: tuple[Tensor, ...] = tuple(torch.broadcast_tensors(*tensors))
     except RuntimeError as error:
+        shapes = [str(list(t.shape)) for t in tensors]
+        usual, count = Counter(shapes).most_common(1)[0]
         raise ShapeError(
-            "shapes " + ", ".join(str(list(t.shape)) for t in tensors),
+            "shapes " + ", ".join(shapes),
             where="azimuth, elevation, range",
-            expected="shapes that broadcast",
+            expected="shapes that broadcast" + (f" with {usual}" if count > 1 else ""),
         ) from error
     return broadcast
 

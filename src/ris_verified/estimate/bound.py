@@ -97,7 +97,8 @@ def checked(
         InputError: a noise variance is not positive.
     """
     H_full, C = as_complex(H_full, "H_full", "B M N"), as_complex(C, "C", "B L N")
-    require_axes("bound", {"H_full": "B M N", "C": "B L N"}, {"H_full": H_full, "C": C}, B=B, N=cfg.array.elements)
+    sizes = {"B": B, "N": cfg.array.elements}
+    require_axes("bound", {"H_full": "B M N", "C": "B L N"}, {"H_full": H_full, "C": C}, sizes)
     noise = torch.as_tensor(noise_variance, dtype=torch.float64, device=H_full.device)
     if noise.shape not in ((), (B,)):
         raise ShapeError(describe(noise), where="noise_variance", expected=f"one number or [{B}]")
@@ -113,8 +114,7 @@ def _bound(
     (B, K), p, joint = response.present.shape, response.slopes.shape[-1], cfg.scene.symbols == "constant"
     precision = precision_of(H_full)
     H_full, C, noise = checked(H_full, C, noise_variance, B, cfg)
-    if symbols.shape != (B, C.shape[1], K):
-        raise ShapeError(describe(symbols), where="symbols", expected=f"complex [{B}, {C.shape[1]}, {K}]")
+    require_axes("bound", {"symbols": "B L K", "C": "B L N"}, {"symbols": symbols, "C": C}, {"B": B, "K": K})
     seen, slopes = measured_response(H_full, C, response, joint)
     s = torch.where(response.present[:, None], symbols.to(H_full.dtype), 0).repeat_interleave(p, -1)
     J = fisher_information(seen, slopes * (s[:, :1, None] if joint else s[:, :, None]), noise)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -109,7 +110,13 @@ def _checked(
     done = {
         name: as_complex(t.detach(), name, given[name][1]).to(device, torch.complex128) for name, t in tensors.items()
     }
-    B, L, M, N = len(done["y"]), cfg.scene.snapshots, cfg.scene.antennas, cfg.array.elements
+    # One of the three that stands out is the wrong one.
+    B, L, M, N = (
+        Counter(map(len, done.values())).most_common(1)[0][0],
+        cfg.scene.snapshots,
+        cfg.scene.antennas,
+        cfg.array.elements,
+    )
     for name, shape in {"y": (B, L, M), "H_full": (B, M, N), "C": (B, L, N)}.items():
         if tuple(done[name].shape) != shape or not B:
             raise ShapeError(

@@ -75,7 +75,7 @@ def nf_mle(
     Source: Stoica and Nehorai, "Performance study of conditional and unconditional direction-of-arrival
     estimation", IEEE Trans. ASSP 38 (1990), with Φ_l per snapshot.
     """
-    require_axes("mle", {"C": "B L N"}, {"C": C}, N=cfg.array.elements)
+    require_axes("mle", {"C": "B L N"}, {"C": C}, {"N": cfg.array.elements})
     require_places("mle, peaks", peaks, len(y))
     start = to_parameters(peaks).to(y.real.dtype)
     B, most = start.shape[:2]

@@ -67,7 +67,7 @@ def near_field_newton(R: Complex[Tensor, "B N N"], K: Int[Tensor, " B"], peaks: 
 
     Source: checklist RV1202; Levenberg's safeguard, Quart. Appl. Math. 2 (1944).
     """
-    require_axes("newton", {"R": "B N N"}, {"R": R}, N=cfg.array.elements)
+    require_axes("newton", {"R": "B N N"}, {"R": R}, {"N": cfg.array.elements})
     require_places("newton, peaks", peaks, len(K))
     U = signal_subspace(R, K, cfg.scene.sources_max)
     given = to_parameters(peaks).to(R.real.dtype)

@@ -50,4 +50,4 @@ class Estimates:
 def require_places(where: str, places: Peaks | Estimates, scenes: int) -> None:
     """Raise ShapeError unless azimuth, elevation and range are `B x K` of so many scenes."""
     tensors = {"azimuth": places.azimuth, "elevation": places.elevation, "range": places.range}
-    require_axes(where, dict.fromkeys(tensors, "B K"), tensors, B=scenes)
+    require_axes(where, dict.fromkeys(tensors, "B K"), tensors, {"B": scenes})

@@ -236,6 +236,6 @@ def estimate_order(
     Raises:
         ShapeError: the axes do not agree.
     """
-    require_axes("order", {"C": "B L N"}, {"C": C}, N=cfg.array.elements)
+    require_axes("order", {"C": "B L N"}, {"C": C}, {"N": cfg.array.elements})
     nested = nested_search(y, H_full, C, cfg)
     return chosen_order(nested.residual, nested.deviance, cfg)

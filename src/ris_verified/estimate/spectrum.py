@@ -94,10 +94,11 @@ def spectrum(R: Complex[Tensor, "B N N"] | LowRank, K: Int[Tensor, " B"], cfg: C
 
 
 def _inside(R: Tensor | LowRank, K: Tensor, cfg: Config) -> tuple[FoldedGrid, Tensor]:
+    sizes = {"N": cfg.array.elements}
     if isinstance(R, LowRank):
-        require_axes("spectrum", {"factor": "B N P", "K": "B"}, {"factor": R.factor, "K": K}, N=cfg.array.elements)
+        require_axes("spectrum", {"factor": "B N P", "K": "B"}, {"factor": R.factor, "K": K}, sizes)
     else:
-        require_axes("spectrum", {"R": "B N N"}, {"R": R}, N=cfg.array.elements)
+        require_axes("spectrum", {"R": "B N N"}, {"R": R}, sizes)
     U = signal_subspace(R, K, int(K.max()))
     grid = spectrum_grid(cfg, U.real.dtype, U.device)
     return grid, grid.inside(U)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from ris_verified.array.geometry import to_cartesian
-from ris_verified.estimate.result import Estimates, Peaks, require_places
+from ris_verified.estimate.result import Estimates, Peaks
 from ris_verified.pipeline import Pipeline
 from ris_verified.shapes import require_axes
 
 FOUND = 4.0
+AXES = {"azimuth": "B E", "elevation": "B E", "range": "B E", "ptr": "B K 3", "crb": "B Q Q"}
 
 
 def position_bound(ptr: Tensor, crb: Tensor) -> Tensor:
@@ -74,9 +75,9 @@ def errors(pipeline: Pipeline, estimate: Peaks | Estimates, ptr: Tensor, crb: Te
     Raises:
         ShapeError: the axes do not agree.
     """
-    require_axes("metric", {"ptr": "B K 3"}, {"ptr": ptr})
-    require_axes("metric", {"crb": "B Q Q"}, {"crb": crb}, B=len(ptr), Q=3 * ptr.shape[1])
-    require_places("metric, estimate", estimate, len(ptr))
+    given = {"azimuth": estimate.azimuth, "elevation": estimate.elevation, "range": estimate.range}
+    sizes = {"Q": 3 * ptr.shape[1]} if ptr.ndim > 1 else {}
+    require_axes("metric", AXES, given | {"ptr": ptr, "crb": crb}, sizes)
     ptr = ptr.double()
     pairs = pipeline.match(estimate.azimuth, estimate.elevation, estimate.range, ptr)
     index = pairs.estimate_index

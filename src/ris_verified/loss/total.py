@@ -65,7 +65,7 @@ def loss(
         InvariantError: in training R_hat carries no gradient.
         ShapeError: the axes do not agree.
     """
-    require_axes("loss", AXES, {"R_hat": R_hat} | vars(batch) | vars(outputs), N=cfg.array.elements)
+    require_axes("loss", AXES, {"R_hat": R_hat} | vars(batch) | vars(outputs), {"N": cfg.array.elements})
     if training and not R_hat.requires_grad:
         raise InvariantError(
             "carries no gradient",

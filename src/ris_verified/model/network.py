@@ -99,7 +99,7 @@ class LocalisationModel(nn.Module):
         if proposals is not None:
             axes, inputs = {**axes, "proposals": f"B K {FIGURES}"}, {**inputs, "proposals": proposals}
         sizes = {"N": self.cfg.array.elements, "K": self.cfg.scene.sources_max}
-        require_axes("model", axes, inputs, **sizes)
+        require_axes("model", axes, inputs, sizes)
         return done["y"], done["H_full"], done["C"]
 
     def _features(self, y: Tensor, H_full: Tensor, C: Tensor, grid: FoldedGrid) -> Tensor:
