@@ -65,13 +65,6 @@ def _refusal_is_no_answer(sound: Any, peaks: Any, *given: Any) -> Any:
         return peaks
 
 
-def _refusal_is_one(sound: Any, y: Tensor, *given: Any) -> Any:
-    try:
-        return sound(y, *given)
-    except RisVerifiedError:
-        return torch.ones(len(y), dtype=torch.int64)
-
-
 def _without_names(sound: Any, *given: Any, **named: Any) -> Any:
     try:
         return sound(*given, **named)
@@ -122,7 +115,7 @@ FAULTS = (
     Fault("fields_unpacked_unseen", "RV0707", "y and H_full may be exchanged", staged("unpack", _by_name)),
     Fault("refusal_of_the_likelihood_swallowed", "RV0707", "`except: return peaks`",
           staged("mle", _refusal_is_no_answer)),
-    Fault("refusal_of_the_order_swallowed", "RV0707", "`except: return 1`", staged("order", _refusal_is_one)),
+    Fault("order_of_common_scenes", "RV0707", "`zip` over scenes", staged("order", _common_scenes)),
     Fault("error_that_names_nothing", "RV0707", "wrapped, and the shapes are lost", staged("localize", _without_names)),
     Fault("error_that_names_one_shape", "RV0707", "what would fit is not said", staged("inference_blend", _given_only)),
     Fault("error_of_torch_itself", "RV0707", "the contract is left to the first product",
