@@ -7,10 +7,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 
 from ris_verified._config_load import HISTORICAL, PRESETS, names
 from ris_verified.config import Config
+from ris_verified.data.dataset import draw_batch
 from ris_verified.errors import ConfigError
+from ris_verified.pipeline import Pipeline
 
 
 def test_the_defaults_are_the_sizes_of_the_checklist() -> None:
@@ -110,6 +113,10 @@ def test_an_unknown_key_is_told_the_nearest(override: str, named: str) -> None:
         ("covariance.centre=1", "covariance.centre", "1"),
         ("covariance.factor_mode=magic", "covariance.factor_mode", "'magic'"),
         ("scene.range_min=11.0", "scene.range_max", "10.0"),
+        ("scene.snr_db_min=-300.0", "scene.snr_db_min", "-300.0"),
+        ("scene.snr_db_min=-101.0", "between -100.0 and 300.0", "-101.0"),
+        ("scene.snr_db_max=301.0", "scene.snr_db_max", "301.0"),
+        ("scene.range_max=1e30", "scene.range_max", "1e+30"),
         ("scene.sources_max=16", "scene.sources_max", "16"),
         ("model.heads=7", "model.width", "416"),
         ("model.dictionary_azimuth=30", "model.dictionary_azimuth", "30"),
@@ -124,6 +131,23 @@ def test_a_wrong_value_names_field_and_value(override: str, where: str, value: s
         Config.load(overrides=[override])
     assert where in str(caught.value)
     assert value in str(caught.value)
+
+
+# The farthest that the configuration allows, at which no square may leave single precision.
+ENDS = {"scene.snr_db_min": -100.0, "scene.snr_db_max": -100.0}, {"scene.snr_db_max": 300.0, "scene.snr_db_min": 300.0}
+
+
+@pytest.mark.parametrize("values", [*ENDS, {"scene.range_max": 1e9}])
+@pytest.mark.parametrize("symbols", ["varying", "constant"])
+def test_at_the_ends_of_the_noise_and_of_the_view_a_step_is_finite(values: dict[str, float], symbols: str) -> None:
+    cfg = Config.load("small").replaced({**values, "scene.symbols": symbols})
+    pipeline, batch = Pipeline.default(cfg), draw_batch(cfg, 4, 0)
+    model = pipeline.build_model(cfg)
+    outputs, blended = pipeline.forward(model, batch)
+    total = pipeline.loss(outputs, blended.R_pred, batch, cfg, R_blend=blended.R).total
+    total.backward()
+    slopes = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(bool(torch.isfinite(value).all()) for value in (total, outputs.ranges, *slopes))
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "=3", "", "train.epochs.more=3"])

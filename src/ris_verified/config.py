@@ -78,9 +78,12 @@ class SceneConfig:
         between(self, "scene", "azimuth_max", 0.0, math.pi / 2)
         between(self, "scene", "elevation_max", 0.0, math.pi / 2)
         between(self, "scene", "code_bits", 1, 8)
-        # Beyond, powers leave double precision.
-        between(self, "scene", "snr_db_min", -300.0, 300.0)
-        between(self, "scene", "snr_db_max", -300.0, 300.0)
+        # Single precision ends at 3e38: the energy of 1e9 numbers of noise, 1e10 times the signal, can be squared
+        # there. Beyond 300 dB noise leaves double precision.
+        between(self, "scene", "snr_db_min", -100.0, 300.0)
+        between(self, "scene", "snr_db_max", -100.0, 300.0)
+        # The fourth power of a distance stays in single precision.
+        between(self, "scene", "range_max", 1e-3, 1e9)
         for name in ("sources", "range", "snr_db", "rician_factor"):
             ordered(self, "scene", f"{name}_min", f"{name}_max")
         one_of(self, "scene", "codebook", ("random", "dft2d", "hadamard"))
