@@ -14,6 +14,7 @@ from ris_verified.array.steering import steering
 from ris_verified.audit.faults.fault import DataFault, Fault, staged
 from ris_verified.audit.faults.networks import outputs
 from ris_verified.audit.faults.scenes import drawing, remeasured
+from ris_verified.estimate.result import Peaks
 from ris_verified.pipeline import Pipeline
 from ris_verified.scene.scene import Scene
 
@@ -66,6 +67,21 @@ def _two_at_most(sound: Any, *given: Any) -> Tensor:
     return found.clamp(max=2)
 
 
+def _newton_on_noiseless_only(sound: Any, R: Tensor, K: Tensor, peaks: Peaks, cfg: Any) -> Peaks:
+    refined: Peaks = sound(R, K, peaks, cfg)
+    values = torch.linalg.eigvalsh(R)
+    loaded = (values[:, 0] > 1e-4 * values.mean(1))[:, None]
+    names = ("azimuth", "elevation", "range")
+    return Peaks(*(torch.where(loaded, vars(peaks)[n].to(R.real.dtype), vars(refined)[n]) for n in names))
+
+
+def _single_starts_kept(sound: Any, peaks: Peaks, *given: Any) -> Any:
+    found = sound(peaks, *given)
+    if peaks.azimuth.dtype != torch.float32:
+        return found
+    return dataclasses.replace(found, azimuth=peaks.azimuth, elevation=peaks.elevation, range=peaks.range)
+
+
 FAULTS = (
     Fault("class_of_no_source", "RV0701", "the K head counts from 0",
           outputs(k_logits=lambda k: nn.functional.pad(k, (1, 0)))),
@@ -80,5 +96,9 @@ FAULTS = (
     Fault("one_source_unless_bic", "RV1202", "a criterion that nobody wrote is the first class",
           staged("order", _one_unless_bic)),
     Fault("two_sources_at_most", "RV1202", "nested fits end at two", staged("order", _two_at_most)),
+    Fault("newton_without_a_noise_floor", "RV1204", "loaded matrices have no null space, and peaks stay on the grid",
+          staged("newton", _newton_on_noiseless_only)),
+    Fault("single_starts_kept", "RV1204", "what comes from the network's covariance is taken for refined",
+          staged("mle", _single_starts_kept)),
     Fault("lone_swa_shares_storage", "RV0504", "the average is a view, and no EMA is kept", _swa_alone),
 )  # fmt: skip

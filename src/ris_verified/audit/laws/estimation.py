@@ -49,7 +49,7 @@ def refining(config: Config) -> Config:
     default = type(e)()
     # Levenberg–Marquardt settles by itself; ill-conditioned scenes need a hundred steps and more.
     changed = dataclasses.replace(
-        e, newton_nearfield=True, newton_step=1.0, mle=True, prior="none",
+        e, newton_nearfield=True, newton_step=1.0, mle=True, prior="none", mle_ridge=0.0,
         newton_iterations=max(e.newton_iterations, default.newton_iterations),
         mle_iterations=max(e.mle_iterations, 150),
         mle_snr_threshold_db=min(e.mle_snr_threshold_db, default.mle_snr_threshold_db),
