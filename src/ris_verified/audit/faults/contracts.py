@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +105,24 @@ def _stretching(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, build_model=lambda cfg: _Stretched(build(cfg), cfg.array.elements))
 
 
+def _bent(section: str, **values: Any) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant that writes fields of a finished configuration, of its top where no section is named."""
+
+    def plant(pipeline: Pipeline) -> Pipeline:
+        config = copy.deepcopy(pipeline.config)
+        for name, value in values.items():
+            object.__setattr__(vars(config)[section] if section else config, name, value)
+        return dataclasses.replace(pipeline, config=config)
+
+    return plant
+
+
 FAULTS = (
+    Fault("as_many_sources_as_antennas", "RV0104", "each section is sound, and no snapshot determines its symbols",
+          lambda pipeline: _bent("scene", sources_max=pipeline.config.scene.antennas)(pipeline)),
+    Fault("seed_below_zero", "RV0104", "a worker's number is subtracted", _bent("", seed=-1)),
+    Fault("contracts_of_a_word", "RV0104", "`\"false\"` is true", _bent("", contracts="false")),
+    Fault("heads_of_none", "RV0104", "a field is written after construction", _bent("model", heads=0)),
     Fault("spectrum_of_any_panel", "RV0707", "R is reshaped to the panel's size", staged("spectrum", _any_panel)),
     Fault("places_cut_to_the_shortest", "RV0707", "`zip` without strict", staged("steering", _any_places)),
     Fault("places_cut_at_inference", "RV0707", "`zip` without strict", staged("inference_steering", _any_places)),

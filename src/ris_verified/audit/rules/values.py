@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.batch_sizes import own_answers
 from ris_verified.audit.rule import Measurement, equal, mended, rule
 from ris_verified.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ris_verified.config import Config
 
 OWN = "index every scene by its own place in the batch, and treat a last, partial block like the others"
 
@@ -17,30 +20,45 @@ OWN = "index every scene by its own place in the batch, and treat a last, partia
 @rule(
     "RV0104",
     "Configuration values are in range and consistent",
-    law="every section passes its own validation; N = N_H·N_V; heads divide the widths; K_MAX ≤ N; limits ordered",
+    law="every section and their whole pass their own validation; N = N_H·N_V; heads divide the widths; K_MAX ≤ N; "
+    "K_MAX < M; limits ordered",
     why="A frozen dataclass can still be bent after construction, and a foreign one may not validate at all.",
-    how="Each section is built again from its own values, which runs its checks, and the relations are computed.",
+    how="Each section is built again from its own values, and the configuration from these sections, which runs their "
+    "checks; then the relations are computed.",
     remedy="correct the value; build configurations through their constructors only",
 )
 def values_consistent(context: Context) -> Sequence[Measurement]:
     """Every comparison is between integers or a value and its own limit: no tolerance."""
-    config = context.config
-    found = []
+    refused = _refused(context.config)
+    if refused:
+        return refused
+    array, scene, model = context.config.array, context.config.scene, context.config.model
+    N = len(context.pipeline.element_positions(array))
+    return [
+        equal(N, array.horizontal * array.vertical, "N = N_H · N_V", where="array"),
+        equal(model.width % model.heads, 0, "remainder of model.width by model.heads", where="model"),
+        equal(scene.sources_max <= N, True, "K_MAX ≤ N", where="scene.sources_max"),
+        equal(scene.sources_max < scene.antennas, True, "K_MAX < M", where="scene.sources_max"),
+        equal(scene.range_min <= scene.range_max, True, "range limits are ordered", where="scene"),
+    ]
+
+
+def _refused(config: Config) -> list[Measurement]:
+    """Return what the constructors say of the sections' values, or of the sections together where each is sound."""
+    found: list[Measurement] = []
+    built: dict[str, Any] = {}
     for item in dataclasses.fields(config):
         section = vars(config)[item.name]
         if dataclasses.is_dataclass(section) and not isinstance(section, type):
             try:
-                dataclasses.replace(section)
+                built[item.name] = dataclasses.replace(section)
             except ConfigError as error:
                 found.append(Measurement("refused", "accepted", False, str(error), where=item.name))
-    array, scene, model = config.array, config.scene, config.model
-    N = len(context.pipeline.element_positions(array))
-    found += [
-        equal(N, array.horizontal * array.vertical, "N = N_H · N_V", where="array"),
-        equal(model.width % model.heads, 0, "remainder of model.width by model.heads", where="model"),
-        equal(scene.sources_max <= N, True, "K_MAX ≤ N", where="scene.sources_max"),
-        equal(scene.range_min <= scene.range_max, True, "range limits are ordered", where="scene"),
-    ]
+    if not found:
+        try:
+            dataclasses.replace(config, **built)
+        except ConfigError as error:
+            found.append(Measurement("refused", "accepted", False, str(error), where=error.where or "config"))
     return found
 
 
