@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ris_verified.audit.drills import TrialRun
+    from ris_verified.audit.laws.heard import Heard
     from ris_verified.audit.plain_step import Drill
     from ris_verified.config import Config
     from ris_verified.covariance.blend import Blend
@@ -148,6 +149,13 @@ class Context:
         from ris_verified.audit.drills import run_trials
 
         return run_trials(self, 10 if self.profile == "full" else 3)
+
+    @cached_property
+    def heard(self) -> tuple[Heard, Heard]:
+        """Two short trainings at the small size with what they said, the second of a blend that is off."""
+        from ris_verified.audit.laws.heard import trained
+
+        return trained(self)
 
     @cached_property
     def small(self) -> Context:

@@ -21,7 +21,7 @@ from ris_verified.train.board import Board
 from ris_verified.train.checkpoint import Standing
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.log import TrainingLog
-from ris_verified.train.printout import epoch_line, first_epoch
+from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch
 from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
 from ris_verified.train.schedule import curriculum_order
@@ -121,7 +121,7 @@ class _Run:
             if not report.skipped:
                 total, at.counted = total + report.loss, at.counted + 1
             if not report.skipped and state.step - state.skipped == 1 and self.ranks.leads:
-                self._print_first(batch)
+                self._print(*self._first(batch).lines())
             self.watch.step(state, report)
             if (every := self.pipeline.config.train.checkpoint_steps) and state.step % every == 0:
                 now = time.perf_counter()
@@ -149,17 +149,23 @@ class _Run:
         cfg, at = self.pipeline.config, self.at
         record["validation"] = self._validated()
         self.log.epoch(record)
-        loss = record["validation"]["loss"]
-        logger.info(epoch_line(record["epoch"], cfg.train.epochs, record["train"], loss, record["rate"]))
+        self._print(self._line(record))
         if record["validation"]["capture"] > at.best:
             at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
             save_model(self.state.best, cfg, weights)
         self.watch.validated(self.state, self.device)
 
-    def _print_first(self, batch: Batch) -> None:
+    def _first(self, batch: Batch) -> FirstEpoch:
         with torch.no_grad():
             _, blended = self.pipeline.forward(self.state.model, batch)
-        for line in first_epoch(self.state, batch, blended, self.pipeline.config).lines():
+        return first_epoch(self.state, batch, blended, self.pipeline.config)
+
+    def _line(self, record: dict[str, Any]) -> str:
+        validated, epochs = record["validation"]["loss"], self.pipeline.config.train.epochs
+        return epoch_line(record["epoch"], epochs, record["train"], validated, record["rate"])
+
+    def _print(self, *lines: str) -> None:
+        for line in lines:
             logger.info(line)
 
     def _validated(self) -> dict[str, float]:

@@ -11,7 +11,7 @@ from ris_verified.errors import AuditError
 MODULES = (
     "sources", "scenes", "draws", "batches", "covariances", "learning", "networks", "groups", "terms", "steps",
     "passes", "knobs", "estimates", "outcomes", "tuning", "stored", "studies", "judging", "feeding", "scoring",
-    "choosing", "localizing", "scripts", "sizes", "runs", "corners", "searches", "guessing", "contracts",
+    "choosing", "localizing", "scripts", "sizes", "runs", "corners", "searches", "guessing", "prints", "contracts",
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from ris_verified.audit.faults.fault import Fault
 from ris_verified.pipeline import Pipeline
 
 
-def _running(change: Callable[[Any], None]) -> Callable[[Pipeline], Pipeline]:
+def running(change: Callable[[Any], None]) -> Callable[[Pipeline], Pipeline]:
     """Return a plant whose training is this library's with a change to the class that runs it."""
 
     def plant(pipeline: Pipeline) -> Pipeline:
@@ -208,30 +208,30 @@ def _most_told(sound: Any, pipeline: Any, model: nn.Module, batches: Any) -> dic
 
 
 FAULTS = (
-    Fault("average_lost_on_resume", "RV1605", "the average begins anew", _running(_after_start(_average_lost))),
+    Fault("average_lost_on_resume", "RV1605", "the average begins anew", running(_after_start(_average_lost))),
     Fault("best_forgotten_on_resume", "RV1605", "the first epoch after a kill is the best",
-          _running(_after_start(_best_forgotten))),
+          running(_after_start(_best_forgotten))),
     Fault("random_state_lost_on_resume", "RV1605", "dropout draws what it drew before",
-          _running(_after_start(_draws_lost))),
+          running(_after_start(_draws_lost))),
     Fault("epoch_repeated_on_resume", "RV1605", "scenes of the epoch are shown twice",
-          _running(_batches(_epoch_again))),
+          running(_batches(_epoch_again))),
     Fault("optimizer_of_its_own", "RV1605", "the configured weight decay is not there",
-          _running(_after_start(_own_optimizer))),
-    Fault("schedule_too_long", "RV1605", "counted in micro-batches", _running(_after_start(_longer_schedule))),
+          running(_after_start(_own_optimizer))),
+    Fault("schedule_too_long", "RV1605", "counted in micro-batches", running(_after_start(_longer_schedule))),
     Fault("steps_rounded_down", "RV1605", "the rest of an epoch is shown in the next",
-          _running(_after_start(_rounded_down))),
+          running(_after_start(_rounded_down))),
     Fault("every_scene_of_the_folder", "RV1605", "a tenth of the data is all of it",
-          _running(_after_start(_every_scene))),
-    Fault("order_of_the_folder", "RV1605", "the same order in every epoch", _running(_batches(_unshuffled))),
-    Fault("easy_scene_only", "RV1605", "the curriculum leaves scenes out", _running(_batches(_easy_only))),
+          running(_after_start(_every_scene))),
+    Fault("order_of_the_folder", "RV1605", "the same order in every epoch", running(_batches(_unshuffled))),
+    Fault("easy_scene_only", "RV1605", "the curriculum leaves scenes out", running(_batches(_easy_only))),
     Fault("validation_of_all", "RV1605", "other scenes than the configuration asks for",
-          _running(_batches(_validate_all))),
+          running(_batches(_validate_all))),
     Fault("one_batch_validated", "RV1605", "scenes beyond the first batch are never read",
-          _running(_batches(_first_validated))),
-    Fault("no_curriculum", "RV1605", "the configured curriculum is shuffled away", _running(_batches(_no_curriculum))),
-    Fault("average_before_swa", "RV1605", "the EMA is validated, SWA is saved", _running(_live_validated)),
+          running(_batches(_first_validated))),
+    Fault("no_curriculum", "RV1605", "the configured curriculum is shuffled away", running(_batches(_no_curriculum))),
+    Fault("average_before_swa", "RV1605", "the EMA is validated, SWA is saved", running(_live_validated)),
     Fault("skipped_step_in_the_mean", "RV1605", "a step that was not taken counts as a loss of zero",
-          _running(_skipped_counted)),
+          running(_skipped_counted)),
     Fault("first_batches_validated", "RV1608", "a limit from a debugging session", _validating(_first_batches)),
     Fault("finite_batches_validated", "RV1608", "diverged scenes are left out", _validating(_finite_batches)),
     Fault("truth_of_the_first_call", "RV1608", "a cache by number of the batch", _first_truth),
