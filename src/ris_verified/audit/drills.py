@@ -32,12 +32,14 @@ class TrialRun:
         tensor_bytes: of all tensors made since the first trial began that Python can reach, each storage once.
         resident: bytes of the process.
         files: open ones.
+        accelerator: bytes allocated on the accelerator, 0 without one.
     """
 
     score: float
     tensor_bytes: int
     resident: int
     files: int
+    accelerator: int = 0
 
 
 def tiny_trials(context: Context) -> Pipeline:
@@ -117,14 +119,24 @@ def trained_config(context: Context, values: dict[str, Any]) -> Config | None:
     return seen[0] if seen else None
 
 
-def _alive() -> tuple[int, int, int]:
+def _alive() -> tuple[int, int, int, int]:
     import torch
 
     gc.collect()
     # `type`, not `isinstance`: proxies among the objects answer to the latter by importing what they stand for.
     tensors = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
     storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.layout == torch.strided}
-    return sum(storages.values()), resident_bytes(), len(os.listdir("/dev/fd"))
+    return sum(storages.values()), resident_bytes(), len(os.listdir("/dev/fd")), accelerator_bytes()
+
+
+def accelerator_bytes() -> int:
+    """Return the bytes that tensors hold on this process's accelerator, those that Python does not reach included."""
+    import torch
+
+    from ris_verified.train.ranks import default_device
+
+    device = default_device()
+    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else 0
 
 
 def resident_bytes() -> int:
