@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,11 +23,6 @@ STEPS = 1000
 KEY = 5_918_203
 LEAST_NORM = 1e-9  # that the configuration takes
 HEAP = 1.2  # measured, docs/decisions/0007
-# Of the two versions of control groups: limit, what is used, and what of that the system drops when it is needed.
-GROUPS = (
-    ("memory.max", "memory.current", "inactive_file"),
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 
 
 @dataclass(frozen=True)
@@ -180,42 +173,3 @@ def _alike(first: list[str], second: list[str]) -> int:
     """Return how many operations at the end of two steps are the same."""
     pairs = zip(reversed(first), reversed(second), strict=False)
     return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
-
-
-def free_memory(device: torch.device | str = "cpu") -> int:
-    """Return the bytes that can still be taken on a device; on the CPU also within the control group."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    # Some systems tell all that there is, and not what is free.
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    free = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    for line in _lines(Path("/proc/meminfo")):
-        if line.startswith("MemAvailable:"):
-            free = int(line.split()[1]) * 1024
-    return min([free, *_left_in_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
-
-
-def _left_in_groups(own: Path, root: Path) -> Iterator[int]:
-    """Yield the bytes that are left in this process's control group and in each one around it."""
-    for line in _lines(own):
-        _, controllers, place = line.split(":", 2)
-        top = root / controllers if controllers else root
-        inner = top / place.lstrip("/")
-        for group in (inner, *inner.parents):
-            if group.is_relative_to(top):
-                yield from _left_in(group)
-
-
-def _left_in(group: Path) -> Iterator[int]:
-    for limit, used, dropped in GROUPS:
-        most, now = _lines(group / limit), _lines(group / used)
-        if most and now and most[0] != "max":
-            cached = [int(line.split()[1]) for line in _lines(group / "memory.stat") if line.startswith(f"{dropped} ")]
-            yield int(most[0]) - int(now[0]) + sum(cached)
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return []

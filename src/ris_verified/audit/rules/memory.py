@@ -43,7 +43,7 @@ RESET = "/proc/self/clear_refs"
 )
 def memory_predicted(context: Context) -> Sequence[Measurement]:
     """20 % is the checklist's figure; a mean over B parts is rounded B times more than one over the batch."""
-    from ris_verified.train.memory import free_memory
+    from ris_verified.train.free_memory import free_memory
     from ris_verified.train.ranks import default_device
 
     device, pipeline = default_device(), context.pipeline
