@@ -63,7 +63,7 @@ def check_covariance(R: Tensor, name: str) -> None:
         name: what to call it in the error.
 
     Raises:
-        DivergedError: a matrix holds NaN or infinity.
+        DivergedError: a matrix holds NaN or infinity, or is zero throughout.
         InvariantError: names the law, the batch index, the measured value and the bound.
     """
     N = R.shape[-1]
@@ -76,12 +76,15 @@ def check_covariance(R: Tensor, name: str) -> None:
     column, index = (figures != within).mT.nonzero()[0].tolist()
     law, target, scale, bound = _laws(R.dtype, N)[column]
     value = float(figures[index, column])
-    if math.isfinite(value):
+    # What is scaled by its own size is zero where that overflows.
+    vanished = not bool(figures[index].any())
+    if math.isfinite(value) and not vanished:
         raise _fail(law, name, index, abs(value - target) / scale, bound)
+    fact = f"not finite: {'the trace' if law == LAWS[0] else 'a form'} is {value}"
     raise DivergedError(
-        f"not finite: {'the trace' if law == LAWS[0] else 'a form'} is {value}",
+        "zero throughout" if vanished else fact,
         where=f"{name}[{index}]",
-        expected="finite numbers",
+        expected="finite numbers, not all zero",
         remedy="look for what overflows or divides by zero in the stage that made this tensor or before it",
     )
 

@@ -51,7 +51,8 @@ def predicted_covariance(
 
     Raises:
         ShapeError: wrong shape or dtype.
-        InvariantError: the result breaks its law (all-zero factors, for one).
+        DivergedError: the factors are zero, or overflow.
+        InvariantError: the result breaks its law.
 
     Source: checklist RV0704.
     """
