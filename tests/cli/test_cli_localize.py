@@ -163,3 +163,23 @@ def test_a_bound_that_the_measurement_does_not_determine_is_null(tmp_path, capsy
     assert [source[f"{name}_sigma_deg"] for name in ("azimuth", "elevation")] == [None, None]
     assert main(asked) == 0
     assert capsys.readouterr().out.count("± unknown") == 3
+
+
+@pytest.mark.parametrize("form", ["plain", "vector", "pairs", "batch", ".mat"])
+def test_what_is_asked_for_in_place_of_one_snapshot_is_localised(form, scene, tmp_path, capsys):
+    def kept(count):
+        made = {name: value if name == "H_full" else value[:count] for name, value in scene.items()}
+        if form == "pairs":
+            made = {name: np.stack([value.real, value.imag], -1) for name, value in made.items()}
+        if form == "vector" and count == 1:
+            made = {name: value if name == "H_full" else value[0] for name, value in made.items()}
+        if form == "batch":
+            made = {name: np.stack([value, value]) for name, value in made.items()}
+        return str(write(tmp_path / f"{count}{form if form == '.mat' else '.npz'}", made))
+
+    assert main(["localize", kept(1)]) == 2
+    told = capsys.readouterr().err
+    assert "holds one snapshot" in told
+    assert "two or more snapshots" in told
+    assert "set scene.snapshots to their number" in told
+    assert main(["localize", kept(2), "--set", "scene.snapshots=2"]) == 0

@@ -42,7 +42,8 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
     """Return y, H_full and C of a file.
 
     Raises:
-        InputError: no such file, not of a known kind, or an array is missing; names the file.
+        InputError: no such file, not of a known kind, an array is missing, or there is one snapshot only; names the
+            file.
     """
     suffix = path.suffix.lower()
     if suffix not in (".npz", ".mat"):
@@ -60,6 +61,10 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
         raise InputError(
             f"cannot be read: {type(error).__name__}: {error}", where=str(path), expected="a whole .npz or .mat file"
         ) from error
+    return _required(arrays, path)
+
+
+def _required(arrays: dict[str, NDArray[np.generic]], path: Path) -> dict[str, NDArray[np.generic]]:
     missing = [name for name in NAMES if name not in arrays]
     if missing:
         raise InputError(
@@ -67,7 +72,24 @@ def read_measurement(path: Path) -> dict[str, NDArray[np.generic]]:
             where=str(path),
             expected="y [L, M], H_full [M, N] and C [L, N]",
         )
-    return {**{name: arrays[name] for name in NAMES}, "C": _complex(arrays["C"])}
+    found = {**{name: arrays[name] for name in NAMES}, "C": _complex(arrays["C"])}
+    # No configuration has fewer than two: one that is set to the file's size would be refused next.
+    if _snapshots(found["y"]) == _snapshots(found["C"]) == 1:
+        raise InputError(
+            f"holds one snapshot: y {list(found['y'].shape)}, C {list(found['C'].shape)}",
+            where=str(path),
+            expected="at least 2: y [L, M] and C [L, N]",
+            remedy="take two or more snapshots of the same sources, each with a code of its own, and set "
+            "scene.snapshots to their number",
+        )
+    return found
+
+
+def _snapshots(array: NDArray[np.generic]) -> int:
+    """Return L of [L, M], with or without scenes before and pairs of real numbers behind; 1 of a vector."""
+    pairs = array.dtype.kind in "biuf" and array.ndim > 2
+    shape = array.shape[:-1] if pairs else array.shape
+    return shape[-2] if len(shape) > 1 else 1
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
