@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -115,6 +116,25 @@ def _added_keys(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, draw_scene=draw)
 
 
+def _hashed_keys(pipeline: Pipeline) -> Pipeline:
+    def draw(cfg: Any, *key: int) -> Scene:
+        digest = hashlib.sha256(repr((cfg.seed, key)).encode()).digest()
+        return pipeline.draw_scene(cfg, int.from_bytes(digest[:8], "big") % 1_000_003)
+
+    return dataclasses.replace(pipeline, draw_scene=draw)
+
+
+def _first_layout(pipeline: Pipeline) -> Pipeline:
+    layouts: dict[int, Any] = {}
+
+    def steer(array: Any, *place: torch.Tensor) -> torch.Tensor:
+        first = layouts.setdefault(array.elements, array)
+        layout = dataclasses.replace(array, horizontal=first.horizontal, vertical=first.vertical)
+        return pipeline.steering(layout, *place)
+
+    return dataclasses.replace(pipeline, steering=steer, inference_steering=steer)
+
+
 def _turned(pipeline: Pipeline) -> Pipeline:
     def positions(array: Any, *rest: Any) -> torch.Tensor:
         p = pipeline.element_positions(array, *rest)
@@ -177,5 +197,7 @@ FAULTS = (
     Fault("vertical_index_fastest", "RV1601", "elements are counted down the columns", _turned),
     Fault("vertical_spacing_of_a_wavelength", "RV1601", "λ is used for λ/2 in one axis", _stretched),
     Fault("key_of_ten_bits", "RV1005", "the scene's index is cut to ten bits", _low_bits),
+    Fault("key_hashed_to_a_million", "RV1005", "of 80,000 scenes three thousand come twice", _hashed_keys),
+    Fault("layout_kept_by_its_number", "RV0804", "a panel of 9 × 16 gets the phases of 12 × 12", _first_layout),
     Fault("keys_added", "RV1005", "split and index are added into one seed", _added_keys),
 )  # fmt: skip

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 WHERE = "draw_scene"
 PLAIN, CROWDED = 250, 150
+# Keys drawn in a row: of so many, two are the same with 99 % where there are only a million.
+MANY = 3000
 UNEVEN = 8.0  # decibels
 
 
@@ -187,6 +189,7 @@ def own_keys(context: Context) -> list[Measurement]:
     near = {0, 1, 2, 3, last - 2, last - 1, *(10**p + i for p in range(1, 7) for i in (0, 1))}
     near |= {2**p + i for p in range(2, 20) for i in (0, 1)}
     keys = [(c, split, i) for c in (config, other) for split in (0, 1, 2) for i in sorted(near) if i < max(last, 4)]
+    keys += [(config, 0, i) for i in range(min(last, MANY)) if i not in near]
     scenes = [context.pipeline.draw_scene(c, split, i) for c, split, i in keys]
     found = []
     for name in ("azimuth", "symbols", "H_full", "y"):

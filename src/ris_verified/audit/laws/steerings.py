@@ -12,6 +12,8 @@ from ris_verified.audit.rule import Measurement, at_most, close
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ris_verified.config import ArrayConfig
+
 MANY = 3 * 8192 + 5
 
 
@@ -31,10 +33,20 @@ def steering_elsewhere(context: Context, name: str) -> list[Measurement]:
         array, wavelength=1.3 * array.wavelength, spacing_wavelengths=0.9 * array.spacing_wavelengths
     )
     found.append(_apart(stage, moved, place, "another wavelength and spacing", name))
+    turned = _same_count(array)
+    found += [_apart(stage, turned, place, f"{turned.horizontal} × {turned.vertical} elements instead", name)]
     panel = context.small.config.array
     repeated = tuple(axis.repeat(MANY // len(axis) + 1)[:MANY] for axis in place)
     found.append(_apart(stage, panel, repeated, f"{MANY} positions at once", name))
     return [*found, *_slopes(stage, array, [axis[:12] for axis in place], name)]
+
+
+def _same_count(array: ArrayConfig) -> ArrayConfig:
+    """Return a panel of as many elements in other rows: what was kept by their number does not fit."""
+    N = array.elements
+    others = (h for h in (array.vertical, *range(2, N + 1), 1) if N % h == 0 and h != array.horizontal)
+    horizontal = next(others, array.horizontal)
+    return dataclasses.replace(array, horizontal=horizontal, vertical=N // horizontal)
 
 
 def _apart(stage: Any, array: Any, place: tuple[Tensor, ...], what: str, name: str) -> Measurement:

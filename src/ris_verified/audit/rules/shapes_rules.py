@@ -208,8 +208,8 @@ def centring(context: Context) -> Sequence[Measurement]:
     law="a wrong shape raises one RisVerifiedError that names it and the expected one",
     why="Broadcasting turns a wrong shape into a wrong number.",
     how="Every stage that takes tensors, the network too, is called with one tensor of an axis too many or of an axis "
-    "too long by one, some 190 calls. The error must be of `ris_verified.errors` and name the given shape and, in figures "
-    "or by the axes' names, the expected one.",
+    "too long by one, some 190 calls. The error must be of `ris_verified.errors` and name the given shape and, in "
+    "figures or by the axes' names, the expected one.",
     remedy="put the stage behind `ris_verified.shapes.shaped`, or call `require_axes` first",
 )
 def contracts_on(context: Context) -> Sequence[Measurement]:
