@@ -64,6 +64,17 @@ def test_errors_of_ten_bounds_are_found() -> None:
     assert [text for text in _failed(_moved(10.0)) if "without the worst quarter" in text]
 
 
+def test_a_source_without_an_estimate_is_named() -> None:
+    sound = Pipeline.default(Config())
+
+    def mle(peaks, *given):
+        found = sound.mle(peaks, *given)
+        found.range[-1, 0] = torch.nan
+        return found
+
+    assert _failed(dataclasses.replace(sound, mle=mle)) == ["each source has an estimate from R_blend"]
+
+
 def test_errors_as_they_are_pass_the_same_way() -> None:
     assert _failed(_moved(1.0)) == []
 
