@@ -10,7 +10,7 @@ from torch import Tensor
 
 import ris_verified as rv
 from ris_verified.estimate.result import Peaks
-from ris_verified.shapes import as_complex, shaped
+from ris_verified.shapes import as_complex, require_axes, shaped
 
 
 @shaped
@@ -29,6 +29,7 @@ def sample_covariance(y, H_full, C, cfg):
 
 
 def spectrum(R, K, cfg):
+    require_axes("spectrum", {"R": "B N N", "K": "B"}, {"R": R, "K": K}, {"N": cfg.array.elements})
     a, s, e = cfg.array, cfg.scene, cfg.estimate
     view = s.azimuth_max, s.elevation_max, s.range_min, s.range_max
     counts = e.grid_azimuth, e.grid_elevation, e.grid_range

@@ -124,10 +124,11 @@ def follows(context: Context) -> Sequence[Measurement]:
     "Scenes repeat by seed and avoid every grid",
     law="draw(cfg, key) twice gives equal bytes; other keys other scenes; positions lie off the search grids",
     why="Sources on the grid make the search look exact; unseeded scenes make a result unrepeatable.",
-    how="One scene is drawn twice and with another key; 3,000 keys in a row and some 250 of all splits, far indices and "
-    "two seeds must differ in every field; the drawn coordinates that are whole multiples of a degree or 10 cm, or that "
-    "lie on an axis of the spectrum's, the search's or the model's grid, are counted, and so are stored ones of some "
-    "256 scenes of every split, spread over all of its shards. Bounds: equal bytes; none on a grid, to 64 roundings.",
+    how="One scene is drawn twice and with another key; 3,000 keys in a row and some 250 of all splits, far indices "
+    "and two seeds must differ in every field; the drawn coordinates that are whole multiples of a degree or 10 cm, or "
+    "that lie on an axis of the spectrum's, the search's or the model's grid, are counted, and so are stored ones of "
+    "some 256 scenes of every split, spread over all of its shards. Bounds: equal bytes; none on a grid, to 64 "
+    "roundings.",
     remedy="draw from default_rng([seed, *key]), uniformly and continuously",
 )
 def repeatable(context: Context) -> Sequence[Measurement]:
