@@ -140,7 +140,34 @@ def _unaveraged(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, config=config)
 
 
+def _live_weights_judged(pipeline: Pipeline) -> Pipeline:
+    def train(given: Pipeline, data: Any, out: Any, *, judge: Any = None, **options: Any) -> Any:
+        live: list[Any] = []
+
+        def step(state: Any, batch: Any, pipe: Pipeline) -> Any:
+            live.append(state.model)
+            return given.train_step(state, batch, pipe)
+
+        def judged(model: Any, epoch: int) -> bool:
+            return bool(judge(live[-1], epoch))
+
+        watched = dataclasses.replace(given, train_step=step)
+        return pipeline.train(watched, data, out, judge=judge and judged, **options)
+
+    return dataclasses.replace(pipeline, train=train)
+
+
+def _nested_fits_for_auto(f: Any, *data: Any, model: Any = None, **named: Any) -> Any:
+    *measured, cfg = data
+    if model is not None and cfg.estimate.order_criterion == "auto":
+        cfg = cfg.replaced({"estimate.order_criterion": "marginal"})
+    return f(*measured, cfg, model=model, **named)
+
+
 FAULTS = (
+    Fault("live_weights_judged", "RV1605", "other weights end the run than those that are kept", _live_weights_judged),
+    Fault("nested_fits_for_auto", "RV0301", "with a model, auto is the K head",
+          staged("localize", _nested_fits_for_auto)),
     Fault("localisation_without_proof", "RV0301", "the blend is dropped on the way out",
           staged("localize", _bare_localisation)),
     Fault("localisation_writes_config", "RV0301", "results travel through the configuration",

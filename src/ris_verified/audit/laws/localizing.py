@@ -101,9 +101,11 @@ def _cases(config: Config) -> Iterator[Case]:
 
     told = config.estimate.order_criterion
     fitted = {"estimate.order_criterion": told if told in ("marginal", "bic", "aicc") else "marginal"}
-    newton, head = "estimate.newton_nearfield", {"estimate.order_criterion": "model"}
+    newton = "estimate.newton_nearfield"
     yield Case("known order", config.replaced({newton: True}), torch.tensor(KNOWN), KNOWN)
-    yield Case("order from the K head", config.replaced({newton: False, **head}), None, HEAD)
+    for criterion in ("model", "auto"):
+        head = {"estimate.order_criterion": criterion}
+        yield Case(f"order by {criterion}, the K head's", config.replaced({newton: False, **head}), None, HEAD)
     yield Case("order from its stage", config.replaced(fitted), None, STAGE)
     yield Case("no model", config.replaced(fitted), 2, (2, 2, 2), modelled=False)
     yield Case("no model, order from its stage", config.replaced(fitted), None, STAGE, modelled=False)

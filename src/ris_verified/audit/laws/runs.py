@@ -55,12 +55,18 @@ class _Run:
     losses: list[float] = field(default_factory=list)
     validated: list[int] = field(default_factory=list)
     others: int = 0
+    judged: list[int | str] = field(default_factory=list)
     result: Any = None
 
     def begin(self, folder: Path) -> None:
         """Train, or go on training, in a folder."""
         watched = dataclasses.replace(self.pipeline, train_step=self._step, validate=self._validate)
-        self.result = watched.train(watched, folder / "data", folder / "out", curves=False)
+        self.result = watched.train(watched, folder / "data", folder / "out", curves=False, judge=self._judge)
+
+    def _judge(self, model: nn.Module, epoch: int) -> bool:
+        kept = self.state is not None and _same_weights(model, self.state.best)
+        self.judged.append(epoch if kept else f"other weights in {epoch}")
+        return False
 
     def _step(self, state: Any, batch: Any, pipeline: Pipeline) -> Any:
         import torch
@@ -133,7 +139,9 @@ def run_obeys(context: Context) -> Iterator[Measurement]:
             "first while a curriculum lasts",
         )
         yield from mended(_planned(run), "take optimiser and schedule from the state, over all steps of the run")
-        yield from mended(_told(run), "validate `state.best` on data.validation_scenes and average the steps taken")
+        yield from mended(
+            _told(run), "validate and judge `state.best` on data.validation_scenes and average the steps taken"
+        )
         yield from _resumed(run, _killed(pipeline, again))
 
 
@@ -185,6 +193,7 @@ def _told(run: _Run) -> Iterator[Measurement]:
     """Measure what a run says of itself: validated scenes and weights, the epoch's mean loss, the best epoch."""
     yield equal(run.validated, [VALIDATED] * EPOCHS, "scenes validated in each epoch", "scenes", "train")
     yield at_most(float(run.others), 0.0, "validations of other weights than `state.best`", where="train")
+    yield equal(run.judged, [*range(1, EPOCHS + 1)], "epochs in which the judge is given `state.best`", where="train")
     for epoch, record in enumerate(run.result.history):
         taken = [loss for loss in run.losses[epoch * STEPS : (epoch + 1) * STEPS] if math.isfinite(loss)]
         mean = sum(taken) / len(taken)
