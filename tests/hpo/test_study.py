@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from ris_verified.config import Config
+from ris_verified.errors import NoGoError
 from ris_verified.hpo.claims import Reaper, claimed
 from ris_verified.hpo.space import SPACES
 from ris_verified.hpo.study import best_config, run_study
@@ -74,6 +75,12 @@ def test_a_study_is_resumed_up_to_its_size_with_fresh_draws(tmp_path: Path) -> N
     assert len({trial.params["train.learning_rate"] for trial in study.trials}) == 6
     assert study.user_attrs["audit"] == {"verdict": "NO-GO", "waiver": "a reason"}
     assert len(run_study(config(6), rate, where, VERDICT).trials) == 6
+
+
+def test_a_study_that_is_told_no_go_and_no_reason_is_not_begun(tmp_path: Path) -> None:
+    with pytest.raises(NoGoError, match="NO-GO"):
+        run_study(config(1), rate, str(tmp_path / "s.log"), {"verdict": "NO-GO", "waiver": ""})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_same_seed_draws_the_same_study(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from ris_verified.config import Config
-from ris_verified.errors import StorageError
+from ris_verified.errors import NoGoError, StorageError
 from ris_verified.hpo.claims import Reaper, claimed, under_way
 from ris_verified.hpo.server import beating
 from ris_verified.hpo.space import SPACES, Space, suggest
@@ -52,7 +52,7 @@ def run_study(
         cfg: reads `hpo` and `seed`.
         objective: sampled values and trial number → score, lower is better; with `hpo.timed` score and seconds.
         storage: see `open_storage`.
-        verdict: of the audit, kept with the study.
+        verdict: of the audit with the reason to go on in spite of it, `waiver`; kept with the study.
         spaces: by name; `hpo.space` picks one.
         judged: whether the objective takes a third argument, a function (epoch, score) which raises where the trial
             is pruned: successive halving over its epochs, off with `hpo.pruning` and for two objectives.
@@ -62,8 +62,10 @@ def run_study(
         The study.
 
     Raises:
+        NoGoError: the verdict is NO-GO and nobody said why to go on.
         StorageError: the storage or a trial's files cannot be opened, read or written; what was written is kept.
     """
+    _require_go(verdict)
     opened = open_storage(storage)
     study = _loaded(cfg, opened, storage, verdict)
     with _told(storage), _locks(file_of(storage)) as folder, presence(folder) as worker:
@@ -78,6 +80,15 @@ def run_study(
                 time.sleep(POLL)
             else:
                 return study
+
+
+def _require_go(verdict: dict[str, str]) -> None:
+    # The command has asked before; a script that calls this on its own may not have.
+    if verdict.get("verdict") == "NO-GO" and not verdict.get("waiver"):
+        raise NoGoError(
+            "the audit says NO-GO", where="run_study", expected="GO, or a reason to go on as the verdict's waiver",
+            remedy="mend what the audit found",
+        )  # fmt: skip
 
 
 @contextmanager

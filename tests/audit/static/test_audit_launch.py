@@ -105,6 +105,7 @@ SOUND = {
         'match audit(pipeline).verdict:\n    case "GO":\n        ' + START + "    case _:\n        return 1\n",
     ),
     "choice of the text": ('ok = True if audit(pipeline).verdict == "GO" else False\nif ok:\n    ' + START,),
+    "kept by or": ('v = audit(pipeline).verdict or "none"\nif v == "NO-GO":\n    return\n' + START,),
     "until it is GO": ('while audit(pipeline).verdict != "GO":\n    input("mend it")\n' + START,),
     "handed to a thread": ('gate(pipeline)\ndef job():\n    ' + START + "Thread(target=job).start()\n", GATE),
     "the stage refuses": (
@@ -160,19 +161,20 @@ def test_a_source_without_a_study_is_told_so(tmp_path: Path) -> None:
     assert messages == ["a call that starts the study: run_study, or optimize or ask of a study"]
 
 
-OWN = {
-    "cli/common.py": ("    raise NoGoError(", "    NoGoError("),
-    "cli/study.py": ("    report = gate(", "    report = print("),
-}
+# The study asks once more what the command has asked.
+OWN = (
+    ("cli/common.py", "    raise NoGoError(", "    return report or NoGoError("),
+    ("hpo/study.py", "    _require_go(verdict)", "    str(verdict)"),
+)
 
 
-@pytest.mark.parametrize("name", [None, *OWN])
-def test_our_own_command_is_followed_to_its_gate(tmp_path: Path, name: str | None) -> None:
+@pytest.mark.parametrize("broken", [0, 1, 2])
+def test_our_own_command_is_followed_to_its_gates(tmp_path: Path, broken: int) -> None:
     for part in ("cli", "hpo"):
         shutil.copytree(PACKAGE / part, tmp_path / "ris_verified" / part)
-    if name:
-        file, (sound, slip) = tmp_path / "ris_verified" / name, OWN[name]
+    for name, sound, slip in OWN[:broken]:
+        file = tmp_path / "ris_verified" / name
         text = file.read_text(encoding="utf-8")
         assert text.count(sound) == 1
         file.write_text(text.replace(sound, slip), encoding="utf-8")
-    assert {r.status for r in _found(tmp_path)} == ({"fail"} if name else {"pass"})
+    assert {r.status for r in _found(tmp_path)} == ({"fail"} if broken == len(OWN) else {"pass"})

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ris_verified.audit.faults.fault import SourceFault
+from ris_verified.audit.faults.fault import Fault, SourceFault, staged
+
+if TYPE_CHECKING:
+    from ris_verified.pipeline import Pipeline
 
 _HEAD = """
 import argparse
@@ -53,7 +58,18 @@ def allowed(pipeline):
     return audit(pipeline).verdict == "GO"
 """
 
+
+def _told(other: dict[str, str]) -> Callable[[Pipeline], Pipeline]:
+    """Return a plant whose study hears something else of the audit."""
+    return staged(
+        "run_study",
+        lambda f, cfg, objective, storage, verdict, *more: f(cfg, objective, storage, {**verdict, **other}, *more),
+    )
+
+
 FAULTS = (
+    Fault("study_hears_no_no_go", "RV0905", "the verdict is a column of the report", _told({"verdict": "GO"})),
+    Fault("study_hears_no_waiver", "RV0905", "it refuses whoever said why", _told({"waiver": ""})),
     SourceFault("verdict_only_logged", "RV1501", "read and logged", command("""
         report = audit(pipeline)
         log.info("verdict %s", report.verdict)

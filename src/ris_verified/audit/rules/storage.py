@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ris_verified.audit.context import Context
+from ris_verified.audit.laws.told_verdict import study_heeds
 from ris_verified.audit.rule import Measurement, at_least, at_most, equal, mended, rule
 from ris_verified.audit.rules.trials import drill_study, sound_study
 from ris_verified.errors import RisVerifiedError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
 TIMEOUT_SECONDS = 300
+TOLD = "raise before the first trial where the verdict is NO-GO and its waiver is empty, and only there"
 SQLITE_DEFAULT_SECONDS = 5.0
 
 
@@ -54,12 +56,13 @@ def _kept(study: Any, wanted: int, what: str) -> list[Measurement]:
     "RV0905",
     "A study survives kills, torn files and restarts",
     law="restart loads the study; a torn journal or a killed writer loses at most the running trial; SQLite: WAL, "
-    "300 s, pre-ping",
+    "300 s, pre-ping; told NO-GO without a waiver, a study begins no trial",
     why="A night of forty trials that cannot be opened in the morning.",
     how="Studies with a trivial objective: a restart with one trial more; another configuration in the same file; the "
     "journal cut within its last record and continued, twice; a worker killed by SIGKILL in its second trial; SQLite's "
     "journal mode, busy timeout and pre-ping read from file and engine. Profile full: a lock held for a second longer "
-    "than SQLite's default timeout. Bounds: exact.",
+    "than SQLite's default timeout. A study of one trial that is told NO-GO, without a waiver and with one. Bounds: "
+    "exact.",
     remedy="cut a torn line, reap the trials of dead workers, load_if_exists, SQLite in WAL mode with timeout=300",
     apart=True,
 )
@@ -68,7 +71,7 @@ def storage_survives(context: Context) -> Sequence[Measurement]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = _restarted(context, folder) + _torn(context, folder) + _writer_killed(context, folder)
-        found += _sqlite(context, folder)
+        found += [*_sqlite(context, folder), *mended(study_heeds(context), TOLD)]
         return found + (_locked(context, folder) if context.profile == "full" else [])
 
 

@@ -55,8 +55,11 @@ def part_of(base: Value, name: object) -> Value:
 
 def verdict_in(value: Value) -> bool:
     """Return whether a value holds the verdict."""
-    entries = value.value.values() if isinstance(value.value, dict) else ()
-    return value.value in (Report, NO_GO) or any(verdict_in(entry) for entry in entries)
+    if isinstance(value.value, dict):
+        return any(verdict_in(entry) for entry in value.value.values())
+    if isinstance(value.value, tuple):
+        return any(verdict_in(Value(part)) for part in value.value)
+    return value.value in (Report, NO_GO)
 
 
 def compared(op: ast.cmpop, left: Value, right: Value, usual: bool) -> Value:

@@ -58,7 +58,7 @@ class Ways(Lines):
             raise Stop({"SystemExit"})
         if (known := folded(node, base, given)) is not None:
             return known
-        self._handed(node, frame)
+        self._handed(node, frame, [*given, *named.values()])
         if is_start(node):
             return self._start(node, frame, given, named)
         function = frame.env.get(called_name(node.func), UNKNOWN).value
@@ -70,15 +70,16 @@ class Ways(Lines):
             return Value(Unknown, told)
         return self._run(place, node, frame, given, named)
 
-    def _handed(self, node: ast.Call, frame: Frame) -> None:
-        """Follow functions that are handed to a call as if they were called there."""
+    def _handed(self, node: ast.Call, frame: Frame, along: list[Value]) -> None:
+        """Follow functions that are handed to a call as if they were called there, with what is handed along."""
+        kept = REPORT if any(verdict_in(value) for value in along) else UNKNOWN
         for given in (*node.args, *(k.value for k in node.keywords)):
             place = self.commands.handed(given, frame.file)
             try:
                 if isinstance(given, ast.Lambda):
                     self.value(given.body, frame)
                 elif place is not None and self.commands.starting(place):
-                    self._run(place, node, frame, [], {})
+                    self._run(place, node, frame, [], dict.fromkeys(KEPT, kept))
             except Stop:
                 # Whoever it is handed to may never call it.
                 continue
@@ -106,6 +107,10 @@ class Ways(Lines):
         if isinstance(node.func, ast.Attribute) and names[:1] in (["self"], ["cls"]):
             names = names[1:]
         bound = dict.fromkeys(names, UNKNOWN) | dict(zip(names, given, strict=False))
+        if function.args.vararg is not None:
+            # The rest together; names are in the order of what takes one each.
+            first = len(function.args.posonlyargs) + len(function.args.args)
+            bound[function.args.vararg.arg] = Value(dict(enumerate(given[first:])), any(v.told for v in given[first:]))
         inner = Frame(place.file, function, own | bound | {n: v for n, v in named.items() if n in names})
         self._within.append(function)
         try:

@@ -89,15 +89,18 @@ class Words(ABC):
             case ast.Name() | ast.Attribute():
                 return self._named(node, frame, usual)
             case ast.NamedExpr():
-                frame.env[node.target.id] = made = self.value(node.value, frame, usual)
-                return made
+                frame.env[node.target.id] = self.value(node.value, frame, usual)
+                return frame.env[node.target.id]
             case ast.Subscript(slice=ast.Constant(value=key)):
                 return part_of(self.value(node.value, frame, usual), key)
             case ast.Dict():
                 keys = [key.value if isinstance(key, ast.Constant) else Unknown for key in node.keys]
-                return Value({k: self.value(v, frame, usual) for k, v in zip(keys, node.values, strict=True)})
+                made = {k: self.value(v, frame, usual) for k, v in zip(keys, node.values, strict=True)}
+                return Value(made, any(entry.told for entry in made.values()))
             case ast.Compare(ops=[op], comparators=[right]):
                 return compared(op, self.value(node.left, frame, usual), self.value(right, frame, usual), usual)
+            case ast.BoolOp(op=ast.Or(), values=[first, *_]) if self.truth(first, frame, False):
+                return self.value(first, frame, usual)
             case ast.BoolOp() | ast.UnaryOp(op=ast.Not()):
                 truth, told = self.decided(node, frame, usual)
                 return Value(Unknown if truth is None else truth, told)
