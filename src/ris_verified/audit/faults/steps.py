@@ -89,7 +89,14 @@ def _cleared(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
     return made
 
 
+def _guarded_by_contracts(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    report: StepReport = f(state, batch, pipe) if pipe.config.contracts else _unguarded(f, state, batch, pipe)
+    return report
+
+
 FAULTS = (
+    Fault("guard_taken_for_a_contract", "RV1403", "without contracts one NaN destroys the weights",
+          _stepping(_guarded_by_contracts)),
     Fault("moments_cleared", "RV1604", "memory is freed at every sixteenth step", _stepping(_cleared)),
     Fault("unguarded_step", "RV1403", "clipping spreads a NaN", _stepping(_unguarded)),
     Fault("two_steps_a_batch", "RV1606", "a retry that always runs", _stepping(_twice)),
@@ -98,4 +105,4 @@ FAULTS = (
     Fault("rate_of_the_next_step", "RV1308", "rates are read after the schedule", _stepping(_rate_after)),
     Fault("no_optimiser_step", "RV1201", "backward and no step", _stepping(_no_step)),
     Fault("average_shares_storage", "RV0504", "the average is a view", _stepping(_shared_average)),
-)
+)  # fmt: skip
