@@ -174,6 +174,8 @@ FAULTS = (
           _own_config(staged("localize", _writing_localisation))),
     Fault("bound_of_half_the_noise", "RV1204", "σ² a real dimension where a complex one is meant",
           staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise / 2, cfg))),
+    Fault("bound_of_unit_amplitude", "RV1204", "near sources are told by their amplitude, too",
+          staged("bound", lambda f, *given: f(*given[:-1], given[-1].replaced({"array.amplitude": "unit"})))),
     Fault("bound_with_known_symbols", "RV1204", "the nuisance symbols are taken for known",
           staged("bound", lambda f, a, e, r, s, H, C, noise, cfg: f(a, e, r, s, H, C, noise, cfg) * 0.9)),
     Fault("forecast_without_moments", "RV1402", "only the weights are counted",

@@ -70,6 +70,8 @@ FAULTS = (
     Fault("beta_is_a_constant", "RV1604", "0.3 is written in the blend", Fixed(BLENDS, "covariance", beta=0.3)),
     Fault("loading_is_a_constant", "RV1604", "1e-3 is written in the blend", Fixed(BLENDS, "covariance", loading=1e-3)),
     Fault("ridge_is_a_constant", "RV1604", "1e-2 is written in the solve", Fixed(SAMPLES, "covariance", ridge=1e-2)),
+    Fault("likelihood_of_unit_amplitude", "RV1604", "near sources are fitted without their decay",
+          Fixed(("mle",), "array", amplitude="unit")),
     Fault("always_centred", "RV1604", "centring has no switch", Fixed(SAMPLES, "covariance", centre=True)),
     Fault("factor_mode_ignored", "RV1604", "the product is formed always",
           Fixed(("predicted_covariance",), "covariance", factor_mode="product")),

@@ -64,6 +64,8 @@ def _empties_values(pipeline: Pipeline) -> Pipeline:
 
 
 FAULTS = (
+    Fault("trial_never_longer", "RV0902", "a base of three epochs makes trials of three",
+          _trialling(lambda c, base: _section(c, "train", epochs=min(c.train.epochs, base.train.epochs)))),
     Fault("trial_tunes_beta", "RV0103", "β is set beside the sampled values",
           _trialling(lambda c, base: _section(c, "covariance", beta=0.5))),
     Fault("trial_with_other_c_eps", "RV0103", "the old 1.0 survives in the search",

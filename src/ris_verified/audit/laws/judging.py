@@ -84,28 +84,30 @@ def metric_obeys(context: Context) -> list[Measurement]:
 
 
 def bound_obeys(context: Context) -> list[Measurement]:
-    """Compare the bound with the inverse of the whole Fisher matrix, symbols and all."""
-    import torch
-
-    scenes = [s for s in context.small.scenes if len(s.azimuth) <= 2][:2] or context.small.scenes[:1]
+    """Compare the bound with the inverse of the whole Fisher matrix, symbols and all, for both amplitudes."""
     found = []
-    for scene in scenes:
-        given = [torch.from_numpy(v)[None] for v in (scene.azimuth, scene.elevation, scene.range, scene.symbols,
-                                                     scene.H_full, scene.codes)]  # fmt: skip
-        C = context.pipeline.bound(*given, scene.noise_variance, context.small.config)[0].double()
-        inverse, error = _inverse_fisher(context.small, scene)
-        wanted = torch.from_numpy(inverse)
-        scale = wanted.diagonal().sqrt()
-        apart = relative((C / scale / scale[:, None])[None], (wanted / scale / scale[:, None])[None])
-        K = len(scene.azimuth)
-        found.append(
-            at_most(apart, max(1e-4, error), f"bound against the inverse Fisher matrix, K = {K}", where="bound")
-        )
-        found.append(_with_a_gap(context, scene, given, C))
+    for amplitude in ("unit", "spherical"):
+        place = context.small.with_config(context.small.config.replaced({"array.amplitude": amplitude}))
+        scenes = [s for s in context.small.scenes if len(s.azimuth) <= 2][:2] or context.small.scenes[:1]
+        found += [m for scene in scenes for m in _bounded(place, scene, f'amplitude "{amplitude}"')]
     return found
 
 
-def _with_a_gap(context: Context, scene: Scene, given: list[Tensor], wanted: Tensor) -> Measurement:
+def _bounded(place: Context, scene: Scene, what: str) -> list[Measurement]:
+    import torch
+
+    given = [torch.from_numpy(v)[None] for v in (scene.azimuth, scene.elevation, scene.range, scene.symbols,
+                                                 scene.H_full, scene.codes)]  # fmt: skip
+    C = place.pipeline.bound(*given, scene.noise_variance, place.config)[0].double()
+    inverse, error = _inverse_fisher(place, scene)
+    wanted = torch.from_numpy(inverse)
+    scale = wanted.diagonal().sqrt()
+    apart = relative((C / scale / scale[:, None])[None], (wanted / scale / scale[:, None])[None])
+    text = f"bound against the inverse Fisher matrix, K = {len(scene.azimuth)}, {what}"
+    return [at_most(apart, max(1e-4, error), text, where="bound"), _with_a_gap(place, scene, given, C)]
+
+
+def _with_a_gap(place: Context, scene: Scene, given: list[Tensor], wanted: Tensor) -> Measurement:
     """An empty slot in the middle, NaN as in stored truths, leaves the bounds of the others where they belong."""
     import torch
 
@@ -115,7 +117,7 @@ def _with_a_gap(context: Context, scene: Scene, given: list[Tensor], wanted: Ten
     symbols = given[3].new_zeros(*given[3].shape[:2], K + 1)
     for part, value in zip((*places, symbols), given[:4], strict=True):
         part[..., slots] = value
-    C = context.pipeline.bound(*places, symbols, *given[4:], scene.noise_variance, context.small.config)[0].double()
+    C = place.pipeline.bound(*places, symbols, *given[4:], scene.noise_variance, place.config)[0].double()
     rows = [3 * slot + axis for slot in slots for axis in range(3)]
     size = wanted.diagonal().sqrt()
     error = float(((C[rows][:, rows] - wanted) / size / size[:, None]).abs().max())

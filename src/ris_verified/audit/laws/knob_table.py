@@ -73,6 +73,8 @@ KNOBS = (
          {"covariance.factor_mode": "sum"}),
     Knob("array.spacing_wavelengths", by("array.spacing_wavelengths", 0.8), ("draw_scene", "spectrum", "newton", "mle"),
          ("build_model", "order", "loss")),
+    Knob("array.amplitude", to("array.amplitude", "spherical", "unit"), ("draw_scene", "newton", "mle"),
+         ("build_model", "spectrum", "order", "loss")),
     *(Knob(f"loss.{n}", by(f"loss.{n}", 1.0, 0.5), ("loss",))
       for n in ("covariance", "alignment", "eigengap", "angle", "range", "order")),
     Knob("train.learning_rate", by("train.learning_rate", 2.0), ("parameter_groups",)),

@@ -71,6 +71,8 @@ def single_poisons(context: Context) -> list[Measurement]:
         found += _skipped(f"{label}, contracts off", state, small, bare)
         handle.remove()
     found += _skipped("an infinite loss", state, small, scaled(pipeline, math.inf))
+    told = float(scaled(pipeline, math.nan).train_step(state, small.batch, scaled(pipeline, math.nan)).loss)
+    found.append(equal(math.isfinite(told), False, f"a NaN loss is reported as a number, {told:g}", where=WHERE))
     handle = state.model.register_forward_hook(
         lambda model, given, out: dataclasses.replace(out, k_logits=out.k_logits * math.nan)
     )

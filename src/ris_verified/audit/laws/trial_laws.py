@@ -93,24 +93,25 @@ def kept(context: Context, spaces: Mapping[str, Mapping[str, Any]]) -> list[Meas
 
 
 def restricted(context: Context, spaces: Mapping[str, Mapping[str, Any]]) -> list[Measurement]:
-    """Measure the restrictions on a base with curriculum, averages, accumulation, other epochs and sizes."""
-    base, found = context.config.replaced(UNUSUAL), []
-    for label, space in spaces.items():
-        trial = context.pipeline.trial_config(base, between(space, context.seed))
-        wanted: dict[str, Any] = {
-            "train.curriculum_share": 0.0, "train.ema_decay": 0.0, "train.swa_share": 0.0, "train.accumulation": 1,
-            "train.epochs": UNUSUAL["hpo.epochs_per_trial"], "data.test_scenes": UNUSUAL["data.test_scenes"],
-            "estimate.newton_nearfield": True,
-        }  # fmt: skip
-        for name, value in wanted.items():
-            found.append(
-                equal(
-                    read(trial, name), value, f"in a trial of a base that has {UNUSUAL.get(name)} ({label})", where=name
-                )
-            )
-        for name in ("data.train_scenes", "data.validation_scenes"):
-            share = base.hpo.data_share * UNUSUAL[name]
-            found.append(close(read(trial, name), share, 1.0, f"in a trial ({label})", "scenes", name))
+    """Measure the restrictions on bases with curriculum, averages, accumulation, other sizes, more and fewer epochs."""
+    bases = [context.config.replaced({**UNUSUAL, "train.epochs": epochs}) for epochs in (UNUSUAL["train.epochs"], 2)]
+    return [m for base in bases for label, space in spaces.items() for m in _restricted(context, base, label, space)]
+
+
+def _restricted(context: Context, base: Any, label: str, space: Mapping[str, Any]) -> list[Measurement]:
+    trial = context.pipeline.trial_config(base, between(space, context.seed))
+    wanted: dict[str, Any] = {
+        "train.curriculum_share": 0.0, "train.ema_decay": 0.0, "train.swa_share": 0.0, "train.accumulation": 1,
+        "train.epochs": UNUSUAL["hpo.epochs_per_trial"], "data.test_scenes": UNUSUAL["data.test_scenes"],
+        "estimate.newton_nearfield": True,
+    }  # fmt: skip
+    found = [
+        equal(read(trial, name), value, f"in a trial of a base that has {read(base, name)} ({label})", where=name)
+        for name, value in wanted.items()
+    ]
+    for name in ("data.train_scenes", "data.validation_scenes"):
+        share = base.hpo.data_share * UNUSUAL[name]
+        found.append(close(read(trial, name), share, 1.0, f"in a trial ({label})", "scenes", name))
     return found
 
 
