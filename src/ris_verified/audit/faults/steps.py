@@ -100,7 +100,27 @@ def _zero_told(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
     return dataclasses.replace(report, loss=none, nmse=none) if report.skipped else report
 
 
+def _part_forgiven(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    def loss(outputs: Any, *given: Any, **named: Any) -> Any:
+        result = pipe.loss(outputs, *given, **named)
+        whole = pipe.config.train.accumulation == 1 or bool(torch.isfinite(result.total))
+        return result if whole else dataclasses.replace(result, total=outputs.k_logits.sum() * 0)
+
+    report: StepReport = f(state, batch, dataclasses.replace(pipe, loss=loss))
+    return report
+
+
+def _losses_counted(f: Any, state: Any, batch: Any, pipe: Any) -> StepReport:
+    before = state.consecutive
+    report: StepReport = f(state, batch, pipe)
+    if report.skipped and report.terms:
+        state.consecutive = before
+    return report
+
+
 FAULTS = (
+    Fault("nan_part_forgiven", "RV1403", "one part of an accumulated batch is passed over", _stepping(_part_forgiven)),
+    Fault("limit_of_losses_only", "RV1403", "NaN gradients go on to the end", _stepping(_losses_counted)),
     Fault("skipped_step_told_as_zero", "RV1403", "in the log a failure is a perfect step", _stepping(_zero_told)),
     Fault("guard_taken_for_a_contract", "RV1403", "without contracts one NaN destroys the weights",
           _stepping(_guarded_by_contracts)),

@@ -114,7 +114,43 @@ def counters(context: Context) -> list[Measurement]:
         equal(outcome, "went on", message, where=WHERE),
         equal(state.skipped, 4, f"skipped steps counted over {message}", where=WHERE),
         equal(int(state.scheduler.last_epoch), 5, f"steps of the schedule over {message}", where=WHERE),
+        *_limited(context),
+        *_lone_part(context),
     ]
+
+
+def _limited(context: Context) -> list[Measurement]:
+    """Measure that finite losses with NaN gradients come to an end, too, with a limit of 2."""
+    from ris_verified.errors import TrainingError
+
+    place = context.small.with_config(context.small.config.replaced({"train.nonfinite_limit": 2}))
+
+    def loss(outputs: Any, *given: Any, **named: Any) -> Any:
+        result = place.pipeline.loss(outputs, *given, **named)
+        # √ has slope 1/(2√0) at zero: zero times infinity is NaN in the gradient only.
+        return dataclasses.replace(result, total=result.total + (outputs.cov_fact_angle.sum() * 0).abs().sqrt())
+
+    bad, state, outcome = dataclasses.replace(place.pipeline, loss=loss), context.small.state(), "went on"
+    try:
+        for _ in range(5):
+            bad.train_step(state, context.small.batch, bad)
+    except TrainingError:
+        outcome = f"stopped at step {state.step}"
+    return [equal(outcome, "stopped at step 3", "a run of NaN gradients with a limit of 2", where=WHERE)]
+
+
+def _lone_part(context: Context) -> list[Measurement]:
+    """Measure that a step of two parts is skipped as a whole where the loss of the second one is NaN."""
+    small = context.small.with_config(context.small.config.replaced({"train.accumulation": 2}))
+    calls: list[int] = []
+
+    def loss(*given: Any, **named: Any) -> Any:
+        calls.append(1)
+        result = small.pipeline.loss(*given, **named)
+        return dataclasses.replace(result, total=result.total * (math.nan if len(calls) == 2 else 1.0))
+
+    bad = dataclasses.replace(small.pipeline, loss=loss)
+    return _skipped("a NaN loss in the second of two parts", context.small.state(), context.small, bad)
 
 
 def left_over(context: Context) -> list[Measurement]:
