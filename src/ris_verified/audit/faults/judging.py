@@ -164,7 +164,14 @@ def _nested_fits_for_auto(f: Any, *data: Any, model: Any = None, **named: Any) -
     return f(*measured, cfg, model=model, **named)
 
 
+def _head_asked_all_the_same(f: Any, *data: Any, order: Any = None, model: Any = None, **named: Any) -> Any:
+    counts = model is not None and data[-1].estimate.order_criterion in ("model", "auto")
+    return f(*data, order=None if counts else order, model=model, **named)
+
+
 FAULTS = (
+    Fault("head_over_a_known_order", "RV0301", "who knows the order is asked again",
+          staged("localize", _head_asked_all_the_same)),
     Fault("live_weights_judged", "RV1605", "other weights end the run than those that are kept", _live_weights_judged),
     Fault("nested_fits_for_auto", "RV0301", "with a model, auto is the K head",
           staged("localize", _nested_fits_for_auto)),

@@ -102,9 +102,12 @@ def _cases(config: Config) -> Iterator[Case]:
     told = config.estimate.order_criterion
     fitted = {"estimate.order_criterion": told if told in ("marginal", "bic", "aicc") else "marginal"}
     newton = "estimate.newton_nearfield"
-    yield Case("known order", config.replaced({newton: True}), torch.tensor(KNOWN), KNOWN)
-    for criterion in ("model", "auto"):
+    for criterion, refined in (("model", False), ("auto", True)):
         head = {"estimate.order_criterion": criterion}
+        # Who knows the order is not asked again, whatever would count.
+        yield Case(
+            f"known order beside {criterion}", config.replaced({newton: refined, **head}), torch.tensor(KNOWN), KNOWN
+        )
         yield Case(f"order by {criterion}, the K head's", config.replaced({newton: False, **head}), None, HEAD)
     yield Case("order from its stage", config.replaced(fitted), None, STAGE)
     yield Case("no model", config.replaced(fitted), 2, (2, 2, 2), modelled=False)
