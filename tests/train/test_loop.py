@@ -10,10 +10,13 @@ import pytest
 import torch
 
 from ris_verified.config import Config
+from ris_verified.data.dataset import SceneDataset
 from ris_verified.data.generate import generate
 from ris_verified.errors import ConfigError, DataError, TrainingError
 from ris_verified.pipeline import Pipeline
+from ris_verified.train import loop
 from ris_verified.train.log import read_log
+from ris_verified.train.memory import Allocations
 
 TINY = [
     "array.horizontal=4", "array.vertical=4", "scene.antennas=5", "scene.snapshots=4", "scene.sources_max=3",
@@ -32,7 +35,7 @@ def data(tmp_path_factory):
     return folder
 
 
-def _train(data, out, *more, spoilt=(), curves=False):
+def _train(data, out, *more, spoilt=(), curves=False, **stages):
     sound, batches = Pipeline.default(Config.load(None, [*TINY, *more])), []
 
     def unpack(given, device):
@@ -40,13 +43,13 @@ def _train(data, out, *more, spoilt=(), curves=False):
         bad = len(batches) in spoilt
         return dataclasses.replace(batches[-1], y=batches[-1].y * torch.nan) if bad else batches[-1]
 
-    pipeline = dataclasses.replace(sound, unpack=unpack)
+    pipeline = dataclasses.replace(sound, unpack=unpack, **stages)
     return pipeline.train(pipeline, data, out, curves=curves)
 
 
-def _printed(data, out, caplog, **options):
+def _printed(data, out, caplog, more=(), **options):
     with caplog.at_level(logging.INFO, "ris_verified"):
-        result = _train(data, out, **options)
+        result = _train(data, out, *more, **options)
     return result, [record.message for record in caplog.records]
 
 
@@ -101,6 +104,114 @@ def test_scenes_that_come_otherwise_often_are_not(data, tmp_path, caplog):
     assert not [line for line in lines if "holds" in line]
     _train(data, tmp_path / "more", "scene.snr_db_min=0.0", "data.train_scenes=13")
     assert f"{data} holds 12 of data.train_scenes = 13 scenes" in caplog.messages
+
+
+def _narrow(holds, without=None):
+    """Stages on a device that has no memory for more than so many scenes, with and without gradients."""
+    without = 2 * holds if without is None else without
+
+    def build_model(cfg):
+        model = Pipeline.default(cfg).build_model(cfg)
+        forward = model.forward
+
+        def scarce(y, *given):
+            if len(y) > (holds if torch.is_grad_enabled() else without):
+                raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to hold {len(y)} scenes")
+            return forward(y, *given)
+
+        model.forward = scarce
+        return model
+
+    return {"build_model": build_model}
+
+
+@pytest.mark.parametrize("without", [4, 1])
+def test_a_run_that_has_memory_for_few_scenes_ends_well(data, tmp_path, caplog, without):
+    result, lines = _printed(data, tmp_path, caplog, **_narrow(1, without))
+    assert len(result.history) == 2
+    assert "Measured on the first 1 of the step's 4 scenes: a micro-batch" in lines
+    shapes = next(line for line in lines if line.startswith("Shapes: "))
+    assert "y [4, 4, 5, 2]" in shapes
+    assert "R_blend [1, 16, 16]" in shapes
+    wide = _train(data, tmp_path / "wide")
+    for few, many in zip(result.history, wide.history, strict=True):
+        for name, value in many["validation"].items():
+            # A mean over scenes whatever the batch; weights differ by the rounding of two epochs.
+            assert few["validation"][name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_validation_that_runs_out_of_memory_goes_on_in_halves_with_the_same_mean(data, tmp_path, caplog):
+    sizes = []
+
+    def validate(pipeline, model, batches):
+        given = list(batches)
+        sizes.append([len(batch) for batch in given])
+        if max(sizes[-1]) > 2:
+            raise MemoryError
+        return Pipeline.default().validate(pipeline, model, given)
+
+    _train(data, tmp_path, validate=validate)
+    # Six scenes; a step holds four at once; what has been learnt once is kept.
+    assert sizes == [[4, 2], [2, 2, 2], [2, 2, 2]]
+    assert "out of memory: validating in pieces of 2 scenes from here on" in caplog.messages
+
+
+def test_accumulated_steps_are_measured_on_one_micro_batch(data, tmp_path, caplog):
+    _, lines = _printed(data, tmp_path, caplog, more=["train.batch_size=2", "train.accumulation=2"])
+    shapes = next(line for line in lines if line.startswith("Shapes: "))
+    assert "y [4, 4, 5, 2]" in shapes
+    assert "R_pred [2, 16, 16]" in shapes
+
+
+def test_the_first_print_holds_less_than_a_step(data, tmp_path):
+    held = {}
+
+    def followed(name, act):
+        def run(*given):
+            with Allocations() as seen:
+                made = act(*given)
+            held.setdefault(name, max(seen.bytes))
+            return made
+
+        return run
+
+    stages = Pipeline.default(Config.load(None, TINY))
+    run = type("_Run", (loop._Run,), {"_first": followed("print", loop._Run._first)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_Run", run)
+        _train(data, tmp_path, train_step=followed("step", stages.train_step))
+    assert held["print"] < held["step"]
+
+
+def test_memory_that_runs_out_elsewhere_is_one_error(data, tmp_path, monkeypatch):
+    def full(self, index):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried")
+
+    monkeypatch.setattr(SceneDataset, "batch", full)
+    with pytest.raises(TrainingError, match=r"epoch 1: out of memory: .*can't allocate memory"):
+        _train(data, tmp_path)
+
+
+def test_weights_that_blow_up_at_once_are_one_error_and_leave_the_log(data, tmp_path):
+    with pytest.raises(TrainingError, match=r"step 1, split train: the weights .*; lower train\.learning_rate"):
+        _train(data, tmp_path, "train.learning_rate=1e30", "train.warmup_share=0.0")
+    assert len(read_log(tmp_path / "log.jsonl")[0]) == 1
+
+
+def test_a_scene_that_is_not_finite_is_named_with_its_split(data, tmp_path):
+    # Three steps, then validation in batches of four and two; its second one is spoilt.
+    with pytest.raises(TrainingError, match=r"end of epoch 1, split validation: .* in scenes 4, 5;"):
+        _train(data, tmp_path, spoilt=(5,))
+    assert len(read_log(tmp_path / "log.jsonl")[0]) == 3
+
+
+def test_any_error_leaves_the_steps_that_led_to_it(data, tmp_path):
+    def validate(*_given):
+        raise ValueError("a stage of one's own")
+
+    with pytest.raises(ValueError, match="a stage of one's own"):
+        _train(data, tmp_path, "train.checkpoint_steps=0", validate=validate)
+    assert len(read_log(tmp_path / "log.jsonl")[0]) == 3
 
 
 def test_any_seed_that_is_allowed_trains(data, tmp_path):

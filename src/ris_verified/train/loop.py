@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,23 @@ from torch import Tensor, nn
 
 from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
-from ris_verified.errors import TrainingError
-from ris_verified.files import atomic_write, clear_folder
+from ris_verified.files import atomic_write
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.begin import begin
 from ris_verified.train.board import Board
-from ris_verified.train.checkpoint import Standing
 from ris_verified.train.curves import draw_curves
+from ris_verified.train.failure import Shown, recorded
+from ris_verified.train.identity import described
+from ris_verified.train.lock import occupied
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch
 from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
-from ris_verified.train.schedule import curriculum_order
+from ris_verified.train.result import TrainResult as TrainResult
+from ris_verified.train.room import fitting
+from ris_verified.train.schedule import epoch_order
 from ris_verified.train.state import TrainState
+from ris_verified.train.step import micro_batch
 from ris_verified.train.summary import write_summary
 from ris_verified.train.watch import Progress, Watch
 from ris_verified.train.weights import load_model, save_model
@@ -34,34 +38,6 @@ logger = logging.getLogger(__name__)
 VALIDATION_BATCH = 128
 # Validated weights and 1-based epoch → whether to stop.
 Judge = Callable[[nn.Module, int], bool]
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run leaves.
-
-    Args:
-        model: the best validated weights, in evaluation mode.
-        weights: their file.
-        history: one record an epoch: epoch, step, train loss, validation figures, rate, skipped steps so far.
-        best_epoch: 1-based epoch of the weights, chosen by validated subspace capture.
-        skipped: steps skipped for non-finite numbers.
-        scenes_per_second: training scenes over time in steps, validation excluded.
-    """
-
-    model: nn.Module
-    weights: Path
-    history: list[dict[str, Any]]
-    best_epoch: int
-    skipped: int
-    scenes_per_second: float
-
-
-def _epoch_order(dataset: SceneDataset, scenes: int, pipeline: Pipeline, epoch: int) -> Tensor:
-    cfg = pipeline.config
-    generator = torch.Generator().manual_seed((cfg.seed * 1_000_003 + epoch) % 2**63)
-    order = torch.randperm(scenes, generator=generator)
-    return curriculum_order(order, dataset.source_counts(), epoch, cfg.train)
 
 
 class _Run:
@@ -84,19 +60,13 @@ class _Run:
         if self.scenes < cfg.data.train_scenes:
             logger.warning("%s holds %d of data.train_scenes = %d scenes", data, self.scenes, cfg.data.train_scenes)
         self.steps = -(-self.scenes // self.batch)
+        # Scenes of a batch without gradients for which there is memory, as far as is known.
+        self.fits = VALIDATION_BATCH
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
-        out.mkdir(parents=True, exist_ok=True)
         self.checkpoints = checkpoints_of(pipeline, data, out)
-        if ranks.leads:
-            clear_folder(out)
-            clear_folder(self.checkpoints.folder)
-        if fresh and ranks.leads:
-            self.checkpoints.clear()
-        ranks.wait()
         # A run without checkpoints must not overwrite one that has some.
-        self.at = self.checkpoints.restore(self.state) or Standing()
-        ranks.wait()
+        self.at = begin(cfg, out, self.checkpoints, self.state, fresh=fresh)
         board = Board(out) if tensorboard and ranks.leads else None
         self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
         log = out / "log.jsonl" if ranks.leads else None
@@ -110,11 +80,13 @@ class _Run:
         state = self.state
         state.model.train()
         self.watch.begin(epoch)
-        order = self.ranks.share(_epoch_order(self.training, self.scenes, self.pipeline, epoch), self.batch)
+        order = epoch_order(self.training.source_counts(), self.scenes, self.pipeline.config, epoch)
         at, began = self.at, time.perf_counter()
         total = torch.tensor(at.total, dtype=torch.float64, device=self.device)
         size = self.batch // self.ranks.count
-        for batch in self._batches(self.training, order, size, state.step - epoch * self.steps):
+        for batch in self._batches(
+            self.training, self.ranks.share(order, self.batch), size, state.step - epoch * self.steps
+        ):
             report = self.pipeline.train_step(state, batch, self.pipeline)
             self.log.step(state.step, report)
             at.rate = report.learning_rates["backbone"]
@@ -134,7 +106,7 @@ class _Run:
 
     def _keep(self) -> None:
         # First the log: what a checkpoint counts as done must be in it.
-        self.log.flush()
+        self.log.keep()
         self.checkpoints.save(self.state, self.at)
 
     def close_epoch(self, record: dict[str, Any], weights: Path) -> None:
@@ -153,12 +125,12 @@ class _Run:
         if record["validation"]["capture"] > at.best:
             at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
             save_model(self.state.best, cfg, weights)
-        self.watch.validated(self.state, self.device)
+        self.watch.validated(self.state, self.device, self.fits)
 
     def _first(self, batch: Batch) -> FirstEpoch:
-        with torch.no_grad():
-            _, blended = self.pipeline.forward(self.state.model, batch)
-        return first_epoch(self.state, batch, blended, self.pipeline.config)
+        size = micro_batch(self.state, self.pipeline.config.train, len(batch))
+        with Shown("train", f"step {self.state.step}").watched():
+            return fitting(lambda most: first_epoch(self.state, batch, self.pipeline, most), size, "measuring")[0]
 
     def _line(self, record: dict[str, Any]) -> str:
         validated, epochs = record["validation"]["loss"], self.pipeline.config.train.epochs
@@ -170,8 +142,17 @@ class _Run:
 
     def _validated(self) -> dict[str, float]:
         order = torch.arange(min(self.pipeline.config.data.validation_scenes, len(self.validation)))
-        batches = self._batches(self.validation, order, VALIDATION_BATCH)
-        return self.pipeline.validate(self.pipeline, self.state.best, batches)
+        size = micro_batch(self.state, self.pipeline.config.train, self.batch // self.ranks.count)
+
+        shown = Shown("validation", f"end of epoch {len(self.at.history)}")
+
+        def validate(most: int) -> dict[str, float]:
+            batches = shown.each(self._batches(self.validation, order, most))
+            return self.pipeline.validate(self.pipeline, self.state.best, batches)
+
+        with shown.watched():
+            figures, self.fits = fitting(validate, min(self.fits, size), "validating")
+        return figures
 
 
 def train(
@@ -208,16 +189,17 @@ def train(
         A `TrainResult`.
 
     Raises:
-        DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
-            another run.
+        DataError: the data folder is missing, damaged or of another array or field of view, or what `out` holds is of another
+            run or not whole.
         ConfigError: the batch cannot be split over the processes.
-        InputError: TensorBoard was asked for and is not installed.
+        InputError: another run is under way in `out`, or TensorBoard was asked for and is not installed.
         StorageError: a file cannot be written; the last checkpoint is intact.
         TrainingError: too many non-finite steps in a row.
     """
     device = default_device()
     # A process has one accelerator: it must not wake the others.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), joined() as ranks:
+    seeded = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with seeded, joined() as ranks, occupied(out, ranks):
         torch.manual_seed(pipeline.config.seed + ranks.index)
         run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
         return _trained(run, data, curves, judge)
@@ -226,20 +208,18 @@ def train(
 def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainResult:
     cfg, out, at = run.pipeline.config, run.out, run.at
     if run.ranks.leads:
-        atomic_write(out / "config.toml", cfg.to_toml().encode())
+        atomic_write(out / "config.toml", described(run.state, cfg))
     weights = out / "weights.safetensors"
     for epoch in range(len(at.history), cfg.train.epochs):
-        try:
+        with recorded(run.log, f"epoch {epoch + 1}"):
             run.close_epoch(run.epoch(epoch), weights)
-        except TrainingError:
-            # What led to it is what its user must read.
-            run.log.flush()
-            raise
         if judge and judge(run.state.best, epoch + 1):
             break
     run.watch.close()
     run.ranks.wait()
-    model = load_model(weights, run.pipeline).to(run.device)
+    # Only the first process need see the folder.
+    model = load_model(weights, run.pipeline) if run.ranks.leads else run.pipeline.build_model(cfg).eval()
+    run.ranks.give_weights(model.to(run.device))
     rate = run.scenes * len(at.history) / at.seconds
     result = TrainResult(model, weights, at.history, at.best_epoch, run.state.skipped, rate)
     if curves and run.ranks.leads:

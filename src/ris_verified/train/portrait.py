@@ -60,38 +60,55 @@ def telling_scene(batch: Batch) -> int:
 
 
 @torch.no_grad()
-def portrait(pipeline: Pipeline, model: nn.Module, batch: Batch) -> Portrait:
+def portrait(pipeline: Pipeline, model: nn.Module, batch: Batch, size: int = 0) -> Portrait:
     """Measure a model on scenes that are the same whenever it is asked; the model's mode is restored.
 
     Args:
         pipeline: its `forward` is the one that training runs.
         model: what is validated and saved.
         batch: on the model's device.
+        size: scenes at once, for which there is memory; 0 for all.
 
     Returns:
         A `Portrait`.
     """
-    with evaluating(model):
-        _, blended = pipeline.forward(model, batch)
-    R, cfg = {"R_blend": blended.R, "R_samp": blended.R_samp}, pipeline.config
-    held = {name: subspace_capture(value, batch.ptr, cfg.array) for name, value in R.items()}
+    cfg, one = pipeline.config, telling_scene(batch)
+    captured, R = _measured(pipeline, model, batch.split(-(-len(batch) // (size or len(batch)))), one)
     counts = [int(K) for K in batch.K.unique()]
-    one = telling_scene(batch)
     K = batch.K[one : one + 1]
-    peaks = pipeline.spectrum(blended.R[one : one + 1], K, cfg)
-    grid = spectrum_grid(cfg, blended.R.real.dtype, blended.R.device)
+    peaks = pipeline.spectrum(R["R_blend"], K, cfg)
+    grid = spectrum_grid(cfg, R["R_blend"].real.dtype, R["R_blend"].device)
     place = grid.places.unflatten(0, grid.shape)[0]
     return Portrait(
-        capture={k: {name: float(value[torch.eq(batch.K, k)].mean()) for name, value in held.items()} for k in counts},
+        capture={
+            k: {name: float(value[torch.eq(batch.K, k)].mean()) for name, value in captured.items()} for k in counts
+        },
         scenes={k: int(torch.eq(batch.K, k).sum()) for k in counts},
         chance={k: k / cfg.array.elements for k in counts},
         azimuth=_plain(place[0, :, 0]),
         elevation=_plain(place[:, 0, 1]),
-        spectra={name: _decibels(music(value[one : one + 1], K, cfg)[0].amax(0)) for name, value in R.items()},
+        spectra={name: _decibels(music(value, K, cfg)[0].amax(0)) for name, value in R.items()},
         truth=_directions(batch.ptr[one, :, 0], batch.ptr[one, :, 1]),
         found=_directions(peaks.azimuth[0], peaks.elevation[0]),
         snr_db=float(batch.snr[one]),
     )
+
+
+def _measured(
+    pipeline: Pipeline, model: nn.Module, parts: list[Batch], one: int
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return capture of every scene and the matrices of one of them, by covariance."""
+    held, kept, first = {name: list[Tensor]() for name in NAMES}, dict[str, Tensor](), 0
+    with evaluating(model):
+        for part in parts:
+            _, blended = pipeline.forward(model, part)
+            for name, value in zip(NAMES, (blended.R, blended.R_samp), strict=True):
+                held[name].append(subspace_capture(value, part.ptr, pipeline.config.array))
+                if 0 <= one - first < len(part):
+                    # A copy, or it would keep the matrices of all its neighbours.
+                    kept[name] = value[one - first : one - first + 1].clone()
+            first += len(part)
+    return {name: torch.cat(values) for name, values in held.items()}, kept
 
 
 def _plain(value: Tensor) -> Real:

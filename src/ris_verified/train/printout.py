@@ -7,11 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ris_verified.config import Config
 from ris_verified.contracts import tolerance
-from ris_verified.covariance.blend import Blend
 from ris_verified.data.batch import Batch
 from ris_verified.model.groups import group_sizes
+from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState
 
 
@@ -47,7 +46,7 @@ class FirstEpoch:
     Args:
         sizes: parameters of each group.
         rates: learning rate of each group, before the schedule's factor.
-        shapes: of y, H_full, C, R_pred, R_samp, R_blend.
+        shapes: of y, H_full and C of the whole step; of R_pred, R_samp and R_blend as measured.
         ranks: largest numerical rank over the batch of R_pred, R_samp and R_raw.
         traces: mean trace of R_pred, R_samp and R_blend.
         norms: mean Frobenius norm of R_pred, R_samp, R_raw and R_blend.
@@ -76,9 +75,12 @@ class FirstEpoch:
         """Return the text, a line a figure."""
         head, base = self.rates["head"], self.rates["backbone"]
         groups = ", ".join(f"{n} {s / 1e6:.1f} M at {self.rates[n]:.2e}" for n, s in self.sizes.items())
+        measured, whole = self.shapes["R_blend"][0], self.shapes["y"][0]
+        part = f"Measured on the first {measured} of the step's {whole} scenes: a micro-batch"
         return [
             f"Optimiser: {groups} ({head / base:.0f}×), total {sum(self.sizes.values()) / 1e6:.1f} M",
             "Shapes: " + ", ".join(f"{name} {shape}" for name, shape in self.shapes.items()),
+            *([part] if measured < whole else []),
             "Ranks: " + ", ".join(f"{name} {rank}" for name, rank in self.ranks.items()),
             "Traces: " + ", ".join(f"{name} {value:.1f}" for name, value in self.traces.items()),
             "Norms: " + ", ".join(f"{name} {value:.1f}" for name, value in self.norms.items()),
@@ -91,19 +93,21 @@ class FirstEpoch:
         ]
 
 
-def first_epoch(state: TrainState, batch: Batch, blended: Blend, cfg: Config) -> FirstEpoch:
-    """Measure the figures that the first epoch prints.
+@torch.no_grad()
+def first_epoch(state: TrainState, batch: Batch, pipeline: Pipeline, most: int) -> FirstEpoch:
+    """Measure the figures that the first epoch prints, on as many scenes as a step holds at once.
 
     Args:
         state: gives groups and rates.
-        batch: one training batch.
-        blended: its blend.
-        cfg: reads `scene.sources_max`.
+        batch: of one training step.
+        pipeline: its `forward` is the one that training runs.
+        most: scenes to measure, the first ones.
 
     Returns:
         A `FirstEpoch`.
     """
-    proof = blended.proof
+    _, blended = pipeline.forward(state.model, batch.split(-(-len(batch) // most))[0])
+    proof, cfg = blended.proof, pipeline.config
     named = {"R_pred": blended.R_pred, "R_samp": blended.R_samp, "R_blend": blended.R}
     inputs = {"y": batch.y, "H_full": batch.H_full, "C": batch.C}
     return FirstEpoch(

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ris_verified.config import TrainConfig
+from ris_verified.config import Config, TrainConfig
 
 FLOOR = 0.02
 
@@ -31,6 +31,22 @@ def rate_factor(step: int, total: int, train: TrainConfig) -> float:
         return (step + 1) / warmup
     done = min(1.0, (step - warmup) / max(1, total - warmup))
     return FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * done)) / 2
+
+
+def epoch_order(K: Tensor, scenes: int, cfg: Config, epoch: int) -> Tensor:
+    """Return the order of one epoch's scenes, from seed and epoch alone.
+
+    Args:
+        K: number of sources by index, of all scenes that are stored.
+        scenes: how many of them an epoch shows.
+        cfg: reads `seed` and `train`.
+        epoch: 0-based.
+
+    Returns:
+        `scenes` int64, each index once.
+    """
+    generator = torch.Generator().manual_seed((cfg.seed * 1_000_003 + epoch) % 2**63)
+    return curriculum_order(torch.randperm(scenes, generator=generator), K, epoch, cfg.train)
 
 
 def curriculum_order(order: Tensor, K: Tensor, epoch: int, train: TrainConfig) -> Tensor:

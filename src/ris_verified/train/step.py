@@ -18,6 +18,7 @@ from ris_verified.loss.total import LossResult
 from ris_verified.model.call import outputs_of
 from ris_verified.model.output import ModelOutput
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.room import no_room, out_of_memory, release
 from ris_verified.train.state import StepReport, TrainState, autocast_dtype
 
 logger = logging.getLogger(__name__)
@@ -107,6 +108,17 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     return StepReport(loss, dict(zip(names, terms, strict=True)), nmse, norm, rates, skipped)
 
 
+def micro_batch(state: TrainState, train: TrainConfig, scenes: int) -> int:
+    """Return the largest number of scenes that a step of this process holds at once.
+
+    Args:
+        state: says into how many parts memory has forced a step.
+        train: reads `accumulation`.
+        scenes: of the step in this process.
+    """
+    return -(-scenes // min(max(state.parts, train.accumulation), scenes))
+
+
 def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tuple[float, LossResult]] | None:
     """Halve the micro-batch until the step fits; the effective batch stays."""
     ranks = state.ranks
@@ -117,31 +129,16 @@ def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tup
         state.optimizer.zero_grad(set_to_none=True)
         try:
             return _gradients_of(state, batch.split(parts), pipeline, scenes)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
+        except (RuntimeError, OSError, MemoryError) as error:
+            if not out_of_memory(error):
                 raise
             # One process cannot halve alone.
             if parts == len(batch) or ranks.count > 1:
-                raise _no_smaller(state, batch, parts) from error
+                where = f"step {state.step + 1}, rank {ranks.index}, {-(-len(batch) // parts)} scenes at once"
+                raise no_room(str(error), where, "one scene, or on several processes one micro-batch") from error
             state.parts = min(2 * parts, len(batch))
         logger.warning("out of memory: micro-batches of %d scenes from here on", -(-len(batch) // state.parts))
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # The CPU's allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def _no_smaller(state: TrainState, batch: Batch, parts: int) -> TrainingError:
-    return TrainingError(
-        f"out of memory with micro-batches of {-(-len(batch) // parts)} scenes, {len(batch)} scenes a step",
-        where=f"step {state.step}, rank {state.ranks.index}",
-        expected="memory for the model and one scene, or on several processes for one micro-batch",
-        remedy="`ris-verified audit --select RV1402` prints what is needed and what is free; raise train.accumulation "
-        "or use a smaller model",
-    )
+        release()
 
 
 def _gradients_of(

@@ -12,6 +12,7 @@ from ris_verified.pipeline import Pipeline
 from ris_verified.train.board import Board
 from ris_verified.train.pace import Pace
 from ris_verified.train.portrait import portrait
+from ris_verified.train.room import fitting
 from ris_verified.train.state import StepReport, TrainState
 
 Progress = Callable[[int, int, str], None]
@@ -58,13 +59,14 @@ class Watch:
             note = self._pace.note(report.learning_rates["backbone"], state.skipped)
             self._progress(state.step, state.total_steps, note)
 
-    def validated(self, state: TrainState, device: torch.device) -> None:
-        """Draw what the weights that were just validated make of the same scenes as ever."""
+    def validated(self, state: TrainState, device: torch.device, size: int) -> None:
+        """Draw what the weights that were just validated make of the same scenes as ever, `size` of them at once."""
         if not self._board:
             return
         most = min(SHOWN, self._pipeline.config.data.validation_scenes, len(self._validation))
         batch = self._pipeline.unpack(self._validation.batch(torch.arange(most)), device)
-        self._board.figures(state.step, portrait(self._pipeline, state.best, batch))
+        seen, _ = fitting(lambda part: portrait(self._pipeline, state.best, batch, part), size, "drawing figures")
+        self._board.figures(state.step, seen)
 
     def close(self) -> None:
         """End the watch; every event is on disk."""

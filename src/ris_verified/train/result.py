@@ -1,0 +1,30 @@
+"""What a training run leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run leaves.
+
+    Args:
+        model: the best validated weights, in evaluation mode.
+        weights: their file.
+        history: one record an epoch: epoch, step, train loss, validation figures, rate, skipped steps so far.
+        best_epoch: 1-based epoch of the weights, chosen by validated subspace capture.
+        skipped: steps skipped for non-finite numbers.
+        scenes_per_second: training scenes over time in steps, validation excluded.
+    """
+
+    model: nn.Module
+    weights: Path
+    history: list[dict[str, Any]]
+    best_epoch: int
+    skipped: int
+    scenes_per_second: float

@@ -1,0 +1,72 @@
+"""Memory that runs out: recognised whoever says so, and answered with smaller pieces."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import torch
+
+from ris_verified.errors import TrainingError
+from ris_verified.train.room import fitting, out_of_memory
+
+# As the libraries word it.
+LACKS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
+    RuntimeError("could not create a primitive"),
+    RuntimeError("could not create a memory object"),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    RuntimeError("std::bad_alloc"),
+    RuntimeError("unable to mmap 4096 bytes: Cannot allocate memory (12)"),
+    OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+]
+OTHERS = [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+    RuntimeError("could not create a primitive descriptor for a matmul primitive"),
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    ValueError("out of memory"),
+    TrainingError("out of memory with micro-batches of 1 scenes"),
+]
+
+
+@pytest.mark.parametrize("error", LACKS, ids=repr)
+def test_lack_of_memory_is_recognised(error):
+    assert out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", OTHERS, ids=repr)
+def test_other_errors_are_not_taken_for_it(error):
+    assert not out_of_memory(error)
+
+
+def test_work_is_done_again_in_halves_until_it_fits():
+    tried = []
+
+    def act(size):
+        tried.append(size)
+        if size > 3:
+            raise MemoryError
+        return "done"
+
+    assert fitting(act, 21, "the drill") == ("done", 3)
+    assert tried == [21, 11, 6, 3]
+
+
+def test_single_scenes_that_do_not_fit_are_one_error_and_others_stay_themselves():
+    def full(size):
+        raise MemoryError
+
+    def wrong(size):
+        raise RuntimeError("shapes do not agree")
+
+    with pytest.raises(TrainingError, match="the drill: out of memory"):
+        fitting(full, 4, "the drill")
+    with pytest.raises(RuntimeError, match="shapes do not agree"):
+        fitting(wrong, 4, "the drill")
