@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ris_verified.config import Config
 from ris_verified.estimate.proposals import Proposals
 from ris_verified.model.dictionary import Dictionary
+from ris_verified.model.warm_start import begin_at_likelihood
 
 # Of a proposal: coordinates and their sigmas; gain, loss, promise, power and noise, which tell how many there are.
 FACTS, EVIDENCE = 11, 5
@@ -70,10 +71,10 @@ class Head(nn.Module):
         self.residual = _last(d, 4 * self.elements * self.sources) if m.residual else None
         self.around = _last(d, self.sources)
         # A way of their own: among the features of the scene a score of figures would be learnt slowly.
-        self.count = nn.Sequential(
-            nn.Linear(self.sources * EVIDENCE, COUNTING), nn.GELU(),
-            nn.Linear(COUNTING, COUNTING), nn.GELU(), _last(COUNTING, self.sources),
-        )  # fmt: skip
+        layers = nn.Linear(self.sources * EVIDENCE, COUNTING), nn.Linear(COUNTING, COUNTING)
+        last = _last(COUNTING, self.sources)
+        begin_at_likelihood(*layers, last, EVIDENCE)
+        self.count = nn.Sequential(layers[0], nn.GELU(), layers[1], nn.GELU(), last)
 
     def forward(self, feature_map: Tensor, context: Tensor, found: Proposals, dictionary: Dictionary) -> Slots:
         """Return the slots.

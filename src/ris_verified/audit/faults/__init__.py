@@ -12,7 +12,7 @@ MODULES = (
     "sources", "scenes", "draws", "batches", "covariances", "learning", "networks", "groups", "terms", "steps",
     "passes", "knobs", "estimates", "outcomes", "tuning", "stored", "studies", "judging", "feeding", "scoring",
     "choosing", "localizing", "scripts", "sizes", "runs", "corners", "searches", "guessing", "prints", "contracts",
-    "launches",
+    "launches", "beginnings",
 )  # fmt: skip
 
 
