@@ -221,7 +221,10 @@ def test_a_run_without_checkpoints_does_not_overwrite_one_that_has_some(data, tm
     first = _train(data, tmp_path)
     kept = first.weights.read_bytes()
     with pytest.raises(DataError, match="another folder"):
-        _train(data, tmp_path, "train.checkpoint_steps=0")
+        _train(data, tmp_path, "train.checkpoint_steps=0", "train.learning_rate=1e-4")
+    assert first.weights.read_bytes() == kept
+    # The same run, which has ended.
+    assert _train(data, tmp_path, "train.checkpoint_steps=0", until=1).history == first.history
     assert first.weights.read_bytes() == kept
     assert len(read_log(tmp_path / "log.jsonl")[0]) == STEPS
 

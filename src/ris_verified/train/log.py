@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ris_verified.errors import DataError
 from ris_verified.files import append, atomic_write
 from ris_verified.train.state import StepReport
 
@@ -51,6 +53,13 @@ class TrainingLog:
         self._write(*(_line(number, report) for number, report in self._pending))
         self._pending.clear()
 
+    def keep(self) -> None:
+        """Write what is pending so that it outlives a crash of the machine, as what counts it does."""
+        self.flush()
+        if self.path is not None:
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+
     def epoch(self, figures: dict[str, Any]) -> None:
         """Write one epoch's figures after the steps that led to it."""
         self.flush()
@@ -67,15 +76,38 @@ class TrainingLog:
 def _until(path: Path, step: int, finished: int) -> list[dict[str, Any]]:
     """Return the records of a killed run's log up to a step; a torn last line is not one."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):
             record = json.loads(line)
-            if (
+            if isinstance(record, dict) and (
                 record.get("step", step + 1) <= step
                 or record.get("epoch_end", {}).get("epoch", finished + 1) <= finished
             ):
                 kept.append(record)
     return kept
+
+
+def require_records(path: Path, step: int, finished: int) -> None:
+    """Raise unless a log holds what a run that goes on has done.
+
+    Args:
+        path: the log, which may be missing.
+        step: the last step of the run's checkpoint.
+        finished: epochs that had ended before.
+
+    Raises:
+        DataError: steps or epochs are missing.
+    """
+    kept = _until(path, step, finished)
+    steps = [record["step"] for record in kept if "step" in record]
+    epochs = [record["epoch_end"]["epoch"] for record in kept if "epoch_end" in record]
+    if steps != [*range(1, step + 1)] or epochs != [*range(1, finished + 1)]:
+        raise DataError(
+            f"holds {len(steps)} steps and {len(epochs)} epochs of the run that is to go on",
+            where=str(path),
+            expected=f"the {step} steps and {finished} epochs that its checkpoint counts",
+            remedy="put the file back, or start over with --fresh",
+        )
 
 
 def _line(number: int, report: StepReport) -> dict[str, Any]:

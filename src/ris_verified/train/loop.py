@@ -18,7 +18,7 @@ from ris_verified.pipeline import Pipeline
 from ris_verified.train.begin import begin
 from ris_verified.train.board import Board
 from ris_verified.train.curves import draw_curves
-from ris_verified.train.failure import Shown, recorded
+from ris_verified.train.failure import Shown, recorded, require_trained
 from ris_verified.train.identity import described
 from ris_verified.train.lock import occupied
 from ris_verified.train.log import TrainingLog
@@ -28,8 +28,8 @@ from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
 from ris_verified.train.result import TrainResult as TrainResult
 from ris_verified.train.room import fitting
 from ris_verified.train.schedule import epoch_order
-from ris_verified.train.state import TrainState
-from ris_verified.train.step import micro_batch
+from ris_verified.train.state import StepReport, TrainState
+from ris_verified.train.step import SkippedError, micro_batch
 from ris_verified.train.summary import write_summary
 from ris_verified.train.watch import Progress, Watch
 from ris_verified.train.weights import load_model, save_model
@@ -87,8 +87,7 @@ class _Run:
         for batch in self._batches(
             self.training, self.ranks.share(order, self.batch), size, state.step - epoch * self.steps
         ):
-            report = self.pipeline.train_step(state, batch, self.pipeline)
-            self.log.step(state.step, report)
+            report = self._step(batch)
             at.rate = report.learning_rates["backbone"]
             if not report.skipped:
                 total, at.counted = total + report.loss, at.counted + 1
@@ -103,6 +102,15 @@ class _Run:
         mean = float(total) / at.counted if at.counted else float("nan")
         at.total, at.counted = 0.0, 0
         return {"epoch": epoch + 1, "step": state.step, "train": mean, "rate": at.rate, "skipped": state.skipped}
+
+    def _step(self, batch: Batch) -> StepReport:
+        try:
+            report = self.pipeline.train_step(self.state, batch, self.pipeline)
+        except SkippedError as error:
+            self.log.step(self.state.step, error.report)
+            raise
+        self.log.step(self.state.step, report)
+        return report
 
     def _keep(self) -> None:
         # First the log: what a checkpoint counts as done must be in it.
@@ -122,7 +130,8 @@ class _Run:
         record["validation"] = self._validated()
         self.log.epoch(record)
         self._print(self._line(record))
-        if record["validation"]["capture"] > at.best:
+        # Random weights are not the best of anything.
+        if record["validation"]["capture"] > at.best and self.state.skipped < self.state.step:
             at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
             save_model(self.state.best, cfg, weights)
         self.watch.validated(self.state, self.device, self.fits)
@@ -189,8 +198,8 @@ def train(
         A `TrainResult`.
 
     Raises:
-        DataError: the data folder is missing, damaged or of another array or field of view, or what `out` holds is of another
-            run or not whole.
+        DataError: the data folder is missing, damaged or of another array or field of view, or what `out` holds is of
+            another run or not whole.
         ConfigError: the batch cannot be split over the processes.
         InputError: another run is under way in `out`, or TensorBoard was asked for and is not installed.
         StorageError: a file cannot be written; the last checkpoint is intact.
@@ -216,6 +225,7 @@ def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainR
         if judge and judge(run.state.best, epoch + 1):
             break
     run.watch.close()
+    require_trained(run.state, at)
     run.ranks.wait()
     # Only the first process need see the folder.
     model = load_model(weights, run.pipeline) if run.ranks.leads else run.pipeline.build_model(cfg).eval()

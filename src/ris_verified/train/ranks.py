@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -74,16 +75,71 @@ class Ranks:
         """Return the value of every process, in the order of their indices."""
         if self.count == 1:
             return [value]
-        # NCCL moves what lies on the device.
-        sent = value.cuda() if dist.get_backend() == "nccl" else value
+        sent = _movable(value)
         parts = [torch.empty_like(sent) for _ in range(self.count)]
         dist.all_gather(parts, sent)
         return [part.cpu() for part in parts]
+
+    def from_first(self, make: Callable[[], bytes]) -> bytes:
+        """Return in every process what the first one makes; none of the others calls `make`.
+
+        Raises:
+            TrainingError: in the others, where the first one raised.
+        """
+        if self.count == 1:
+            return make()
+        made, size = b"", -1
+        try:
+            if self.leads:
+                made = make()
+                size = len(made)
+        finally:
+            # Also after an error, or the others would wait for ever.
+            size = int(_broadcast(torch.tensor(size)))
+        if size < 0:
+            raise TrainingError("rank 0 could not begin", where=f"rank {self.index}", remedy="its error is the cause")
+        content = torch.frombuffer(bytearray(made), dtype=torch.uint8) if made else torch.empty(size, dtype=torch.uint8)
+        return bytes(_broadcast(content).numpy().tobytes()) if size else b""
+
+    def give_weights(self, model: nn.Module) -> None:
+        """Give all processes the first one's weights and buffers."""
+        if self.count > 1:
+            for value in model.state_dict().values():
+                value.copy_(_broadcast(value))
+
+    def require_same(self, content: bytes, what: str) -> None:
+        """Raise in every process unless all hold the same.
+
+        Raises:
+            TrainingError: one holds something else.
+        """
+        if self.count == 1:
+            return
+        found = self.gathered(torch.frombuffer(bytearray(hashlib.sha256(content).digest()), dtype=torch.uint8))
+        for index, other in enumerate(found):
+            if not torch.equal(other, found[0]):
+                raise TrainingError(
+                    f"rank {index} has another {what} than rank 0",
+                    where=f"rank {self.index} of {self.count}",
+                    expected=f"the same {what} in all processes",
+                    remedy="start the same command everywhere, with folders that all can see",
+                )
 
     def wait(self) -> None:
         """Wait for all."""
         if self.count > 1:
             dist.barrier()
+
+
+def _movable(value: Tensor) -> Tensor:
+    # NCCL moves what lies on the device.
+    return value.cuda() if dist.get_backend() == "nccl" else value
+
+
+def _broadcast(value: Tensor) -> Tensor:
+    sent = _movable(value.detach().clone())
+    dist.broadcast(sent, 0)
+    return sent.to(value.device)
 
 
 def rank_of_environment() -> int:

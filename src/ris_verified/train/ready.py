@@ -9,7 +9,10 @@ import torch
 from ris_verified.data.dataset import SceneDataset
 from ris_verified.data.manifest import Manifest
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.checkpoint import Checkpoints, name_of
+from ris_verified.train.begin import found
+from ris_verified.train.checkpoint import Checkpoints
+from ris_verified.train.identity import name_of
+from ris_verified.train.lock import require_free
 from ris_verified.train.ranks import Ranks, count_of_environment
 
 # Stages that decide what a run ends with.
@@ -40,7 +43,7 @@ def epoch_of(pipeline: Pipeline, training: SceneDataset) -> tuple[int, int]:
 def checkpoints_of(pipeline: Pipeline, data: Path, out: Path) -> Checkpoints:
     """Return the checkpoints of a run with this pipeline and these data in a folder, whether there are any or not."""
     stages = {name: name_of(vars(pipeline)[name]) for name in TRAINING}
-    return Checkpoints(out / "checkpoints", pipeline.config.digest(), Manifest.load(data).digest, stages)
+    return Checkpoints(out / "checkpoints", pipeline.config, Manifest.load(data).digest, stages)
 
 
 def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> None:
@@ -53,12 +56,14 @@ def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> 
         fresh: whether the run will start over.
 
     Raises:
-        DataError: the data folder is missing, damaged or of another array or field of view, or the checkpoints are of
-            another run.
+        DataError: the data folder is missing, damaged or of another array or field of view, or what the folder holds is
+            of another run or not whole.
         ConfigError: the batch cannot be split over the processes.
+        InputError: another run is under way in the folder.
     """
     training, _ = training_data(pipeline, data)
     scenes, size = epoch_of(pipeline, training)
     Ranks(0, count_of_environment()).share(torch.arange(scenes), size)
+    require_free(out)
     if not fresh:
-        checkpoints_of(pipeline, data, out).require_own()
+        found(pipeline.config, out, checkpoints_of(pipeline, data, out))
