@@ -87,7 +87,7 @@ def test_an_epoch_of_skipped_steps_leaves_json_and_curves(data, tmp_path):
 def test_a_run_that_gives_up_leaves_the_steps_that_led_to_it(data, tmp_path):
     with pytest.raises(TrainingError, match="in a row"):
         _train(data, tmp_path, "train.nonfinite_limit=1", "train.checkpoint_steps=0", spoilt=(2, 3))
-    assert [step["skipped"] for step in read_log(tmp_path / "log.jsonl")[0]] == [False, True]
+    assert [step["skipped"] for step in read_log(tmp_path / "log.jsonl")[0]] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -212,6 +212,31 @@ def test_any_error_leaves_the_steps_that_led_to_it(data, tmp_path):
     with pytest.raises(ValueError, match="a stage of one's own"):
         _train(data, tmp_path, "train.checkpoint_steps=0", validate=validate)
     assert len(read_log(tmp_path / "log.jsonl")[0]) == 3
+
+
+def test_a_run_that_took_no_step_fails_and_leaves_no_weights(data, tmp_path):
+    for _ in range(2):
+        # Again, it goes on from its last checkpoint, and has nothing more to show.
+        with pytest.raises(TrainingError, match="no step changed the weights: all 6 were skipped"):
+            _train(data, tmp_path, spoilt=(1, 2, 3, 6, 7, 8))
+        assert not (tmp_path / "weights.safetensors").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_skipped_steps_are_told_at_the_end_by_their_share(data, tmp_path, caplog):
+    _, lines = _printed(data, tmp_path, caplog, spoilt=(1, 2, 3))
+    assert lines[-1] == "3 of 6 steps (50 %) were skipped for numbers that are not finite"
+    caplog.clear()
+    _, lines = _printed(data, tmp_path / "sound", caplog)
+    assert not [line for line in lines if "skipped" in line]
+
+
+def test_a_validation_that_is_never_finite_is_one_error(data, tmp_path):
+    def validate(*_given):
+        return dict.fromkeys(("loss", "nmse", "capture", "order"), float("nan"))
+
+    with pytest.raises(TrainingError, match="no epoch was validated"):
+        _train(data, tmp_path, validate=validate)
 
 
 def test_any_seed_that_is_allowed_trains(data, tmp_path):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 
 import torch
 
 from ris_verified.data.batch import Batch
 from ris_verified.errors import DivergedError, NonFiniteError, TrainingError
+from ris_verified.train.checkpoint import Standing
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.room import no_room, out_of_memory
+from ris_verified.train.state import TrainState
 
+logger = logging.getLogger(__name__)
 MOST = 5  # indices of scenes that the one line of an error holds
 
 
@@ -91,3 +95,28 @@ def recorded(log: TrainingLog, where: str) -> Iterator[None]:
         if out_of_memory(error):
             raise no_room(str(error), where, "the scenes of a step") from error
         raise
+
+
+def require_trained(state: TrainState, at: Standing) -> None:
+    """Raise where a finished run has nothing to show, and tell how many of its steps were skipped.
+
+    Raises:
+        TrainingError: every step was skipped, or no validation gave a finite figure.
+    """
+    remedy = "check the data, or lower train.learning_rate; `log.jsonl` has every step"
+    if state.skipped == state.step:
+        raise TrainingError(
+            f"no step changed the weights: all {state.step} were skipped for numbers that are not finite",
+            where="end of the run",
+            expected="at least one finite loss and gradient",
+            remedy=remedy,
+        )
+    if state.ranks.leads and not at.best_epoch:
+        raise TrainingError(
+            "no epoch was validated with a finite capture", where="end of the run", expected="one", remedy=remedy
+        )
+    if state.skipped and state.ranks.leads:
+        share = 100 * state.skipped / state.step
+        logger.warning(
+            "%d of %d steps (%.2g %%) were skipped for numbers that are not finite", state.skipped, state.step, share
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -96,9 +97,20 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
         skipped = not bool(torch.isfinite(norm))
     if not skipped:
         update(state, norm, pipeline.config.train)
-    state.step += 1
-    state.scheduler.step()
-    _count(state, skipped, pipeline.config.train.nonfinite_limit)
+    _count(state, skipped)
+    report = _report(state, results, norm, rates, skipped)
+    if state.consecutive > pipeline.config.train.nonfinite_limit:
+        raise SkippedError(state, report, pipeline.config.train.nonfinite_limit)
+    return report
+
+
+def _report(
+    state: TrainState,
+    results: list[tuple[float, LossResult]] | None,
+    norm: Tensor,
+    rates: dict[str, float],
+    skipped: bool,
+) -> StepReport:
     if results is None:
         return StepReport(norm, {}, norm, norm, rates, skipped)
     names = list(results[0][1].terms)
@@ -201,11 +213,28 @@ def _weighted(results: list[tuple[float, LossResult]], pick: Callable[[LossResul
     return torch.stack([share * pick(result) for share, result in results]).sum()
 
 
-def _count(state: TrainState, skipped: bool, limit: int) -> None:
+def _count(state: TrainState, skipped: bool) -> None:
+    state.step += 1
+    with warnings.catch_warnings():
+        # torch means those who call the two in the wrong order; the rate goes on without a step that was skipped.
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step", UserWarning)
+        state.scheduler.step()
     state.skipped += skipped
     state.consecutive = state.consecutive + 1 if skipped else 0
-    if state.consecutive > limit:
-        raise TrainingError(
+
+
+class SkippedError(TrainingError):
+    """More steps in a row were skipped than are allowed.
+
+    Args:
+        state: after the last of them.
+        report: of the last one.
+        limit: how many are allowed.
+    """
+
+    def __init__(self, state: TrainState, report: StepReport, limit: int) -> None:
+        self.report = report
+        super().__init__(
             f"{state.consecutive} steps in a row had a non-finite loss or gradient",
             where=f"step {state.step}",
             expected=f"at most train.nonfinite_limit = {limit}",
