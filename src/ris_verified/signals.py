@@ -1,10 +1,58 @@
-"""Signals held back while a process is made, so that neither it nor its maker is interrupted half-way."""
+"""Signals: held back while a process is made, and taken as a request while a run must end between two steps."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+from ris_verified.errors import RisVerifiedError
+
+# What batch systems, launchers and people send to a run that should end.
+STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# A launcher passes on what its group has got as well: within this time a second one is the same request.
+SAME_SECONDS = 2.0
+
+
+class StoppedError(RisVerifiedError):
+    """A run ended because a signal asked for it.
+
+    Args:
+        number: of the signal.
+        what: was reached.
+        remedy: how to go on.
+    """
+
+    def __init__(self, number: int, what: str, *, remedy: str) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name} {what}", remedy=remedy)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], int]]:
+    """Take signals as requests for the time of a block; the second Ctrl-C interrupts as ever.
+
+    Yields:
+        A function that returns the number of the first signal that came, 0 before. Outside the main thread, which
+        alone can take signals, it stays 0.
+    """
+    came: list[tuple[int, float]] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append((number, time.monotonic()))
+        if number == signal.SIGINT and came[-1][1] - came[0][1] > SAME_SECONDS:
+            raise KeyboardInterrupt
+
+    ours = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, note) for number in STOPPING} if ours else {}
+    try:
+        yield lambda: came[0][0] if came else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

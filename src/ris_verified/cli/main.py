@@ -13,6 +13,7 @@ from ris_verified.audit import cli as audit
 from ris_verified.cli import launch, localize, stages, study
 from ris_verified.errors import InvariantError, NoGoError, RisVerifiedError, StorageError, TrainingError
 from ris_verified.heap import keep_freed_memory
+from ris_verified.signals import StoppedError
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: dict[str, Command] = {
@@ -28,6 +29,8 @@ COMMANDS: dict[str, Command] = {
 # Commands that go on where they were stopped.
 RESUMED = {"launch", "generate", "train", "hpo"}
 NO_GO, USAGE, INTERNAL, INTERRUPTED, PIPE_CLOSED = 1, 2, 3, 130, 141
+# As a shell says of a process that a signal ended: 143 for SIGTERM.
+SIGNALLED = 128
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -48,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         0 GO, 1 NO-GO or findings, 2 wrong usage or input, 3 a run or a storage that failed or an internal error,
-        130 interrupted, 141 standard output was closed.
+        130 interrupted, 141 standard output was closed, 128 and its number where a signal ended a training.
     """
     if argv is None:
         keep_freed_memory()
@@ -67,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[args.command][2](args)
     except NoGoError as error:
         return _fail(error, NO_GO)
+    except StoppedError as stop:
+        return _fail(stop, SIGNALLED + stop.number)
     except (StorageError, TrainingError, InvariantError) as error:
         # Nothing that the caller wrote is wrong.
         return _fail(error, INTERNAL)

@@ -9,6 +9,7 @@ from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
 from ris_verified.files import require_folder
+from ris_verified.signals import stop_requests
 
 # What an evaluation needs of a data folder.
 ONLY_TEST = {"data.train_scenes": 1, "data.validation_scenes": 1}
@@ -57,7 +58,7 @@ def add_train(parser: argparse.ArgumentParser) -> None:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Audit, then train."""
+    """Audit, then train; a signal ends the training after its step, with a checkpoint."""
     from ris_verified.pipeline import Pipeline
     from ris_verified.train.board import writer_class
     from ris_verified.train.ranks import rank_of_environment
@@ -70,14 +71,15 @@ def run_train(args: argparse.Namespace) -> int:
     options = {"tensorboard": args.tensorboard, "fresh": args.fresh}
     if rank_of_environment():
         # The first process audits, prints and writes for all that `torchrun` started.
-        pipeline.train(pipeline, args.data, args.out, **options)
+        with stop_requests() as stop:
+            pipeline.train(pipeline, args.data, args.out, stop=stop, **options)
         return 0
     log_to_terminal()
     require_ready(pipeline, args.data, args.out, fresh=args.fresh)
     require_folder(args.out)
     gate(pipeline, args.out, args.ignore_audit, args.data)
-    with progress("steps") as bar:
-        result = pipeline.train(pipeline, args.data, args.out, progress=bar, **options)
+    with stop_requests() as stop, progress("steps") as bar:
+        result = pipeline.train(pipeline, args.data, args.out, progress=bar, stop=stop, **options)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
     say(f"read {args.out / 'summary.html'}")
     return 0

@@ -30,6 +30,7 @@ from ris_verified.train.room import fitting
 from ris_verified.train.schedule import epoch_order
 from ris_verified.train.state import StepReport, TrainState
 from ris_verified.train.step import SkippedError, micro_batch
+from ris_verified.train.stop import Stop, asked, stopped
 from ris_verified.train.summary import write_summary
 from ris_verified.train.watch import Progress, Watch
 from ris_verified.train.weights import load_model, save_model
@@ -62,6 +63,7 @@ class _Run:
         self.steps = -(-self.scenes // self.batch)
         # Scenes of a batch without gradients for which there is memory, as far as is known.
         self.fits = VALIDATION_BATCH
+        self.stop: Stop | None = None
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
         self.checkpoints = checkpoints_of(pipeline, data, out)
@@ -77,7 +79,10 @@ class _Run:
             yield self.pipeline.unpack(batch, self.device)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        state = self.state
+        state, every = self.state, self.pipeline.config.train.checkpoint_steps
+        if number := asked(self.stop, self.ranks):
+            # Since the last step, whose epoch has its checkpoint.
+            raise stopped(state, number, kept=every > 0)
         state.model.train()
         self.watch.begin(epoch)
         order = epoch_order(self.training.source_counts(), self.scenes, self.pipeline.config, epoch)
@@ -94,10 +99,13 @@ class _Run:
             if not report.skipped and state.step - state.skipped == 1 and self.ranks.leads:
                 self._print(*self._first(batch).lines())
             self.watch.step(state, report)
-            if (every := self.pipeline.config.train.checkpoint_steps) and state.step % every == 0:
+            number = asked(self.stop, self.ranks)
+            if every and (number or state.step % every == 0):
                 now = time.perf_counter()
                 at.total, at.seconds, began = float(total), at.seconds + now - began, now
                 self._keep()
+            if number:
+                raise stopped(state, number, kept=every > 0)
         at.seconds += time.perf_counter() - began
         mean = float(total) / at.counted if at.counted else float("nan")
         at.total, at.counted = 0.0, 0
@@ -174,6 +182,7 @@ def train(
     tensorboard: bool = False,
     fresh: bool = False,
     judge: Judge | None = None,
+    stop: Stop | None = None,
 ) -> TrainResult:
     """Train on stored scenes and keep the weights that validated best.
 
@@ -193,6 +202,7 @@ def train(
         tensorboard: whether to write TensorBoard events into `out/tensorboard`.
         fresh: whether to start over where `out/checkpoints` would let the run go on.
         judge: called after every epoch with the validated weights and its number; True ends the run. One process only.
+        stop: asked after every step; the number of a signal, as of `stop_requests`, ends the run with a checkpoint.
 
     Returns:
         A `TrainResult`.
@@ -203,7 +213,8 @@ def train(
         ConfigError: the batch cannot be split over the processes.
         InputError: another run is under way in `out`, or TensorBoard was asked for and is not installed.
         StorageError: a file cannot be written; the last checkpoint is intact.
-        TrainingError: too many non-finite steps in a row.
+        TrainingError: too many non-finite steps in a row, none that was finite, or no memory.
+        StoppedError: `stop` asked for the end.
     """
     device = default_device()
     # A process has one accelerator: it must not wake the others.
@@ -211,6 +222,7 @@ def train(
     with seeded, joined() as ranks, occupied(out, ranks):
         torch.manual_seed(pipeline.config.seed + ranks.index)
         run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
+        run.stop = stop
         return _trained(run, data, curves, judge)
 
 
