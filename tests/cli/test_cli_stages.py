@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +107,41 @@ def test_launch_goes_the_whole_line(
     page.unlink()
     assert main(["report", str(out)]) == 0
     assert "1 of 1 checks passed, 1 had nothing to measure here" in page.read_text("utf-8")
+
+
+@pytest.mark.parametrize(("command", "number"), [("train", signal.SIGTERM), ("launch", signal.SIGUSR1)])
+def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(
+    command: str,
+    number: signal.Signals,
+    tiny: str,
+    tmp_path: Path,
+    verdict: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, steps = tmp_path / "out", []
+    asked = [command, "--config", tiny, "--out", str(out)]
+    if command == "train":
+        assert main(["generate", "--config", tiny, "--out", str(tmp_path / "data")]) == 0
+        asked += ["--data", str(tmp_path / "data")]
+
+    @contextmanager
+    def signalled(title: str) -> Iterator[Any]:
+        def step(done: int, total: int, note: str) -> None:
+            if title == "steps":
+                steps.append(done)
+                if len(steps) == 1:
+                    os.kill(os.getpid(), number)
+
+        yield step
+
+    monkeypatch.setattr(f"ris_verified.cli.{'stages' if command == 'train' else 'launch'}.progress", signalled)
+    assert main(asked) == 128 + number
+    assert f"stopped by {number.name} after step 1 of 2; a checkpoint is kept" in capsys.readouterr().err
+    assert not list(out.rglob("weights.safetensors"))
+    assert main(asked) == 0
+    assert steps == [1, 2]
+    assert list(out.rglob("weights.safetensors"))
 
 
 def test_no_go_stops_before_training_and_says_why(

@@ -12,6 +12,7 @@ from ris_verified.arguments import named_path, reason
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import log_to_terminal, progress
 from ris_verified.files import require_folder
+from ris_verified.signals import stop_requests
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
     with _stage("audit"):
         report = gate(pipeline, out, args.ignore_audit, out / "data")
         logger.info("audit verdict: %s", report.verdict)
-    with _stage("train"), progress("steps") as bar:
-        result = pipeline.train(pipeline, out / "data", out / "train", progress=bar, fresh=args.fresh)
+    with _stage("train"), stop_requests() as stop, progress("steps") as bar:
+        result = pipeline.train(pipeline, out / "data", out / "train", progress=bar, fresh=args.fresh, stop=stop)
         logger.info("%.0f scenes/s, weights of epoch %d", result.scenes_per_second, result.best_epoch)
     with _stage("evaluate"), progress("scenes") as bar:
         evaluation = evaluate(pipeline, result.model, out / "data", out, progress=bar)
