@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -181,3 +182,53 @@ def test_a_batch_that_does_not_split_is_told_before_anything_is_done(data, tmp_p
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(ConfigError, match=r"train\.batch_size"):
         require_ready(pipeline, data, tmp_path / "out", fresh=False)
+
+
+def _apart(data, out, *more, configs=((), ())):
+    """Run both processes with folders of their own, as on two nodes with local disks."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    base = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, *_script(data, out / f"local{rank}", *more, *configs[rank])],
+            env={**os.environ, **base, "RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [rank.communicate(timeout=300)[1] for rank in ranks]
+    return [rank.returncode for rank in ranks], said
+
+
+def test_the_first_process_alone_needs_the_folder(data, spoilt, tmp_path):
+    ended = _start(data, tmp_path / "local0", DROPOUT, at=5, spoilt=3)
+    assert ended.returncode != 0
+    # The second one has a checkpoint of its own, of a later step.
+    (tmp_path / "local1").mkdir()
+    shutil.copytree(spoilt / "checkpoints", tmp_path / "local1" / "checkpoints")
+    codes, said = _apart(data, tmp_path, DROPOUT)
+    assert codes[0] == 0, said[0]
+    assert read_log(tmp_path / "local0" / "log.jsonl") == read_log(spoilt / "log.jsonl")
+    first, second = (load_file(out / "weights.safetensors") for out in (tmp_path / "local0", spoilt))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_configuration_in_one_process_is_one_error_in_all(data, tmp_path):
+    codes, said = _apart(data, tmp_path, configs=((), ("train.learning_rate=2e-4",)))
+    assert codes == [1, 1]
+    for text in said:
+        assert "TrainingError: rank" in text
+        assert "rank 1 has another configuration or data folder than rank 0" in text
+
+
+def test_what_stops_the_first_process_stops_all(data, tmp_path):
+    _script(data, tmp_path / "local0")
+    (tmp_path / "local0" / "checkpoints").mkdir()
+    (tmp_path / "local0" / "checkpoints" / "step-000000001.safetensors").write_bytes(b"half")
+    codes, said = _apart(data, tmp_path)
+    assert codes == [1, 1]
+    assert "holds damaged checkpoints only" in said[0]
+    assert "rank 1: rank 0 could not begin; its error is the cause" in said[1]
