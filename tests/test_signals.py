@@ -24,6 +24,7 @@ def test_a_signal_is_noted_and_handlers_come_back(number):
 
 def test_the_first_signal_counts_and_those_passed_on_are_the_same_request():
     with stop_requests() as stop:
+        assert stop() == 0
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGINT)
         assert stop() == signal.SIGTERM
@@ -31,8 +32,16 @@ def test_the_first_signal_counts_and_those_passed_on_are_the_same_request():
 
 def test_a_later_interrupt_is_one(monkeypatch):
     monkeypatch.setattr(signals, "SAME_SECONDS", -1.0)
-    with pytest.raises(KeyboardInterrupt), stop_requests():
-        os.kill(os.getpid(), signal.SIGINT)
+    with stop_requests() as stop:
+        assert stop() == 0
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_before_the_first_question_a_signal_does_what_it_did():
+    before = [signal.getsignal(n) for n in STOPPING]
+    with stop_requests():
+        assert [signal.getsignal(n) for n in STOPPING] == before
 
 
 def test_elsewhere_than_in_the_main_thread_nothing_is_taken():

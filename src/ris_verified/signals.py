@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from ris_verified.errors import RisVerifiedError
 
@@ -33,23 +34,29 @@ class StoppedError(RisVerifiedError):
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], int]]:
-    """Take signals as requests for the time of a block; the second Ctrl-C interrupts as ever.
+    """Take signals as requests in a block, from the first question on; a later Ctrl-C interrupts as ever.
+
+    Before that question there is nothing to bring to an end, and a process that waits for others must not outlive them.
 
     Yields:
         A function that returns the number of the first signal that came, 0 before. Outside the main thread, which
         alone can take signals, it stays 0.
     """
     came: list[tuple[int, float]] = []
+    before: dict[signal.Signals, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append((number, time.monotonic()))
         if number == signal.SIGINT and came[-1][1] - came[0][1] > SAME_SECONDS:
             raise KeyboardInterrupt
 
-    ours = threading.current_thread() is threading.main_thread()
-    before = {number: signal.signal(number, note) for number in STOPPING} if ours else {}
+    def stop() -> int:
+        if not before and threading.current_thread() is threading.main_thread():
+            before.update({number: signal.signal(number, note) for number in STOPPING})
+        return came[0][0] if came else 0
+
     try:
-        yield lambda: came[0][0] if came else 0
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

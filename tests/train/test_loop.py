@@ -239,6 +239,14 @@ def test_a_validation_that_is_never_finite_is_one_error(data, tmp_path):
         _train(data, tmp_path, validate=validate)
 
 
+def test_a_batch_larger_than_the_data_is_told(data, tmp_path, caplog):
+    _, lines = _printed(data, tmp_path, caplog, more=["train.batch_size=7", "train.accumulation=2"])
+    assert lines.count("12 scenes are a single step: the batch that is configured, 14, is larger") == 1
+    caplog.clear()
+    _, lines = _printed(data, tmp_path / "fits", caplog, more=["train.batch_size=6", "train.accumulation=2"])
+    assert not [line for line in lines if "single step" in line]
+
+
 def test_any_seed_that_is_allowed_trains(data, tmp_path):
     assert _train(data, tmp_path, f"seed={2**62}").history
     with pytest.raises(ConfigError, match="seed"):

@@ -237,3 +237,16 @@ def test_curriculum_shows_few_sources_first_and_fades():
         slopes.append(float(half[1000:].mean() - half[:1000].mean()))
     assert slopes[0] > slopes[1] > 0.5
     assert torch.equal(curriculum_order(order, K, 2, train), order)
+
+
+@pytest.mark.parametrize(("epochs", "share"), [(1, 0.1), (3, 0.5), (4, 0.3)])
+def test_curriculum_never_sorts_more_than_its_share_of_the_scenes(epochs, share):
+    train = dataclasses.replace(Config().train, curriculum_share=share, epochs=epochs)
+    K = torch.arange(1000).remainder(5)
+    orders = [torch.randperm(1000, generator=torch.Generator().manual_seed(epoch)) for epoch in range(epochs)]
+    shown = [curriculum_order(order, K, epoch, train) for epoch, order in enumerate(orders)]
+    moved = [
+        int((a != b).nonzero().max()) + 1 if not torch.equal(a, b) else 0 for a, b in zip(shown, orders, strict=True)
+    ]
+    assert 0 < sum(moved) <= share * epochs * 1000
+    assert all(torch.equal(order.sort()[0], torch.arange(1000)) for order in shown)

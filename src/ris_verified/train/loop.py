@@ -22,7 +22,7 @@ from ris_verified.train.failure import Shown, recorded, require_trained
 from ris_verified.train.identity import described
 from ris_verified.train.lock import occupied
 from ris_verified.train.log import TrainingLog
-from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch
+from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch, tell_sizes
 from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
 from ris_verified.train.result import TrainResult as TrainResult
@@ -58,8 +58,8 @@ class _Run:
         self.device = default_device()
         self.training, self.validation = training_data(pipeline, data)
         self.scenes, self.batch = epoch_of(pipeline, self.training)
-        if self.scenes < cfg.data.train_scenes:
-            logger.warning("%s holds %d of data.train_scenes = %d scenes", data, self.scenes, cfg.data.train_scenes)
+        if ranks.leads:
+            tell_sizes(cfg, data, self.scenes, self.batch)
         self.steps = -(-self.scenes // self.batch)
         # Scenes of a batch without gradients for which there is memory, as far as is known.
         self.fits = VALIDATION_BATCH

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ris_verified.config import Config
 from ris_verified.contracts import tolerance
 from ris_verified.data.batch import Batch
 from ris_verified.model.groups import group_sizes
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState
+
+logger = logging.getLogger(__name__)
 
 
 def _mean(value: Tensor) -> float:
@@ -138,3 +143,19 @@ def first_epoch(state: TrainState, batch: Batch, pipeline: Pipeline, most: int) 
 def epoch_line(epoch: int, epochs: int, train: float, validation: float, rate: float) -> str:
     """Return `Epoch 1/12 | train … | val … | lr 3.00e-04`, the rate being the last one used."""
     return f"Epoch {epoch}/{epochs} | train {train:.4f} | val {validation:.4f} | lr {rate:.2e}"
+
+
+def tell_sizes(cfg: Config, data: Path, scenes: int, batch: int) -> None:
+    """Log where a run is smaller than its configuration says.
+
+    Args:
+        cfg: what was asked for.
+        data: the folder.
+        scenes: of an epoch.
+        batch: scenes of a step.
+    """
+    asked = cfg.train.batch_size * cfg.train.accumulation
+    if scenes < cfg.data.train_scenes:
+        logger.warning("%s holds %d of data.train_scenes = %d scenes", data, scenes, cfg.data.train_scenes)
+    if batch < asked:
+        logger.warning("%d scenes are a single step: the batch that is configured, %d, is larger", scenes, asked)

@@ -53,7 +53,8 @@ def curriculum_order(order: Tensor, K: Tensor, epoch: int, train: TrainConfig) -
     """Show scenes with few sources first while the curriculum lasts.
 
     The shuffled order is sorted by K plus a spread that grows to the full range of K over the first
-    `curriculum_share` of all epochs, so the sorting fades out.
+    `curriculum_share` of all scenes that the run shows, so the sorting fades out. Where that share ends within an
+    epoch, the scenes after it stay shuffled.
 
     Args:
         order: `S` int64, shuffled indices.
@@ -65,8 +66,10 @@ def curriculum_order(order: Tensor, K: Tensor, epoch: int, train: TrainConfig) -
         `S` int64, the same indices.
     """
     lasts = train.curriculum_share * train.epochs
-    if epoch >= lasts:
+    first = order[: math.floor(len(order) * min(1.0, max(0.0, lasts - epoch)))]
+    if len(first) == 0:
         return order
     spread = float(K.max() - K.min() + 1) * epoch / lasts
     # Where a shuffled scene stands is its share of the spread.
-    return order[torch.argsort(K[order] + spread * torch.linspace(0, 1, len(order)), stable=True)]
+    sorted_first = first[torch.argsort(K[first] + spread * torch.linspace(0, 1, len(first)), stable=True)]
+    return torch.cat([sorted_first, order[len(first) :]])
