@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -27,6 +30,28 @@ LACKS = [
     RuntimeError("unable to mmap 4096 bytes: Cannot allocate memory (12)"),
     OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
 ]
+LIMITED = """
+    import resource
+    from pathlib import Path
+    import torch
+    from ris_verified.config import Config
+    from ris_verified.data.dataset import draw_batch
+    from ris_verified.pipeline import Pipeline
+    from ris_verified.train.state import TrainState
+
+    torch.set_num_threads(1)
+    small = ["model.channels=8", "model.width=16", "model.layers=1", "model.heads=2", "model.head_width=16"]
+    pipeline = Pipeline.default(Config.load(None, [*small, "model.head_layers=1", "train.precision=float32"]))
+    state = TrainState.create(pipeline, total_steps=10)
+    batch = draw_batch(pipeline.config, 128, 7)
+    # What a step needs whatever its size is there already.
+    pipeline.train_step(state, batch.split(16)[0], pipeline)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 60 * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    report = pipeline.train_step(state, batch, pipeline)
+    print(state.parts, report.skipped, bool(torch.isfinite(report.loss)))
+"""
 OTHERS = [
     RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
     RuntimeError("could not create a primitive descriptor for a matmul primitive"),
@@ -70,3 +95,15 @@ def test_single_scenes_that_do_not_fit_are_one_error_and_others_stay_themselves(
         fitting(full, 4, "the drill")
     with pytest.raises(RuntimeError, match="shapes do not agree"):
         fitting(wrong, 4, "the drill")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere address space cannot be limited")
+def test_a_step_in_a_limited_address_space_is_taken_in_parts():
+    # A step of 128 scenes takes more than 150 MiB, one of eight less than ten.
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIMITED)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    parts, skipped, finite = done.stdout.split()
+    assert int(parts) > 1
+    assert (skipped, finite) == ("False", "True")
