@@ -57,6 +57,15 @@ def _average_lost(run: Any) -> None:
         run.state.ema.module.load_state_dict(run.state.model.state_dict())
 
 
+def _late_average_lost(run: Any) -> None:
+    if run.state.step and run.state.swa is not None:
+        run.state.swa.n_averaged.zero_()
+
+
+def _skips_forgotten(run: Any) -> None:
+    run.state.skipped = run.state.consecutive = 0
+
+
 def _best_forgotten(run: Any) -> None:
     if run.state.step:
         run.at.best = -1.0
@@ -209,6 +218,10 @@ def _most_told(sound: Any, pipeline: Any, model: nn.Module, batches: Any) -> dic
 
 FAULTS = (
     Fault("average_lost_on_resume", "RV1605", "the average begins anew", running(_after_start(_average_lost))),
+    Fault("late_average_lost_on_resume", "RV1605", "SWA holds only what came after the kill",
+          running(_after_start(_late_average_lost))),
+    Fault("skips_forgotten_on_resume", "RV1605", "fewer skipped steps are told than there were",
+          running(_after_start(_skips_forgotten))),
     Fault("best_forgotten_on_resume", "RV1605", "the first epoch after a kill is the best",
           running(_after_start(_best_forgotten))),
     Fault("random_state_lost_on_resume", "RV1605", "dropout draws what it drew before",

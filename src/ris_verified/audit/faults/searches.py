@@ -74,7 +74,15 @@ def _gradients_left(pipeline: Pipeline, state: Any, batch: Any, given: Pipeline)
     return report
 
 
+def _unjudged(pipeline: Pipeline) -> Pipeline:
+    def run(cfg: Any, objective: Any, storage: str, verdict: Any, spaces: Any, judged: bool = False) -> Any:
+        return pipeline.run_study(cfg, objective, storage, verdict, spaces)
+
+    return dataclasses.replace(pipeline, run_study=run)
+
+
 FAULTS = (
+    Fault("study_never_prunes", "RV0906", "no trial is asked how its epochs go", _unjudged),
     Fault("scored_by_the_base", "RV1604", "the score is given the pipeline of the study", _base_scores),
     Fault("one_name_for_all_studies", "RV0905", "another configuration is handed old trials", _one_name),
     Fault("pruned_trial_is_best", "RV0906", "intermediate values count", staged("best_config", _pruned_best)),

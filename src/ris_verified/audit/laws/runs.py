@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import tempfile
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 EPOCHS, STEPS, SHOWN, STORED = 3, 3, 5, 8
 # More than a batch of 128.
 VALIDATED, KEPT = 130, 131
-# The step that is reported as skipped, and the one before which the run is killed, counted from 0.
-SKIPPED, KILLED = 1, 4
+# The step that is reported as skipped, and those before which the run is killed, counted from 0: in the middle of an
+# epoch, and once the stochastic average has begun.
+SKIPPED, KILLED = 1, (4, 8)
 # The first epoch is the best one: a run that forgets it when it is killed keeps another.
 CAPTURES = (0.9, 0.5, 0.4)
 LOST = 1e3
@@ -80,6 +82,7 @@ class _Run:
         self.decays.append([group.get("weight_decay", 0.0) for group in state.optimizer.param_groups])
         report = self.pipeline.train_step(state, batch, pipeline)
         if state.step - 1 == SKIPPED:
+            state.skipped += 1
             # As of a step that was not taken: its figure is no loss of the epoch.
             report = dataclasses.replace(report, loss=torch.full_like(report.loss, torch.nan), skipped=True)
         self.losses.append(float(report.loss))
@@ -114,7 +117,7 @@ def _config(context: Context) -> Any:
 
 
 def run_obeys(context: Context) -> Iterator[Measurement]:
-    """Train three epochs, then again with a kill in the middle of the second one.
+    """Train three epochs, then again with kills in the middle of the second one and before the last step.
 
     Equal seeds and operations give equal bits: a run that was killed ends as the other did, whether it goes on from
     a checkpoint or starts over.
@@ -146,12 +149,10 @@ def run_obeys(context: Context) -> Iterator[Measurement]:
 
 
 def _killed(pipeline: Pipeline, folder: Path) -> _Run:
-    run = _Run(pipeline, kill=KILLED)
-    try:
-        run.begin(folder)
-    except _Killed:
-        run = _Run(pipeline)
-        run.begin(folder)
+    for kill in (*KILLED, -1):
+        run = _Run(pipeline, kill)
+        with contextlib.suppress(_Killed):
+            run.begin(folder)
     return run
 
 
@@ -203,7 +204,8 @@ def _told(run: _Run) -> Iterator[Measurement]:
 
 
 def _resumed(run: _Run, killed: _Run) -> Iterator[Measurement]:
-    what = f"after a kill before step {KILLED + 1} of {EPOCHS * STEPS}, against the run that was not killed"
+    steps = " and ".join(str(kill + 1) for kill in KILLED)
+    what = f"after kills before steps {steps} of {EPOCHS * STEPS}, against the run that was not killed"
     yield equal(killed.result.best_epoch, run.result.best_epoch, f"epoch that is kept {what}", where="train")
     mine, its = killed.state, run.state
     if mine is None or its is None:
@@ -215,4 +217,6 @@ def _resumed(run: _Run, killed: _Run) -> Iterator[Measurement]:
             same = ours is not None and _same_weights(ours, theirs)
             yield equal(same, True, f"bits of `state.{label}` {what}", where="train")
     yield equal(mine.step, its.step, f"steps counted {what}", "steps", "train")
-    yield equal(killed.shown[-STEPS:], run.shown[-STEPS:], f"scenes of the last epoch {what}", where="train")
+    yield equal(mine.skipped, its.skipped, f"skipped steps counted {what}", "steps", "train")
+    left = EPOCHS * STEPS - KILLED[-1]
+    yield equal(killed.shown[-left:], run.shown[-left:], f"scenes of the last steps {what}", where="train")

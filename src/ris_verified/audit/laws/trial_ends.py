@@ -37,13 +37,17 @@ def study_prunes(context: Context) -> list[Measurement]:
     """Run a study of trials of which each is worse than the last from its first epoch on, with and without pruning."""
     run = context.pipeline.run_study
     try:
-        inspect.signature(run).bind(None, None, "", {}, {}, True)
+        promised = "judged" in inspect.signature(run).bind(None, None, "", {}, {}, True).arguments
     except (TypeError, ValueError):
         # Such a study takes no trials that report.
         return []
     found = []
     for pruning in (True, False):
         pruned = _pruned(context, pruning)
+        if pruned is None and promised and pruning:
+            found.append(
+                equal("nobody", "the study", "who is told how an epoch of a judged trial went", where="run_study")
+            )
         if pruned is not None:
             text = f"a trial was pruned with hpo.pruning = {pruning}"
             found.append(equal(bool(pruned), pruning, text, where="run_study: hpo.pruning"))
