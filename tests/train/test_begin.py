@@ -103,12 +103,24 @@ def test_damage_falls_back_to_the_one_before_with_one_warning(data, whole, kille
     content = newest.read_bytes()
     assert damage(content) != content
     newest.write_bytes(damage(content))
+    pipeline = Pipeline.default(Config.load(None, TINY))
     with caplog.at_level(logging.WARNING, "ris_verified"):
+        require_ready(pipeline, data, killed, fresh=False)
         _train(data, killed)
     assert len([message for message in caplog.messages if newest.name in message]) == 1
     assert (killed / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
     assert (killed / "config.toml").read_bytes() == (whole / "config.toml").read_bytes()
     assert (killed / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
+
+
+def test_a_damaged_one_does_not_count_as_kept(data, killed):
+    newest = _checkpoints(killed)[0]
+    far = newest.with_name(f"step-{99:09d}.safetensors")
+    newest.rename(far)
+    far.write_bytes(b"half")
+    with pytest.raises(Killed):
+        _train(data, killed, until=5)
+    assert [path.name for path in _checkpoints(killed)] == [f"step-{step:09d}.safetensors" for step in (4, 3)]
 
 
 def test_with_all_of_them_damaged_nothing_is_begun_anew(data, killed):

@@ -110,7 +110,7 @@ def test_figures_are_those_of_the_log(run):
     told = page.within("dd")
     assert told[0].startswith(f"{result.scenes_per_second:.1f} training scenes a second")
     assert told[1].startswith(f"0 of {len(steps)} steps")
-    assert f"threads: {torch.get_num_threads()}" in told[2]
+    assert f"cpu; float32; processes: 1; threads: {torch.get_num_threads()}; " in told[2]
 
 
 def test_settings_and_data_are_named_with_their_digests(run):

@@ -50,13 +50,19 @@ def begin(cfg: Config, out: Path, checkpoints: Checkpoints, state: TrainState, *
     return checkpoints.restore(state, content) if content else Standing()
 
 
-def found(cfg: Config, out: Path, checkpoints: Checkpoints) -> bytes:
+def found(cfg: Config, out: Path, checkpoints: Checkpoints, *, aloud: bool = True) -> bytes:
     """Return the checkpoint that a run goes on from, empty where it begins; nothing is changed.
+
+    Args:
+        cfg: of the run.
+        out: its folder.
+        checkpoints: of this run, in the folder.
+        aloud: whether to warn of damaged ones.
 
     Raises:
         DataError: what the folder holds is of another run, damaged or not whole.
     """
-    content = checkpoints.newest()
+    content = checkpoints.newest(aloud=aloud)
     if not content:
         _require_no_other(cfg, out)
         return content

@@ -82,11 +82,17 @@ class Checkpoints:
         }
         path = self.folder / f"step-{state.step:09d}.safetensors"
         atomic_write(path, sealed(tensors, notes))
-        for old in self._newest_first()[KEPT:]:
+        kept = self._newest_first()
+        # Those of later steps are damaged, or this run would have gone on from them.
+        at = kept.index(path)
+        for old in (*kept[:at], *kept[at + KEPT :]):
             old.unlink(missing_ok=True)
 
-    def newest(self) -> bytes:
+    def newest(self, *, aloud: bool = True) -> bytes:
         """Return the newest checkpoint that is as it was written; empty where there is none at all.
+
+        Args:
+            aloud: whether to warn of damaged ones.
 
         Raises:
             DataError: it belongs to another configuration or other data, all are damaged, or one cannot be read.
@@ -100,7 +106,10 @@ class Checkpoints:
                 if OLDER.encode() in header(content):
                     raise _foreign(path, f"format is {OLDER}", f"{FORMAT}, which this version writes") from error
                 damaged.append(f"{path.name}: {error}")
-                logger.warning("%s is damaged (%s): going back to the one before", path, error)
+                logger.log(
+                    logging.WARNING if aloud else logging.DEBUG,
+                    "%s is damaged (%s): going back to the one before", path, error,
+                )  # fmt: skip
                 continue
             self._require_own(notes_of(content), path)
             return content

@@ -31,14 +31,18 @@ def apart(stored: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
 def conditions(state: TrainState, cfg: Config) -> dict[str, int | str]:
     """Return what equal runs must share to end with the same bits, besides settings, data and stages."""
     device = next(state.model.parameters()).device
-    dtype = autocast_dtype(cfg, device) or torch.float32
     return {
-        "precision": str(dtype).removeprefix("torch."),
+        "precision": precision(cfg, device),
         "device": device.type,
         "processes": state.ranks.count,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
+
+
+def precision(cfg: Config, device: torch.device) -> str:
+    """Return what `train.precision` comes to on a device."""
+    return str(autocast_dtype(cfg, device) or torch.float32).removeprefix("torch.")
 
 
 def told(found: Mapping[str, Any]) -> str:

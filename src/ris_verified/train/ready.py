@@ -66,4 +66,5 @@ def require_ready(pipeline: Pipeline, data: Path, out: Path, *, fresh: bool) -> 
     Ranks(0, count_of_environment()).share(torch.arange(scenes), size)
     require_free(out)
     if not fresh:
-        found(pipeline.config, out, checkpoints_of(pipeline, data, out))
+        # The run itself warns.
+        found(pipeline.config, out, checkpoints_of(pipeline, data, out), aloud=False)

@@ -16,7 +16,9 @@ from ris_verified.files import atomic_write
 from ris_verified.page import embedded, templates
 from ris_verified.train.board import FOLDER
 from ris_verified.train.curves import curve_pictures
+from ris_verified.train.identity import precision
 from ris_verified.train.log import read_log
+from ris_verified.train.ranks import count_of_environment
 
 if TYPE_CHECKING:
     from ris_verified.train.loop import TrainResult
@@ -41,9 +43,10 @@ def _sizes(manifest: Manifest) -> list[tuple[str, int, float]]:
     return [(name, sum(s.scenes for s in held), sum(s.bytes for s in held) / 1e6) for name, held in shards.items()]
 
 
-def _device(device: torch.device) -> str:
+def _device(cfg: Config, device: torch.device) -> str:
     name = f"{device}, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
-    return f"{name}; threads: {torch.get_num_threads()}; torch {torch.__version__}"
+    counts = f"processes: {count_of_environment()}; threads: {torch.get_num_threads()}"
+    return f"{name}; {precision(cfg, device)}; {counts}; torch {torch.__version__}"
 
 
 def _next(data: Path, out: Path) -> list[str]:
@@ -85,7 +88,7 @@ def write_summary(result: TrainResult, cfg: Config, data: Path, out: Path) -> Pa
         data=data,
         manifest=manifest,
         sizes=_sizes(manifest),
-        device=_device(next(result.model.parameters()).device),
+        device=_device(cfg, next(result.model.parameters()).device),
         parameters=sum(p.numel() for p in result.model.parameters()),
         pictures={name: embedded(png) for name, png in curve_pictures(log).items()},
         commands=_next(data, out),
