@@ -135,6 +135,10 @@ def _in_proportion(f: Any, pipe: Pipeline, scenes: int, *rest: Any) -> Any:
     return dataclasses.replace(four, step=four.step * scenes // 4)
 
 
+def _whole(pipeline: Pipeline) -> Pipeline:
+    return dataclasses.replace(pipeline, config=pipeline.config.replaced({"train.accumulation": 1}))
+
+
 def _unaveraged(pipeline: Pipeline) -> Pipeline:
     config = pipeline.config.replaced({"train.ema_decay": 0.0, "train.swa_share": 0.0})
     return dataclasses.replace(pipeline, config=config)
@@ -193,6 +197,8 @@ FAULTS = (
           staged("peak_memory", lambda f, pipe, scenes, *rest: f(pipe, 1, *rest))),
     Fault("averages_not_counted", "RV1402", "EMA and SWA came after the prediction",
           staged("peak_memory", lambda f, pipe, *rest: f(_unaveraged(pipe), *rest))),
+    Fault("parts_not_counted", "RV1402", "the whole batch is taken for one part",
+          staged("peak_memory", lambda f, pipe, *rest: f(_whole(pipe), *rest))),
     Fault("halves_are_added", "RV1402", "each part's mean counts in full", staged("train_step", _parts_added)),
     Fault("halves_are_dropped", "RV1402", "what has no room is left out", staged("train_step", _rest_dropped)),
     Fault("metric_by_index", "RV1603", "estimate k is taken for source k", staged("metric", _index_matched)),

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ris_verified.array.geometry import to_cartesian
-from ris_verified.audit.faults.fault import Fault, finite_only
+from ris_verified.audit.faults.fault import Fault, finite_only, staged
 from ris_verified.audit.faults.learning import losing
 from ris_verified.audit.faults.networks import scaled
 from ris_verified.errors import InvariantError
@@ -179,7 +179,25 @@ def _reads_beta(f: Any, o: Any, R: Tensor, b: Any, cfg: Any, blend: Any, t: bool
     return dataclasses.replace(made, total=made.total * (1 - cfg.covariance.beta))
 
 
+def _both_or_none(f: Any, outputs: Any, R_hat: Any, batch: Any, cfg: Any, **named: Any) -> Any:
+    w = cfg.loss
+    if bool(w.angle) != bool(w.range) and w.covariance + w.alignment + w.eigengap + w.order:
+        cfg = cfg.replaced({"loss.angle": 0.0, "loss.range": 0.0})
+    return f(outputs, R_hat, batch, cfg, **named)
+
+
+def _other_error_logged(f: Any, outputs: Any, R_hat: Any, batch: Any, cfg: Any, **named: Any) -> Any:
+    result = f(outputs, R_hat, batch, cfg, **named)
+    if cfg.loss.covariance:
+        return result
+    return dataclasses.replace(result, nmse=f(outputs, R_hat, batch, cfg, **{**named, "R_blend": None}).nmse)
+
+
 FAULTS = (
+    Fault("angle_falls_with_range", "RV0602", "`and` for `or`: with one weight of zero both terms are gone",
+          staged("loss", _both_or_none)),
+    Fault("error_logged_by_weight", "RV0602", "without its weight the logged error is another's",
+          staged("loss", _other_error_logged)),
     Fault("mean_over_slots", "RV0603", "absent sources lower the mean",
           Recipe(sources=lambda c, p: (c * p).sum(-1) / p.shape[-1])),
     Fault("absent_sources_counted", "RV0603", "the padding is a position", Recipe(sources=lambda c, p: c.mean(-1))),

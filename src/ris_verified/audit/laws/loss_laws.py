@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.loss_bench import Bench, rounding
 from ris_verified.audit.laws.position_laws import slots, sources
-from ris_verified.audit.rule import Measurement, at_least, close, mended
+from ris_verified.audit.rule import Measurement, at_least, at_most, close, mended
 
 if TYPE_CHECKING:
     from ris_verified.loss.total import LossResult
@@ -118,3 +118,23 @@ def _close(bench: Bench) -> list[Measurement]:
     truth = dataclasses.replace(batch, ptr=ptr, K=torch.full_like(batch.K, 2), R_in=R)
     value = float(bench.evaluate(outputs, R, truth, "alignment").terms["alignment"])
     return [close(value, 0.0, 1e-3, "alignment at the truth, two sources 0.03 rad apart", where="alignment")]
+
+
+def left_out_alone(context: Context) -> list[Measurement]:
+    """Return that a weight of zero takes its own term away: the others and the logged error stay; for RV0602."""
+    names = [field.name for field in dataclasses.fields(context.config.loss)]
+    whole, found = _weighted(context, dict.fromkeys(names, 1.0)), []
+    scale = max(1.0, *(abs(value) for value in whole.values()))
+    for name in names:
+        figures = _weighted(context, {n: float(n != name) for n in names})
+        kept = {n: v for n, v in whole.items() if n not in (name, "total")}
+        apart = max(abs(figures.get(n, float("inf")) - v) for n, v in kept.items())
+        text = f"change of the other terms and the logged NMSE with loss.{name} = 0"
+        found.append(at_most(apart, 8 * rounding(context.blend.R) * scale, text, where=WHERE))
+    return found
+
+
+def _weighted(context: Context, weights: dict[str, float]) -> dict[str, float]:
+    config, b = context.config.replaced({f"loss.{name}": value for name, value in weights.items()}), context.blend
+    made = context.pipeline.loss(context.outputs, b.R_pred, context.batch, config, R_blend=b.R, training=False)
+    return _figures(made)

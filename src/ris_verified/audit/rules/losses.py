@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ris_verified.audit.context import Context
 from ris_verified.audit.laws.loss_bench import separated
-from ris_verified.audit.laws.loss_laws import loss_laws
+from ris_verified.audit.laws.loss_laws import left_out_alone, loss_laws
 from ris_verified.audit.laws.loss_slopes import output_slopes, scene_slopes
 from ris_verified.audit.rule import Measurement, at_least, at_most, close, equal, rule
 
@@ -85,7 +85,8 @@ def _rounding(R: Tensor) -> float:
     why="A term whose gradient is zero is a number in the log, not a goal.",
     how="For each term alone with weight one: the norm of the gradient in the model's outputs, with R_blend blended "
     "from them, of the batch and of each of scenes with 1 … K_MAX sources, the position terms at a slot of every "
-    "source. Then the total is compared with the weighted sum of all terms, for usual and for small weights.",
+    "source. Then the total is compared with the weighted sum of all terms, for usual and for small weights, and each "
+    "weight is put to zero: the other terms and the logged NMSE stay.",
     remedy="compute the term from live tensors, and skip it where its weight is zero",
 )
 def terms_have_gradient(context: Context) -> Sequence[Measurement]:
@@ -109,7 +110,7 @@ def terms_have_gradient(context: Context) -> Sequence[Measurement]:
         bound = 8 * torch.finfo(torch.float32).eps * len(names) * max(1.0, abs(total))
         text = f"total against the weighted sum of all terms, {label}"
         found.append(close(float(result.total.detach()), total, bound, text, where="loss"))
-    return found + scene_slopes(context)
+    return [*found, *left_out_alone(context), *scene_slopes(context)]
 
 
 def _live(context: Context, config: Config) -> tuple[LossResult, list[Tensor]]:
