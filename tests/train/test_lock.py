@@ -89,5 +89,18 @@ def test_a_folder_without_locks_is_told_and_used(tmp_path, monkeypatch, caplog):
 
 def test_a_file_in_the_way_is_told(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises((InputError, StorageError)), occupied(tmp_path / "out", Ranks()):
+    require_free(tmp_path / "out")
+    with pytest.raises(InputError, match="is not a folder"), occupied(tmp_path / "out", Ranks()):
         raise TrainingError("a run began in a file")
+
+
+def test_a_lock_of_someone_else_is_told(tmp_path, monkeypatch):
+    (tmp_path / NAME).write_text("")
+
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    for asked in (lambda: occupied(tmp_path, Ranks()).__enter__(), lambda: require_free(tmp_path)):
+        with pytest.raises(StorageError, match="belongs to someone else"):
+            asked()

@@ -7,9 +7,9 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
-from ris_verified.errors import InputError
+from ris_verified.errors import InputError, StorageError
 from ris_verified.files import require_folder
 from ris_verified.train.ranks import Ranks
 
@@ -45,8 +45,10 @@ def require_free(out: Path) -> None:
 
     Raises:
         InputError: one is.
+        StorageError: its lock cannot be opened.
     """
-    with contextlib.suppress(FileNotFoundError), (out / NAME).open("rb") as file:
+    # What else may be wrong with the folder, who makes it says.
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), _open(out / NAME, "rb") as file:
         _hold(file, out)
 
 
@@ -65,7 +67,7 @@ def _locked(out: Path) -> Iterator[None]:
 
 def _opened(path: Path) -> IO[bytes]:
     while True:
-        file = path.open("ab")
+        file = _open(path, "ab")
         try:
             _hold(file, path.parent)
             # A run that has just ended may have removed what was opened.
@@ -77,6 +79,18 @@ def _opened(path: Path) -> IO[bytes]:
             file.close()
             raise
         file.close()
+
+
+def _open(path: Path, mode: Literal["rb", "ab"]) -> IO[bytes]:
+    try:
+        return path.open(mode)
+    except PermissionError as error:
+        raise StorageError(
+            "cannot be opened: it belongs to someone else",
+            where=str(path),
+            expected="a folder that this user's runs write",
+            remedy="name another folder, or remove the file if no run is under way",
+        ) from error
 
 
 def _hold(file: IO[bytes], out: Path) -> None:
