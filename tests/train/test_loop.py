@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from ris_verified.config import Config
-from ris_verified.data.dataset import SceneDataset
+from ris_verified.data.dataset import SceneDataset, draw_batch, with_proposals
 from ris_verified.data.generate import generate
 from ris_verified.errors import ConfigError, DataError, TrainingError
 from ris_verified.pipeline import Pipeline
-from ris_verified.train import loop
 from ris_verified.train.log import read_log
 from ris_verified.train.memory import Allocations
+from ris_verified.train.printout import first_epoch
+from ris_verified.train.state import TrainState
 
 TINY = [
     "array.horizontal=4", "array.vertical=4", "scene.antennas=5", "scene.snapshots=4", "scene.sources_max=3",
@@ -163,24 +164,22 @@ def test_accumulated_steps_are_measured_on_one_micro_batch(data, tmp_path, caplo
     assert "R_pred [2, 16, 16]" in shapes
 
 
-def test_the_first_print_holds_less_than_a_step(data, tmp_path):
-    held = {}
+@pytest.mark.parametrize("preset", ["quick", "small"])
+def test_the_first_print_and_validation_hold_less_than_a_step(preset):
+    pipeline = Pipeline.default(Config.load(preset, ["data.workers=1"]))
+    state, scenes = TrainState.create(pipeline, total_steps=10), 8
+    batch = with_proposals(draw_batch(pipeline.config, scenes, 7), pipeline.config)
+    # The first step makes the moments, which stay.
+    pipeline.train_step(state, batch, pipeline)
 
-    def followed(name, act):
-        def run(*given):
-            with Allocations() as seen:
-                made = act(*given)
-            held.setdefault(name, max(seen.bytes))
-            return made
+    def held(act, *given):
+        with Allocations() as seen:
+            act(*given)
+        return max(seen.bytes)
 
-        return run
-
-    stages = Pipeline.default(Config.load(None, TINY))
-    run = type("_Run", (loop._Run,), {"_first": followed("print", loop._Run._first)})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "_Run", run)
-        _train(data, tmp_path, train_step=followed("step", stages.train_step))
-    assert held["print"] < held["step"]
+    step = held(pipeline.train_step, state, batch, pipeline)
+    assert held(first_epoch, state, batch, pipeline, scenes) < step
+    assert held(pipeline.validate, pipeline, state.best, [batch]) < step
 
 
 def test_memory_that_runs_out_elsewhere_is_one_error(data, tmp_path, monkeypatch):

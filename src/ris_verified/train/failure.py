@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 
 from ris_verified.data.batch import Batch
-from ris_verified.errors import DivergedError, NonFiniteError, TrainingError
+from ris_verified.errors import DivergedError, NonFiniteError, RisVerifiedError, TrainingError
 from ris_verified.train.checkpoint import Standing
 from ris_verified.train.log import TrainingLog
 from ris_verified.train.room import no_room, out_of_memory
@@ -40,7 +40,7 @@ class Shown:
             self._batch = batch
             yield batch
 
-    def diverged(self, error: Exception) -> TrainingError:
+    def diverged(self, error: RisVerifiedError) -> TrainingError:
         """Return the error of figures that are not finite: of such measurements, or else of the weights."""
         bad = [] if self._batch is None else _spoilt(self._batch)
         if bad:
@@ -51,7 +51,7 @@ class Shown:
                 remedy="look at these scenes, or draw the data again",
             )
         return TrainingError(
-            f"the weights give figures that are not finite: {error}",
+            f"the weights give figures that are not finite: {error.where}: {error.what}",
             where=f"{self._where}, split {self._split}",
             expected="finite covariances",
             remedy="lower train.learning_rate; `log.jsonl` has the steps that led to it",

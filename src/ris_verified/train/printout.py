@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,12 +12,17 @@ from torch import Tensor
 
 from ris_verified.config import Config
 from ris_verified.contracts import tolerance
+from ris_verified.covariance.blend import Blend
 from ris_verified.data.batch import Batch
 from ris_verified.model.groups import group_sizes
 from ris_verified.pipeline import Pipeline
 from ris_verified.train.state import TrainState
 
 logger = logging.getLogger(__name__)
+# Figures of a proof, a number a scene each.
+PROVED = (
+    "trace_pred", "trace_samp", "trace_blend", "norm_pred", "norm_samp", "norm_raw", "norm_blend", "distance", "moved",
+)  # fmt: skip
 
 
 def _mean(value: Tensor) -> float:
@@ -24,9 +30,12 @@ def _mean(value: Tensor) -> float:
 
 
 def _rank(R: Tensor) -> int:
+    return max(_rank_of_one(alone) for alone in R)
+
+
+def _rank_of_one(R: Tensor) -> int:
     values = torch.linalg.eigvalsh(R.detach().to(torch.complex128))
-    floor = values[:, -1:] * tolerance(R.dtype, R.shape[-1])
-    return int((values > floor).sum(-1).max())
+    return int((values > values[-1] * tolerance(R.dtype, R.shape[-1])).sum())
 
 
 def top_share(R: Tensor, count: int) -> Tensor:
@@ -112,32 +121,32 @@ def first_epoch(state: TrainState, batch: Batch, pipeline: Pipeline, most: int) 
         A `FirstEpoch`.
     """
     _, blended = pipeline.forward(state.model, batch.split(-(-len(batch) // most))[0])
-    proof, cfg = blended.proof, pipeline.config
+    cfg, proofs = pipeline.config, [alone.proof for alone in _each(blended)]
+    measured = {name: torch.cat([vars(proof)[name] for proof in proofs]) for name in PROVED}
     named = {"R_pred": blended.R_pred, "R_samp": blended.R_samp, "R_blend": blended.R}
     inputs = {"y": batch.y, "H_full": batch.H_full, "C": batch.C}
+    shares = [top_share(alone.R_raw, cfg.scene.sources_max) for alone in _each(blended)]
     return FirstEpoch(
         sizes=group_sizes(state.optimizer.param_groups),
         rates={group["name"]: group["initial_lr"] for group in state.optimizer.param_groups},
         shapes={name: list(value.shape) for name, value in {**inputs, **named}.items()},
         ranks={n: _rank(R) for n, R in {**named, "R_raw": blended.R_raw}.items() if n != "R_blend"},
-        traces={
-            "R_pred": _mean(proof.trace_pred),
-            "R_samp": _mean(proof.trace_samp),
-            "R_blend": _mean(proof.trace_blend),
-        },
-        norms={
-            "R_pred": _mean(proof.norm_pred),
-            "R_samp": _mean(proof.norm_samp),
-            "R_raw": _mean(proof.norm_raw),
-            "R_blend": _mean(proof.norm_blend),
-        },
-        distance=_mean(proof.distance),
-        moved=_mean(proof.moved),
-        beta=proof.beta,
+        traces={f"R_{n}": _mean(measured[f"trace_{n}"]) for n in ("pred", "samp", "blend")},
+        norms={f"R_{n}": _mean(measured[f"norm_{n}"]) for n in ("pred", "samp", "raw", "blend")},
+        distance=_mean(measured["distance"]),
+        moved=_mean(measured["moved"]),
+        beta=proofs[0].beta,
         loading=blended.loading,
-        top_share=float(top_share(blended.R_raw, cfg.scene.sources_max).min()),
-        identities=bool(proof.holds.all()),
+        top_share=float(torch.cat(shares).min()),
+        identities=all(bool(proof.holds.all()) for proof in proofs),
     )
+
+
+def _each(blended: Blend) -> Iterator[Blend]:
+    """Yield the blend scene by scene: the proof of a batch, in double precision, can take more than a step does."""
+    for place in range(len(blended.R)):
+        alone = {name: vars(blended)[name][place : place + 1] for name in ("R", "R_pred", "R_samp", "R_raw")}
+        yield replace(blended, **alone)
 
 
 def epoch_line(epoch: int, epochs: int, train: float, validation: float, rate: float) -> str:
