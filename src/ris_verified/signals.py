@@ -33,10 +33,13 @@ class StoppedError(RisVerifiedError):
 
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Callable[[], int]]:
+def stop_requests(heard: Callable[[int], None] | None = None) -> Iterator[Callable[[], int]]:
     """Take signals as requests in a block, from the first question on; a later Ctrl-C interrupts as ever.
 
     Before that question there is nothing to bring to an end, and a process that waits for others must not outlive them.
+
+    Args:
+        heard: called with the first signal when it comes, between any two operations: it must take no lock.
 
     Yields:
         A function that returns the number of the first signal that came, 0 before. Outside the main thread, which
@@ -47,6 +50,8 @@ def stop_requests() -> Iterator[Callable[[], int]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append((number, time.monotonic()))
+        if heard and len(came) == 1:
+            heard(number)
         if number == signal.SIGINT and came[-1][1] - came[0][1] > SAME_SECONDS:
             raise KeyboardInterrupt
 

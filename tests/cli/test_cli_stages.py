@@ -117,9 +117,9 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(
     tmp_path: Path,
     verdict: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    out, steps = tmp_path / "out", []
+    out, steps = tmp_path / "out", list[int]()
     asked = [command, "--config", tiny, "--out", str(out)]
     if command == "train":
         assert main(["generate", "--config", tiny, "--out", str(tmp_path / "data")]) == 0
@@ -137,7 +137,9 @@ def test_a_signal_ends_a_training_after_its_step_and_the_same_command_goes_on(
 
     monkeypatch.setattr(f"ris_verified.cli.{'stages' if command == 'train' else 'launch'}.progress", signalled)
     assert main(asked) == 128 + number
-    assert f"stopped by {number.name} after step 1 of 2; a checkpoint is kept" in capsys.readouterr().err
+    told = capfd.readouterr().err
+    assert f"{number.name}: the training ends after this step" in told
+    assert f"stopped by {number.name} after step 1 of 2; a checkpoint is kept" in told
     assert not list(out.rglob("weights.safetensors"))
     assert main(asked) == 0
     assert steps == [1, 2]

@@ -76,6 +76,19 @@ class TrainStepContract:
         assert max(sizes) <= most
         assert sum(sizes) == len(batch)
 
+    def test_out_of_memory_on_the_way_back_halves_too(self):
+        pipeline, state, batch = self._start()
+        calls = []
+
+        def full(gradient):
+            calls.append(gradient)
+            if len(calls) == 1:
+                raise RuntimeError("could not create a primitive")
+
+        next(state.model.parameters()).register_hook(full)
+        assert not pipeline.train_step(state, batch, pipeline).skipped
+        assert (state.parts, len(calls)) == (2, 3)
+
     def test_out_of_memory_with_one_scene_is_one_error(self):
         pipeline, state, batch = self._start()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from ris_verified.arguments import named_path, reason
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.terminal import log_to_terminal, progress
+from ris_verified.cli.training import tell_signal
 from ris_verified.files import require_folder
 from ris_verified.signals import stop_requests
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     with _stage("audit"):
         report = gate(pipeline, out, args.ignore_audit, out / "data")
         logger.info("audit verdict: %s", report.verdict)
-    with _stage("train"), stop_requests() as stop, progress("steps") as bar:
+    with _stage("train"), stop_requests(tell_signal) as stop, progress("steps") as bar:
         result = pipeline.train(pipeline, out / "data", out / "train", progress=bar, fresh=args.fresh, stop=stop)
         logger.info("%.0f scenes/s, weights of epoch %d", result.scenes_per_second, result.best_epoch)
     with _stage("evaluate"), progress("scenes") as bar:

@@ -8,6 +8,7 @@ from ris_verified.arguments import named_path, reason
 from ris_verified.cli.common import add_config, configuration, gate, say
 from ris_verified.cli.sweep import add_sweep, run_sweep, wants_sweep
 from ris_verified.cli.terminal import log_to_terminal, progress
+from ris_verified.cli.training import tell_signal
 from ris_verified.files import require_folder
 from ris_verified.signals import stop_requests
 
@@ -78,7 +79,7 @@ def run_train(args: argparse.Namespace) -> int:
     require_ready(pipeline, args.data, args.out, fresh=args.fresh)
     require_folder(args.out)
     gate(pipeline, args.out, args.ignore_audit, args.data)
-    with stop_requests() as stop, progress("steps") as bar:
+    with stop_requests(tell_signal) as stop, progress("steps") as bar:
         result = pipeline.train(pipeline, args.data, args.out, progress=bar, stop=stop, **options)
     say(f"{result.weights}: epoch {result.best_epoch}, {result.scenes_per_second:.0f} scenes/s")
     say(f"read {args.out / 'summary.html'}")
