@@ -66,12 +66,34 @@ def _step_by_loading(pipeline: Pipeline) -> Pipeline:
     return dataclasses.replace(pipeline, newton=newton)
 
 
+def _floored(pipeline: Pipeline) -> Pipeline:
+    def sample(y: Any, H_full: Any, C: Any, cfg: Any) -> Any:
+        ridge = max(cfg.covariance.ridge, 0.5 * pipeline.config.covariance.ridge)
+        return pipeline.sample_covariance(y, H_full, C, cfg.replaced({"covariance.ridge": ridge}))
+
+    return dataclasses.replace(pipeline, sample_covariance=sample, inference_sample_covariance=sample)
+
+
+def _loaded_all_the_same(pipeline: Pipeline) -> Pipeline:
+    def blend(R_pred: Any, R_samp: Any, cfg: Any) -> Any:
+        loading = cfg.covariance.loading or 1e-3
+        return pipeline.blend(R_pred, R_samp, cfg.replaced({"covariance.loading": loading}))
+
+    return dataclasses.replace(pipeline, blend=blend, inference_blend=blend)
+
+
 FAULTS = (
     Fault("beta_is_a_constant", "RV1604", "0.3 is written in the blend", Fixed(BLENDS, "covariance", beta=0.3)),
     Fault("loading_is_a_constant", "RV1604", "1e-3 is written in the blend", Fixed(BLENDS, "covariance", loading=1e-3)),
     Fault("ridge_is_a_constant", "RV1604", "1e-2 is written in the solve", Fixed(SAMPLES, "covariance", ridge=1e-2)),
     Fault("likelihood_of_unit_amplitude", "RV1604", "near sources are fitted without their decay",
           Fixed(("mle",), "array", amplitude="unit")),
+    Fault("ridge_with_a_floor", "RV0705", "a smaller one is thought unstable", _floored),
+    Fault("constant_symbols_unread", "RV0705", "one symbol for all snapshots is solved snapshot by snapshot",
+          Fixed(SAMPLES, "scene", symbols="varying")),
+    Fault("bound_of_varying_symbols", "RV1204", "sixteen nuisances are counted for one",
+          Fixed(("bound",), "scene", symbols="varying")),
+    Fault("loading_of_zero_is_missing", "RV0803", "`or` takes zero for a missing value", _loaded_all_the_same),
     Fault("always_centred", "RV1604", "centring has no switch", Fixed(SAMPLES, "covariance", centre=True)),
     Fault("factor_mode_ignored", "RV1604", "the product is formed always",
           Fixed(("predicted_covariance",), "covariance", factor_mode="product")),

@@ -66,8 +66,9 @@ def blend_of_known(context: Context, name: str) -> list[Measurement]:
     second = stage(S, P, dataclasses.replace(config, covariance=other))
     found += _formula(second, S, P, dataclasses.replace(config, covariance=other), name)
     # Zero is a value like any other, and false.
-    none = dataclasses.replace(config, covariance=dataclasses.replace(config.covariance, beta=0.0))
-    found += _formula(stage(P, S, none), P, S, none, name)
+    for field in ("beta", "loading"):
+        none = config.replaced({f"covariance.{field}": 0.0})
+        found += _formula(stage(P, S, none), P, S, none, name)
     found += _proof(first.proof, first, name) + _proof(second.proof, second, name)
     broken = dataclasses.replace(first, R_raw=first.R_raw + 0.01 * (first.R_samp - first.R_pred))
     found.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.drills import tiny_folder, tiny_trials
@@ -84,13 +85,15 @@ def metric_obeys(context: Context) -> list[Measurement]:
 
 
 def bound_obeys(context: Context) -> list[Measurement]:
-    """Compare the bound with the inverse of the whole Fisher matrix, symbols and all, for both amplitudes."""
-    found = []
+    """Compare the bound with the inverse of the whole Fisher matrix, symbols and all, for both of each kind."""
+    small, found = context.small, []
+    scenes = [s for s in small.scenes if len(s.azimuth) <= 2][:2] or small.scenes[:1]
     for amplitude in ("unit", "spherical"):
-        place = context.small.with_config(context.small.config.replaced({"array.amplitude": amplitude}))
-        scenes = [s for s in context.small.scenes if len(s.azimuth) <= 2][:2] or context.small.scenes[:1]
+        place = small.with_config(small.config.replaced({"array.amplitude": amplitude}))
         found += [m for scene in scenes for m in _bounded(place, scene, f'amplitude "{amplitude}"')]
-    return found
+    one = small.with_config(small.config.replaced({"scene.symbols": "constant", "covariance.centre": False}))
+    same = dataclasses.replace(scenes[0], symbols=scenes[0].symbols[:1].repeat(len(scenes[0].codes), 0))
+    return [*found, *_bounded(one, same, "constant symbols")]
 
 
 def _bounded(place: Context, scene: Scene, what: str) -> list[Measurement]:
