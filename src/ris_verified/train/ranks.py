@@ -106,6 +106,8 @@ class Ranks:
         if self.count > 1:
             for value in model.state_dict().values():
                 value.copy_(_broadcast(value))
+        # Gloo's threads let go of what they sent: in a process that is ending already, that would abort it.
+        self.wait()
 
     def require_same(self, content: bytes, what: str) -> None:
         """Raise in every process unless all hold the same.
