@@ -24,3 +24,8 @@ def oracle() -> Callable[[int], dict[str, NDArray[np.generic]]]:
         return {**scene, "element_positions": arrays["element_positions"]}
 
     return load
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

@@ -12,6 +12,7 @@ from ris_verified.audit.context import small_config
 from ris_verified.config import Config
 
 
+@pytest.mark.long
 def test_workers_kill_what_one_process_kills_in_the_same_order() -> None:
     config = small_config(Config())
     tasks = [(config, rule) for rule in ("RV0801", "RV0501")]

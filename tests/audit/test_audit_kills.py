@@ -29,6 +29,7 @@ def sound() -> Pipeline:
     return Pipeline.default(small_config(Config()))
 
 
+@pytest.mark.long
 def test_audit_of_the_small_pipeline_passes_all_that_applies(sound: Pipeline, tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("x = 1\n", encoding="utf-8")
     report = audit(sound, source=tmp_path, ignore=["RV0402"])
@@ -55,6 +56,7 @@ def found_at_reference_size() -> dict[str, str]:
     return {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", LARGE, ids=lambda fault: f"{fault.rule}-{fault.name}")
 def test_fault_at_reference_size_is_killed(
     fault: Fault, reference: Context, found_at_reference_size: dict[str, str]

@@ -150,6 +150,7 @@ def test_wrappers_are_as_short_as_the_guide_says(name: str, count: str) -> None:
     assert count in (GUIDE / "bring_your_pipeline.md").read_text("utf-8")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("pipeline", "select"),
     [
@@ -186,6 +187,7 @@ def test_the_slip_of_the_guide_is_found(
     assert slip in guide
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["numpy_pipeline", "torch_pipeline"])
 def test_faults_planted_into_the_examples_are_killed(
     name: str, beside: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -302,6 +302,7 @@ def test_parts_of_the_data_wait_for_each_other(tiny: str, tmp_path: Path, capsys
     assert main([*asked, "3/2"]) == 2
 
 
+@pytest.mark.long
 def test_a_study_trains_scores_and_leaves_a_configuration(
     tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +340,7 @@ def test_the_study_that_was_asked_for_is_the_one_reported(
         assert Config.load(tmp_path / "hpo" / "best.toml").seed == seed
 
 
+@pytest.mark.long
 def test_two_workers_finish_one_study(
     tiny: str, tmp_path: Path, verdict: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,7 @@ def live() -> tuple[Pipeline, nn.Module, torch.optim.Optimizer]:
     return dataclasses.replace(sound, build_model=built, train_step=step, **stages), model, optimizer
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frozen", [True, False])
 def test_a_quick_audit_leaves_a_live_pipeline_by_hash(
     live: tuple[Pipeline, nn.Module, torch.optim.Optimizer], tmp_path: Path, frozen: bool
@@ -322,6 +323,7 @@ pipeline = Pipeline.default(small_config(Config()))
 """
 
 
+@pytest.mark.long
 def test_an_audit_writes_its_output_and_nothing_else(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("empty", "temporary", "home", "code")}
     for folder in folders.values():

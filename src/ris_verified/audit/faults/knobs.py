@@ -89,8 +89,6 @@ FAULTS = (
     Fault("likelihood_of_unit_amplitude", "RV1604", "near sources are fitted without their decay",
           Fixed(("mle",), "array", amplitude="unit")),
     Fault("ridge_with_a_floor", "RV0705", "a smaller one is thought unstable", _floored),
-    Fault("constant_symbols_unread", "RV0705", "one symbol for all snapshots is solved snapshot by snapshot",
-          Fixed(SAMPLES, "scene", symbols="varying")),
     Fault("bound_of_varying_symbols", "RV1204", "sixteen nuisances are counted for one",
           Fixed(("bound",), "scene", symbols="varying")),
     Fault("loading_of_zero_is_missing", "RV0803", "`or` takes zero for a missing value", _loaded_all_the_same),

@@ -87,8 +87,6 @@ def sample_formula(context: Context) -> list[Measurement]:
     p, cfg = context.pipeline, context.config
     chosen = [context.scenes[i] for i in (0, 1, -1)]
     others = [cfg.replaced({"covariance.ridge": factor * cfg.covariance.ridge}) for factor in (3, 0.01)]
-    symbols = "varying" if cfg.scene.symbols == "constant" else "constant"
-    others.append(cfg.replaced({"scene.symbols": symbols, "covariance.centre": False}))
     # A panel that loses power has codes of other moduli than one: the last scene's.
     lossy = chosen[-1].codes * np.random.default_rng(705).uniform(0.5, 1.0, chosen[-1].codes.shape)
     chosen[-1] = dataclasses.replace(chosen[-1], codes=lossy)
@@ -104,7 +102,6 @@ def sample_formula(context: Context) -> list[Measurement]:
                 eps = torch.finfo(R.dtype).eps
                 bound = min(0.05, (N / config.covariance.ridge + 1) * eps * 8)
                 text = f"{R.dtype} of {len(chosen)} scenes, N = {N}, ridge {config.covariance.ridge:g}"
-                text += "" if config.scene.symbols == cfg.scene.symbols else f", {symbols} symbols"
                 error = relative(R.to(wanted.dtype), wanted)
                 found.append(at_most(error, bound, f"distance from the normal equations, {text}", where=name))
     return found
