@@ -3,13 +3,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: launch test lint bench ci
+.PHONY: launch test faults lint bench ci
 
 launch: $(READY)
 	$(BIN)/ris-verified launch --preset quick --out runs/quick
 
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal
+
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist worksteal -m every
 
 lint: $(READY)
 	$(BIN)/ruff check .
