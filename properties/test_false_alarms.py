@@ -10,7 +10,7 @@ from ris_verified.audit.alarms import alarms, drawn_config
 
 
 # A smaller seed is no simpler configuration: shrinking would audit for minutes and say nothing.
-@pytest.mark.long
+@pytest.mark.every
 @settings(max_examples=1, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(seed=st.integers(0, 2**31 - 1))
 def test_no_rule_fails_on_a_sound_pipeline(seed: int) -> None:

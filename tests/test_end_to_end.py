@@ -8,6 +8,9 @@ import pytest
 
 from ris_verified.cli.main import main
 
+# All of them, so that what they share is launched once.
+pytestmark = pytest.mark.long
+
 SMALL = [
     "data.train_scenes=192", "data.validation_scenes=32", "data.test_scenes=12", "data.shard_scenes=64",
     "train.epochs=1", "scene.snr_db_min=5.0",
@@ -27,7 +30,6 @@ def folder(tmp_path_factory):
     return out
 
 
-@pytest.mark.long
 def test_launch_leaves_what_it_promises(folder):
     names = (
         "data/manifest.json",
@@ -66,7 +68,6 @@ def test_saved_weights_evaluate_to_the_same_figures(folder, tmp_path):
     assert first["methods"] == second["methods"]
 
 
-@pytest.mark.long
 def test_no_go_stops_the_launch_before_training(tmp_path, capsys):
     tiny = ("array.horizontal=6", "array.vertical=4", "scene.antennas=8", "model.width=16", "model.channels=8")
     assert _launch(tmp_path, "covariance.loading=1.0", "data.train_scenes=64", *tiny) == 1

@@ -187,7 +187,7 @@ def test_the_slip_of_the_guide_is_found(
     assert slip in guide
 
 
-@pytest.mark.long
+@pytest.mark.every
 @pytest.mark.parametrize("name", ["numpy_pipeline", "torch_pipeline"])
 def test_faults_planted_into_the_examples_are_killed(
     name: str, beside: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

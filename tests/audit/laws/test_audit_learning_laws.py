@@ -49,6 +49,7 @@ def test_another_sound_loss_passes(sound: Pipeline) -> None:
     assert failing(Recipe()(sound), LOSS_RULES) == []
 
 
+@pytest.mark.every
 @pytest.mark.parametrize(
     "change",
     [
