@@ -9,7 +9,8 @@ import threading
 import pytest
 
 from ris_verified import signals
-from ris_verified.signals import STOPPING, StoppedError, stop_requests
+from ris_verified.errors import StoppedError
+from ris_verified.signals import STOPPING, stop_requests
 
 
 @pytest.mark.parametrize("number", STOPPING)

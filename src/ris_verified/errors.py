@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class RisVerifiedError(Exception):
     """Base of every error that this package raises for its user.
@@ -67,3 +69,17 @@ class LoadError(AuditError):
 
 class NoGoError(AuditError):
     """The audit's verdict forbids what was asked for."""
+
+
+class StoppedError(RisVerifiedError):
+    """A run ended because a signal asked for it.
+
+    Args:
+        number: of the signal.
+        what: was reached.
+        remedy: how to go on.
+    """
+
+    def __init__(self, number: int, what: str, *, remedy: str) -> None:
+        self.number = number
+        super().__init__(f"stopped by {signal.Signals(number).name} {what}", remedy=remedy)

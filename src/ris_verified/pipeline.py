@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ris_verified.loss.total import LossResult
     from ris_verified.model.output import ModelOutput
     from ris_verified.scene.scene import Scene
-    from ris_verified.train.loop import TrainResult
     from ris_verified.train.memory import Memory
+    from ris_verified.train.result import TrainResult
     from ris_verified.train.state import StepReport, TrainState
 
 

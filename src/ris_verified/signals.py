@@ -10,26 +10,10 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
-from ris_verified.errors import RisVerifiedError
-
 # What batch systems, launchers and people send to a run that should end.
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 # A launcher passes on what its group has got as well: within this time a second one is the same request.
 SAME_SECONDS = 2.0
-
-
-class StoppedError(RisVerifiedError):
-    """A run ended because a signal asked for it.
-
-    Args:
-        number: of the signal.
-        what: was reached.
-        remedy: how to go on.
-    """
-
-    def __init__(self, number: int, what: str, *, remedy: str) -> None:
-        self.number = number
-        super().__init__(f"stopped by {signal.Signals(number).name} {what}", remedy=remedy)
 
 
 @contextlib.contextmanager

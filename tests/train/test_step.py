@@ -150,6 +150,8 @@ class TrainStepContract:
             expected = train.learning_rate * rate_factor(step, 10, train)
             assert report.learning_rates["backbone"] == pytest.approx(expected, rel=1e-12)
 
+    # The optimiser put in is not the one that the schedule has seen.
+    @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step:UserWarning")
     def test_accumulation_gives_the_step_of_the_whole_batch(self):
         weights = []
         for parts in (1, 3):

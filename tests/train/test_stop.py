@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from ris_verified.config import Config
 from ris_verified.data.generate import generate
+from ris_verified.errors import StoppedError
 from ris_verified.pipeline import Pipeline
-from ris_verified.signals import StoppedError
 from ris_verified.train.log import read_log
 
 # Fewer measurements leave flat objectives, whose minima move with the rounding of another batch shape.
@@ -33,7 +33,8 @@ RUN = """
     from pathlib import Path
     from ris_verified.config import Config
     from ris_verified.pipeline import Pipeline
-    from ris_verified.signals import StoppedError, stop_requests
+    from ris_verified.errors import StoppedError
+    from ris_verified.signals import stop_requests
     import torch
     torch.set_num_threads(1)
     data, out, at, more = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:]

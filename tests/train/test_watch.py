@@ -15,8 +15,8 @@ from ris_verified.pipeline import Pipeline
 from ris_verified.train import pace as clock
 from ris_verified.train.board import FOLDER
 from ris_verified.train.log import FLUSH, TrainingLog, read_log
-from ris_verified.train.loop import TrainResult
 from ris_verified.train.pace import Pace
+from ris_verified.train.result import TrainResult
 from ris_verified.train.state import StepReport
 
 TINY = [

@@ -102,6 +102,13 @@ class Context:
         """The audit's own copy of the network, in evaluation mode; rules leave it unchanged."""
         return copy.deepcopy(self.pipeline.build_model(self.config)).cpu().eval()
 
+    @property
+    def own_network(self) -> bool:
+        """Whether the network is this library's, of which the checklist states sizes."""
+        from ris_verified.model.network import LocalisationModel
+
+        return isinstance(self.model, LocalisationModel)
+
     @cached_property
     def outputs(self) -> ModelOutput:
         """The model's output on the batch, without a graph."""

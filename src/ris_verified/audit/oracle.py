@@ -125,6 +125,14 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
+def top_share(R: Tensor, count: int) -> float:
+    """Return the least share of the `count` largest eigenvalues in the trace, over a batch `B x N x N`."""
+    import torch
+
+    values = torch.linalg.eigvalsh(R.to(torch.complex128))
+    return float((values[:, -count:].sum(-1) / values.sum(-1)).min())
+
+
 def numerical_rank(R: Tensor, dtype: torch.dtype | None = None) -> int:
     """Return the largest number of eigenvalues above 4 eps·N of the largest, over a batch.
 

@@ -92,14 +92,17 @@ def _status(results: Sequence[Result]) -> str:
     return next(status for status in order if any(r.status == status for r in results))
 
 
-def prove_one(fault: AnyFault, pipeline: Pipeline, clean: Context, known: dict[str, str]) -> Kill:
-    """Plant one fault and run its section.
+def prove_one(
+    fault: AnyFault, pipeline: Pipeline, clean: Context, known: dict[str, str], *, section: bool = True
+) -> Kill:
+    """Plant one fault and run the predicted rule and its section.
 
     Args:
         fault: what to plant.
         pipeline: the sound pipeline.
         clean: its context, shared by all faults.
         known: statuses of rules on `clean`, filled in as they are found.
+        section: whether to run the other rules of the section, too.
 
     Returns:
         A `Kill`.
@@ -114,7 +117,8 @@ def prove_one(fault: AnyFault, pipeline: Pipeline, clean: Context, known: dict[s
             known[fault.rule if sound is clean else ""] = _status(run_rule(predicted, sound))
         before = known[fault.rule] if sound is clean else known[""]
         results = run_rule(predicted, faulty)
-        others = [item for item in _neighbours(predicted, fault) if _status(run_rule(item, faulty)) == "fail"]
+        around = _neighbours(predicted, fault) if section else []
+        others = [item for item in around if _status(run_rule(item, faulty)) == "fail"]
     status = _status(results)
     by = ((predicted.id,) if status == "fail" else ()) + tuple(item.id for item in others)
     worst = next((r for r in results if r.status == status), results[0])

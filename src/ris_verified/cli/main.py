@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 
 from ris_verified.audit import cli as audit
 from ris_verified.cli import launch, localize, stages, study
-from ris_verified.errors import InvariantError, NoGoError, RisVerifiedError, StorageError, TrainingError
+from ris_verified.errors import InvariantError, NoGoError, RisVerifiedError, StoppedError, StorageError, TrainingError
 from ris_verified.heap import keep_freed_memory
-from ris_verified.signals import StoppedError
 
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]
 COMMANDS: dict[str, Command] = {

@@ -73,7 +73,7 @@ class SceneDataset(torch.utils.data.Dataset[Batch]):
 
     Raises:
         DataError: no manifest, fewer scenes of this split than were drawn, or a damaged shard, which is named: every
-            checksum is compared, half a second for the scenes of a long run.
+            checksum is compared, once a process.
     """
 
     def __init__(self, folder: Path, split: str) -> None:

@@ -56,7 +56,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, config: Config, data: str, stages: dict[str, str]) -> None:
         self.folder, self._config, self._stages = folder, config, stages
-        self._identity = {"format": FORMAT, "data": data, "settings": shaping(config)}
+        self._identity: dict[str, Any] = {"format": FORMAT, "data": data, "settings": shaping(config)}
 
     @property
     def identity(self) -> bytes:
@@ -153,7 +153,7 @@ class Checkpoints:
         for name in ("format", "data"):
             if notes[name] != self._identity[name]:
                 raise _foreign(path, f"{name} is {notes[name]}", f"{name} {self._identity[name]}")
-        if differing := apart(notes["settings"], shaping(self._config)):
+        if differing := apart(notes["settings"], self._identity["settings"]):
             raise _foreign(path, differing, "the same settings")
 
     def _tell_changes(self, notes: dict[str, Any], state: TrainState) -> None:

@@ -15,7 +15,7 @@ from ris_verified.data.batch import Batch
 from ris_verified.data.dataset import BatchLoader, SceneDataset
 from ris_verified.files import atomic_write
 from ris_verified.pipeline import Pipeline
-from ris_verified.train.begin import begin
+from ris_verified.train.begin import LOG, WEIGHTS, begin
 from ris_verified.train.board import Board
 from ris_verified.train.curves import draw_curves
 from ris_verified.train.failure import Shown, recorded, require_trained
@@ -25,7 +25,7 @@ from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch, tell_sizes
 from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
-from ris_verified.train.result import TrainResult as TrainResult
+from ris_verified.train.result import TrainResult
 from ris_verified.train.room import fitting
 from ris_verified.train.schedule import epoch_order
 from ris_verified.train.state import StepReport, TrainState
@@ -36,7 +36,7 @@ from ris_verified.train.watch import Progress, Watch
 from ris_verified.train.weights import load_model, save_model
 
 logger = logging.getLogger(__name__)
-# So few are validated at once whatever a step's parts are: a megabyte each at 144 elements.
+# So few are validated at once whatever a step's parts are: each holds a handful of covariances, and no gradient.
 FEW = 16
 VALIDATION_BATCH = 128
 # Validated weights and 1-based epoch → whether to stop.
@@ -73,7 +73,7 @@ class _Run:
         self.at = begin(cfg, out, self.checkpoints, self.state, fresh=fresh)
         board = Board(out) if tensorboard and ranks.leads else None
         self.watch = Watch(pipeline, self.validation, self.batch, progress, board)
-        log = out / "log.jsonl" if ranks.leads else None
+        log = out / LOG if ranks.leads else None
         self.log = TrainingLog(log, self.watch.hear, self.state.step, len(self.at.history))
 
     def _batches(self, dataset: SceneDataset, order: Tensor, size: int, skip: int = 0) -> Iterator[Batch]:
@@ -231,7 +231,7 @@ def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainR
     cfg, out, at = run.pipeline.config, run.out, run.at
     if run.ranks.leads:
         atomic_write(out / "config.toml", described(run.state, cfg))
-    weights = out / "weights.safetensors"
+    weights = out / WEIGHTS
     for epoch in range(len(at.history), cfg.train.epochs):
         with recorded(run.log, f"epoch {epoch + 1}"):
             run.close_epoch(run.epoch(epoch), weights)
@@ -246,6 +246,6 @@ def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainR
     rate = run.scenes * len(at.history) / at.seconds
     result = TrainResult(model, weights, at.history, at.best_epoch, run.state.skipped, rate)
     if curves and run.ranks.leads:
-        draw_curves(out / "log.jsonl", out / "curves.png")
+        draw_curves(out / LOG, out / "curves.png")
         write_summary(result, cfg, data, out)
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -215,12 +215,18 @@ def _weighted(results: list[tuple[float, LossResult]], pick: Callable[[LossResul
 
 def _count(state: TrainState, skipped: bool) -> None:
     state.step += 1
-    with warnings.catch_warnings():
-        # torch means those who call the two in the wrong order; the rate goes on without a step that was skipped.
-        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step", UserWarning)
+    # torch means those who call the two in the wrong order; the rate goes on without a step that was skipped.
+    with _without_order_warning() if skipped else contextlib.nullcontext():
         state.scheduler.step()
     state.skipped += skipped
     state.consecutive = state.consecutive + 1 if skipped else 0
+
+
+@contextlib.contextmanager
+def _without_order_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Detected call of .lr_scheduler.step", UserWarning)
+        yield
 
 
 class SkippedError(TrainingError):

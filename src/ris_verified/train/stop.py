@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ris_verified.signals import StoppedError
+from ris_verified.errors import StoppedError
 from ris_verified.train.ranks import Ranks
 from ris_verified.train.state import TrainState
 

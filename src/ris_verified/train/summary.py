@@ -21,7 +21,7 @@ from ris_verified.train.log import read_log
 from ris_verified.train.ranks import count_of_environment
 
 if TYPE_CHECKING:
-    from ris_verified.train.loop import TrainResult
+    from ris_verified.train.result import TrainResult
 
 
 def differing(cfg: Config) -> list[tuple[str, Any, Any]]:

@@ -323,7 +323,7 @@ pipeline = Pipeline.default(small_config(Config()))
 """
 
 
-@pytest.mark.long
+@pytest.mark.every
 def test_an_audit_writes_its_output_and_nothing_else(tmp_path: Path) -> None:
     folders = {name: tmp_path / name for name in ("empty", "temporary", "home", "code")}
     for folder in folders.values():

@@ -21,13 +21,12 @@ def counts_from_the_start(context: Context) -> list[Measurement]:
     """Compare the K head at its first weights with a guess, where the likelihood itself knows more than that."""
     import torch
 
-    from ris_verified.audit.rules.groups import own_network
     from ris_verified.estimate.proposals import propose
     from ris_verified.shapes import from_ri
 
     small = context.small
     most = small.config.scene.sources_max
-    if not own_network(small) or most < 2:
+    if not small.own_network or most < 2:
         return []
     b = small.as_batch(small.draw(SCENES, key=11))
     with torch.no_grad():

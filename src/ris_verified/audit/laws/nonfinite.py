@@ -48,6 +48,24 @@ def scaled(pipeline: Pipeline, factor: float) -> Pipeline:
     return dataclasses.replace(pipeline, loss=loss)
 
 
+def poisoned(pipeline: Pipeline, where: str) -> Pipeline:
+    """Return a pipeline whose loss is NaN, or finite with a NaN gradient.
+
+    Args:
+        where: `loss` or `gradient`.
+    """
+
+    def loss(outputs: Any, R_hat: Any, batch: Any, cfg: Any, *, R_blend: Any = None, training: bool = True) -> Any:
+        result = pipeline.loss(outputs, R_hat, batch, cfg, R_blend=R_blend, training=training)
+        if where == "loss":
+            return dataclasses.replace(result, total=result.total * float("nan"))
+        # √ has slope 1/(2√0) at zero: zero times infinity is NaN in the gradient only.
+        broken = (outputs.cov_fact_angle.sum() * 0).abs().sqrt()
+        return dataclasses.replace(result, total=result.total + broken)
+
+    return dataclasses.replace(pipeline, loss=loss)
+
+
 def _poison(value: float) -> Callable[[Tensor], Tensor]:
     return lambda gradient: gradient * value
 
@@ -94,6 +112,22 @@ def _skipped(label: str, state: TrainState, small: Context, pipeline: Pipeline) 
     ]
 
 
+def limit_ends(context: Context) -> list[Measurement]:
+    """Measure that a run of NaN comes to an end with a limit of 2, of the loss or of the gradients alone."""
+    from ris_verified.errors import TrainingError
+
+    place, found = context.small.with_config(context.small.config.replaced({"train.nonfinite_limit": 2})), []
+    for where in ("loss", "gradient"):
+        bad, state, outcome = poisoned(place.pipeline, where), context.small.state(), "went on"
+        try:
+            for _ in range(5):
+                bad.train_step(state, context.small.batch, bad)
+        except TrainingError:
+            outcome = f"stopped at step {state.step}"
+        found.append(equal(outcome, "stopped at step 3", f"a run of NaN in the {where} with a limit of 2", where=WHERE))
+    return found
+
+
 def counters(context: Context) -> list[Measurement]:
     """Measure that only consecutive skips stop a run, that all are counted and that the schedule goes on."""
     from ris_verified.errors import TrainingError
@@ -114,29 +148,8 @@ def counters(context: Context) -> list[Measurement]:
         equal(outcome, "went on", message, where=WHERE),
         equal(state.skipped, 4, f"skipped steps counted over {message}", where=WHERE),
         equal(int(state.scheduler.last_epoch), 5, f"steps of the schedule over {message}", where=WHERE),
-        *_limited(context),
         *_lone_part(context),
     ]
-
-
-def _limited(context: Context) -> list[Measurement]:
-    """Measure that finite losses with NaN gradients come to an end, too, with a limit of 2."""
-    from ris_verified.errors import TrainingError
-
-    place = context.small.with_config(context.small.config.replaced({"train.nonfinite_limit": 2}))
-
-    def loss(outputs: Any, *given: Any, **named: Any) -> Any:
-        result = place.pipeline.loss(outputs, *given, **named)
-        # √ has slope 1/(2√0) at zero: zero times infinity is NaN in the gradient only.
-        return dataclasses.replace(result, total=result.total + (outputs.cov_fact_angle.sum() * 0).abs().sqrt())
-
-    bad, state, outcome = dataclasses.replace(place.pipeline, loss=loss), context.small.state(), "went on"
-    try:
-        for _ in range(5):
-            bad.train_step(state, context.small.batch, bad)
-    except TrainingError:
-        outcome = f"stopped at step {state.step}"
-    return [equal(outcome, "stopped at step 3", "a run of NaN gradients with a limit of 2", where=WHERE)]
 
 
 def _lone_part(context: Context) -> list[Measurement]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ris_verified.audit.laws.heard import EPOCHS, STEPS, Heard
-from ris_verified.audit.oracle import numerical_rank
+from ris_verified.audit.oracle import numerical_rank, top_share
 from ris_verified.audit.rule import Measurement, close, equal, mended
 
 if TYPE_CHECKING:
@@ -190,8 +190,6 @@ def _of_blend(context: Context, start: str, which: int) -> Iterator[Measurement]
 
 def share_is_said(context: Context) -> Iterator[Measurement]:
     """Compare the smallest share of the K_MAX largest eigenvalues of R_raw."""
-    import torch
-
     heard = context.heard[0]
     blend, text = _shown(heard), _line(heard, BLOCK[7])
     parts = re.search(rf"≥ {NUMBER} \(bound 1 − β = {NUMBER}\)", text)
@@ -200,9 +198,8 @@ def share_is_said(context: Context) -> Iterator[Measurement]:
             [equal(text or "no line", "≥ share (bound 1 − β = …)", "the line of the share", where=WHERE)], SAY
         )
         return
-    values = torch.linalg.eigvalsh(blend.R_raw.to(torch.complex128))
-    share = values[:, -heard.config.scene.sources_max :].sum(-1) / values.sum(-1)
-    yield _agrees(parts[1], float(share.min()), "printed share of the largest eigenvalues", blend)
+    share = top_share(blend.R_raw, heard.config.scene.sources_max)
+    yield _agrees(parts[1], share, "printed share of the largest eigenvalues", blend)
     yield _agrees(parts[2], 1 - heard.config.covariance.beta, "printed bound of the share")
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from ris_verified.data.batch import Batch
     from ris_verified.data.dataset import SceneDataset
 
-SPLITS = ("train", "validation", "test")
 CHECKED = 256  # of a split
 AT_ONCE = 64  # 144 × 144 covariances of so many take 20 MB in double precision
 GOLDEN = 0.6180339887498949
@@ -37,6 +36,7 @@ class Part:
 def datasets(context: Context) -> dict[str, SceneDataset]:
     """Return the data set of every split of the folder; none where scenes are drawn."""
     from ris_verified.data.dataset import SceneDataset
+    from ris_verified.data.manifest import SPLITS
 
     return {} if context.data is None else {split: SceneDataset(context.data, split) for split in SPLITS}
 
@@ -54,13 +54,18 @@ def spread(sizes: Sequence[int], count: int, seed: int = 0) -> Tensor:
     """
     import torch
 
-    each, first, chosen = max(1, count // len(sizes)), 0, []
+    each, first, found = max(1, count // len(sizes)), 0, []
     for shard, size in enumerate(sizes):
         some = min(each, size)
         phase = (shard + seed + 1) * GOLDEN % 1
-        chosen += [first + int((place + phase) * size / some) for place in range(some)]
+        found += [first + int((place + phase) * size / some) for place in range(some)]
         first += size
-    return torch.tensor(chosen)
+    return torch.tensor(found)
+
+
+def chosen(context: Context, dataset: SceneDataset) -> Tensor:
+    """Return the indices of the scenes of a data set that an audit looks at."""
+    return spread([shard.scenes for shard in dataset.shards], CHECKED, context.seed)
 
 
 def parts(context: Context) -> Iterator[tuple[str, Iterator[Part]]]:
@@ -70,8 +75,7 @@ def parts(context: Context) -> Iterator[tuple[str, Iterator[Part]]]:
     if context.data is None:
         yield "", iter([Part(context.batch, scenes_to_truth(context.scenes, context.config))])
     for split, dataset in datasets(context).items():
-        index = spread([shard.scenes for shard in dataset.shards], CHECKED, context.seed)
-        yield f" of {split}", _read(context, dataset, index)
+        yield f" of {split}", _read(context, dataset, chosen(context, dataset))
 
 
 def _read(context: Context, dataset: SceneDataset, index: Tensor) -> Iterator[Part]:
@@ -86,6 +90,5 @@ def places(context: Context) -> Iterator[tuple[str, Any]]:
     drawn = [np.stack([s.azimuth, s.elevation, s.range], -1) for s in context.many]
     yield "draw_scene", np.concatenate(drawn)
     for split, dataset in datasets(context).items():
-        index = spread([shard.scenes for shard in dataset.shards], CHECKED, context.seed)
-        stored = dataset.stored(index)["sources"][..., :3].flatten(0, 1).numpy()
+        stored = dataset.stored(chosen(context, dataset))["sources"][..., :3].flatten(0, 1).numpy()
         yield split, stored[np.isfinite(stored).all(-1)]

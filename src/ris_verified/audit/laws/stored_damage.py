@@ -25,13 +25,13 @@ Reader = Callable[[Path], bool]
 
 def damage_told(context: Context) -> Iterator[Measurement]:
     """Damage one shard of each split in turn, and see what those who read it say."""
-    from ris_verified.data.manifest import Manifest
+    from ris_verified.data.manifest import SPLITS, Manifest
 
     with tempfile.TemporaryDirectory() as name:
         sound, folder = Path(name) / "sound", Path(name) / "data"
         tiny_data(context, sound)
         shards = {shard.file: shard for shard in Manifest.load(sound).shards}
-        for kind, split in itertools.product(KINDS, ("train", "validation", "test")):
+        for kind, split in itertools.product(KINDS, SPLITS):
             for where, read in _readers(context, split, kind).items():
                 shutil.copytree(sound, folder)
                 damaged = shards[damage_file(kind, split)(folder)]

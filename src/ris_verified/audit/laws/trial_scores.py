@@ -71,7 +71,7 @@ def _marked(model: nn.Module, epoch: int) -> nn.Module:
 
 def _drilled(context: Context, seen: Seen, scores: Sequence[float] = SCORES) -> Pipeline:
     """Return stages whose training gives known epochs and whose score knows them."""
-    from ris_verified.train.loop import TrainResult
+    from ris_verified.train.result import TrainResult
     from ris_verified.train.weights import save_model
 
     models = [_marked(context.small.model, epoch + 1) for epoch in range(len(scores))]

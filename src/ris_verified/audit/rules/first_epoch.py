@@ -13,9 +13,8 @@ from ris_verified.audit.laws.printed import (
     share_is_said,
     sizes_are_said,
 )
-from ris_verified.audit.oracle import numerical_rank
+from ris_verified.audit.oracle import numerical_rank, top_share
 from ris_verified.audit.rule import Measurement, NotApplicable, at_least, at_most, close, equal, rule
-from ris_verified.audit.rules.groups import own_network
 
 BATCH = 64
 
@@ -46,7 +45,7 @@ def optimiser_line(context: Context) -> Iterator[Measurement]:
 
 
 def _reference_groups(context: Context) -> list[Measurement]:
-    own = own_network(context)
+    own = context.own_network
     groups = {g["name"]: g for g in context.groups}
     train = context.config.train
     wanted = {"backbone": ("8.3", train.learning_rate), "head": ("11.0", 4 * train.learning_rate)}
@@ -193,19 +192,15 @@ def cosine_law(context: Context) -> Sequence[Measurement]:
     "that of its blend, to half of the last decimal.",
     remedy="weight R_pred with 1 − β; print the share that was measured",
 )
-def top_share(context: Context) -> Sequence[Measurement]:
+def largest_hold(context: Context) -> Sequence[Measurement]:
     """Eigenvalue sums move by at most the rounding of the matrix, eps·N of its trace."""
-    import torch
-
     from ris_verified.contracts import tolerance
 
-    b, cfg = context.blend, context.config
+    R, cfg = context.blend.R_raw, context.config
     if cfg.covariance.factor_mode == "sum":
         raise NotApplicable("R_pred has rank up to 2·K_MAX")
-    values = torch.linalg.eigvalsh(b.R_raw.to(torch.complex128))
-    share = values[:, -cfg.scene.sources_max :].sum(-1) / values.sum(-1)
-    bound = 1 - cfg.covariance.beta - tolerance(b.R_raw.dtype, values.shape[-1], 8)
-    held = at_least(float(share.min()), bound, "share of the largest eigenvalues", where="R_raw")
+    bound = 1 - cfg.covariance.beta - tolerance(R.dtype, R.shape[-1], 8)
+    held = at_least(top_share(R, cfg.scene.sources_max), bound, "share of the largest eigenvalues", where="R_raw")
     return [held, *share_is_said(context)]
 
 

@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from ris_verified.config import Config
 
 
-def own_network(context: Context) -> bool:
-    """Return whether the network is this library's, of which the checklist states sizes."""
-    from ris_verified.model.network import LocalisationModel
-
-    return isinstance(context.model, LocalisationModel)
-
-
 @rule(
     "RV0401",
     "Every parameter is in exactly one group",
@@ -103,7 +96,7 @@ def sizes(context: Context) -> Sequence[Measurement]:
 
     counts = group_sizes(context.groups)
     found = [at_least(float(counts[n]), MILLION + 1, f"parameters of {n}", where=n) for n in NAMES]
-    if own_network(context) and _is_reference(context.config):
+    if context.own_network and _is_reference(context.config):
         shown = tuple(round(counts[n] / 1e6, 1) for n in NAMES)
         found.append(equal((*shown, round(sum(counts.values()) / 1e6, 1)), (8.3, 11.0, 19.3), "millions", "M"))
     return found

@@ -20,6 +20,7 @@ from ris_verified.audit.static.scopes import literal_all
 from ris_verified.audit.static.syntax import SourceFile, Tree, read_file, uncollected
 
 PACKAGE = Path(__file__).resolve().parents[2]
+CONFIGURATION = ("_config_sections.py", "config.py")
 
 
 def schema_of(tree: Tree) -> tuple[Schema, bool]:
@@ -37,7 +38,7 @@ def _schema_of(tree: Tree) -> tuple[Schema, bool]:
     kinds = {s.kind for s in own.sections.values() if s.fields} - {"module"}
     with_package = not kinds or _imports_package(tree)
     if with_package:
-        package = read_schema(Tree(PACKAGE, (read_file(PACKAGE / "config.py", PACKAGE),)))
+        package = read_schema(Tree(PACKAGE, tuple(read_file(PACKAGE / name, PACKAGE) for name in CONFIGURATION)))
         for section in package.sections.values():
             section.foreign = True
     if not kinds - {"arguments"}:
