@@ -163,6 +163,13 @@ class TrainStepContract:
         moved = (weights[0] - _flat(pipeline.build_model(pipeline.config))).abs().max()
         assert (weights[0] - weights[1]).abs().max() <= 1000 * torch.finfo(torch.float32).eps * (1 + moved)
 
+    @pytest.mark.filterwarnings("error")
+    def test_a_skipped_first_step_warns_of_no_wrong_order(self):
+        pipeline, state, batch = self._start()
+        bad = dataclasses.replace(batch, R_in=batch.R_in * torch.nan)
+        assert pipeline.train_step(state, bad, pipeline).skipped
+        assert state.scheduler.last_epoch == 1
+
     @pytest.mark.parametrize("where", ["loss", "covariance", "gradient"])
     def test_a_non_finite_number_touches_nothing_and_is_counted(self, where):
         pipeline, state, batch = self._start("train.swa_share=0.9")
