@@ -17,6 +17,8 @@ PLAIN = {
     "aten._conj.default": torch.ops.aten._conj_physical.default,
     "aten._neg_view.default": torch.ops.aten.neg.default,
 }
+# Operations whose outcome the processor must know.
+WAITING = ("_local_scalar_dense", "equal", "nonzero", "is_nonzero", "masked_select", "_unique2")
 # Operations that take tensors of two devices.
 MIXED = ("aten._to_copy", "aten.copy_", "aten.index.", "aten.index_put", "aten._index_put")
 
@@ -72,6 +74,21 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     return tree_map(lambda value: own.get(id(value), Away(value) if there else value) if _plain(value) else value, made)
 
 
+class Reads(TorchDispatchMode):
+    """Within it the moments are counted at which the processor waits for what the device computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = kwargs or {}, str(func).split(".")[1]
+        away = any(isinstance(leaf, Away) for leaf in tree_leaves((args, kwargs)))
+        moved = name == "_to_copy" and torch.device(kwargs.get("device") or DEVICE) != DEVICE
+        self.count += away and (name in WAITING or moved)
+        return func(*args, **kwargs)
+
+
 def _plain(value: Any) -> bool:
     return isinstance(value, Tensor) and not isinstance(value, Away)
 
@@ -80,6 +97,12 @@ def _held(value: Any) -> Any:
     if isinstance(value, Away):
         return value.held
     return value.resolve_conj().resolve_neg() if isinstance(value, Tensor) else value
+
+
+@pytest.fixture
+def reads() -> Reads:
+    """Return what counts how often the device is waited for."""
+    return Reads()
 
 
 @pytest.fixture

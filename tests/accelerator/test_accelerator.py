@@ -47,6 +47,18 @@ def test_a_step_validation_and_a_portrait(accelerator: torch.device) -> None:
     assert peak_memory(pipeline, 8, accelerator).total > 0
 
 
+@pytest.mark.parametrize(("contracts", "parts", "most"), [(False, 1, 5), (True, 1, 8), (True, 2, 15)])
+def test_a_step_waits_for_the_device_a_few_times_only(accelerator, reads, contracts, parts, most) -> None:
+    """Is it sound? Of a part: inputs, codes, outputs, loss and three contracts; of a step: the gradient."""
+    pipeline = rv.Pipeline.default(CFG.replaced({"train.accumulation": parts, "contracts": contracts}))
+    batch = pipeline.unpack(with_proposals(draw_batch(CFG, 4, 1), CFG), accelerator)
+    state = TrainState.create(pipeline, total_steps=4, device=accelerator)
+    pipeline.train_step(state, batch, pipeline)
+    with reads:
+        assert not pipeline.train_step(state, batch, pipeline).skipped
+    assert reads.count == most
+
+
 def test_localisation_with_the_order_and_the_data_wherever_they_are(accelerator: torch.device) -> None:
     pipeline = rv.Pipeline.default(CFG)
     batch = pipeline.unpack(draw_batch(CFG, 3, 3), accelerator)

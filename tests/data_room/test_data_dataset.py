@@ -230,6 +230,16 @@ def test_the_loader_raises_what_its_thread_met_and_ends_it(sound):
     assert threading.active_count() == threads
 
 
+def test_batches_for_an_accelerator_alone_are_pinned(sound, monkeypatch):
+    dataset, pinned = SceneDataset(sound, "train"), []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda value: pinned.append(value) or value.clone())
+    plain = list(BatchLoader(dataset, 4, order=torch.arange(7)))
+    assert not pinned
+    held = list(BatchLoader(dataset, 4, order=torch.arange(7), pin=True))
+    assert len(pinned) == sum(len(vars(batch)) for batch in held)
+    assert all(_same(vars(one).values(), vars(two).values()) for one, two in zip(plain, held, strict=True))
+
+
 def test_a_loader_that_is_left_ends_its_thread(sound):
     dataset = SceneDataset(sound, "train")
     threads = threading.active_count()

@@ -54,7 +54,11 @@ RUN = """
         bad = second and len(batches) == spoilt
         return dataclasses.replace(batches[-1], y=batches[-1].y * float("nan")) if bad else batches[-1]
     spoiling = dataclasses.replace(pipeline, unpack=unpack)
-    result = spoiling.train(spoiling, data, out, progress=progress, curves=False)
+    try:
+        result = spoiling.train(spoiling, data, out, progress=progress, curves=False)
+    finally:
+        names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+        sys.stderr.write(f"{names.count('pt_gloo_runloop')} threads of gloo left\\n")
     assert result.weights.exists()
 """
 
@@ -91,6 +95,8 @@ def test_two_processes_lose_as_one(data, tmp_path, parts):
     two = tmp_path / "two"
     done = _start(data, two, *accumulated)
     assert done.returncode == 0, done.stderr
+    # One that outlives the interpreter aborts the process, now and then.
+    assert done.stderr.count("0 threads of gloo left") == 2
     pipeline = Pipeline.default(Config.load(None, TINY))
     pipeline.train(pipeline, data, tmp_path / "one", curves=False)
     (ours, epochs), (theirs, their_epochs) = _figures(two), _figures(tmp_path / "one")
@@ -146,6 +152,7 @@ def test_the_one_left_says_whom_it_lost(data, tmp_path):
     assert ranks[0].returncode == 1
     assert "TrainingError: rank 0: rank 0 of 2 lost another one" in said[0]
     assert "goes on from the last checkpoint" in said[0]
+    assert "0 threads of gloo left" in said[0]
 
 
 @given(st.integers(1, 8), st.integers(1, 8), st.integers(0, 6), st.integers(0, 70))
@@ -220,6 +227,7 @@ def test_another_configuration_in_one_process_is_one_error_in_all(data, tmp_path
     codes, said = _apart(data, tmp_path, configs=((), ("train.learning_rate=2e-4",)))
     assert codes == [1, 1]
     for text in said:
+        assert "0 threads of gloo left" in text
         assert "TrainingError: rank" in text
         assert "rank 1 has another configuration or data folder than rank 0" in text
 

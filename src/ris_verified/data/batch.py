@@ -45,9 +45,14 @@ class Batch:
     H_full: Tensor
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the batch on a device."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items()}
+        """Return the batch on a device; what is pinned is on its way while the caller goes on."""
+        # To processors nothing may be on its way still: who reads it there does not wait.
+        moved = {name: value.to(device, non_blocking=value.is_pinned()) for name, value in vars(self).items()}
         return dataclasses.replace(self, **moved)
+
+    def pinned(self) -> Self:
+        """Return the batch in memory from which an accelerator copies beside other work."""
+        return dataclasses.replace(self, **{name: value.pin_memory() for name, value in vars(self).items()})
 
     def __len__(self) -> int:
         return len(self.y)

@@ -201,10 +201,13 @@ class BatchLoader:
         order: `S` int64, indices in the order to show them.
         ahead: how many batches to prepare.
         skip: batches at the beginning that an interrupted epoch has already used.
+        pin: whether they go to an accelerator.
     """
 
-    def __init__(self, dataset: SceneDataset, size: int, *, order: Tensor, ahead: int = 2, skip: int = 0) -> None:
-        self.dataset, self.size, self.ahead = dataset, size, ahead
+    def __init__(
+        self, dataset: SceneDataset, size: int, *, order: Tensor, ahead: int = 2, skip: int = 0, pin: bool = False
+    ) -> None:
+        self.dataset, self.size, self.ahead, self.pin = dataset, size, ahead, pin
         self.order = order[skip * size :]
 
     def __len__(self) -> int:
@@ -225,7 +228,8 @@ class BatchLoader:
         def fill() -> None:
             try:
                 for index in torch.split(self.order, self.size) if len(self.order) else ():
-                    put(self.dataset.batch(index))
+                    batch = self.dataset.batch(index)
+                    put(batch.pinned() if self.pin else batch)
                     if stop.is_set():
                         return
                 put(None)

@@ -54,6 +54,7 @@ class _Run:
         progress: Progress | None,
         tensorboard: bool,
         fresh: bool,
+        stop: Stop | None,
     ) -> None:
         cfg = pipeline.config
         self.pipeline, self.out, self.ranks = pipeline, out, ranks
@@ -65,7 +66,7 @@ class _Run:
         self.steps = -(-self.scenes // self.batch)
         # Scenes of a batch without gradients for which there is memory, as far as is known.
         self.fits = VALIDATION_BATCH
-        self.stop: Stop | None = None
+        self.stop = stop
         steps = self.steps * cfg.train.epochs
         self.state = TrainState.create(pipeline, total_steps=steps, device=self.device, ranks=ranks)
         self.checkpoints = checkpoints_of(pipeline, data, out)
@@ -77,7 +78,7 @@ class _Run:
         self.log = TrainingLog(log, self.watch.hear, self.state.step, len(self.at.history))
 
     def _batches(self, dataset: SceneDataset, order: Tensor, size: int, skip: int = 0) -> Iterator[Batch]:
-        for batch in BatchLoader(dataset, size, order=order, skip=skip):
+        for batch in BatchLoader(dataset, size, order=order, skip=skip, pin=self.device.type == "cuda"):
             yield self.pipeline.unpack(batch, self.device)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
@@ -222,9 +223,11 @@ def train(
     seeded = torch.random.fork_rng([device] if device.type == "cuda" else [])
     with seeded, joined() as ranks, occupied(out, ranks):
         torch.manual_seed(pipeline.config.seed + ranks.index)
-        run = _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh)
-        run.stop = stop
-        return _trained(run, data, curves, judge)
+        return _trained(
+            # Held by nobody afterwards: with it the processes part.
+            _Run(pipeline, data, out, ranks, progress=progress, tensorboard=tensorboard, fresh=fresh, stop=stop),
+            data, curves, judge,
+        )  # fmt: skip
 
 
 def _trained(run: _Run, data: Path, curves: bool, judge: Judge | None) -> TrainResult:

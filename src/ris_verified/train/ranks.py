@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
+import importlib
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -65,11 +68,13 @@ class Ranks:
             dist.all_reduce(value)
         return value
 
+    def total(self, number: int, device: torch.device) -> int:
+        """Return the sum of a number over the processes; one alone reads no device."""
+        return number if self.count == 1 else int(self.sum(torch.tensor(number, device=device)))
+
     def all(self, good: bool, device: torch.device) -> bool:
         """Return whether it is so in every process; all skip a step or none, or they would wait for each other."""
-        if self.count == 1:
-            return good
-        return int(self.sum(torch.tensor(int(good), device=device))) == self.count
+        return self.total(int(good), device) == self.count
 
     def gathered(self, value: Tensor) -> list[Tensor]:
         """Return the value of every process, in the order of their indices."""
@@ -174,12 +179,15 @@ def joined() -> Iterator[Ranks]:
     device = default_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    # Imported later, by torch, its defaults would hold the group for ever.
+    importlib.import_module("torch.distributed.nn")
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     index, count = dist.get_rank(), dist.get_world_size()
     try:
         yield Ranks(index, count)
-    except RuntimeError as error:
-        if not _lost(error):
+    except BaseException as error:
+        _let_go(error)
+        if not isinstance(error, RuntimeError) or not _lost(error):
             raise
         raise TrainingError(
             f"rank {index} of {count} lost another one: {str(error).splitlines()[0]}",
@@ -189,6 +197,15 @@ def joined() -> Iterator[Ranks]:
         ) from error
     finally:
         dist.destroy_process_group()
+        # Its threads end with the last that holds it; one that outlives the interpreter aborts the process.
+        gc.collect()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clear the frames that an error has left: what holds the group is in them."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _lost(error: RuntimeError) -> bool:

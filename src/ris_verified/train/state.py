@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_swa_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from ris_verified.config import Config, TrainConfig
 from ris_verified.model.groups import named_groups
 from ris_verified.pipeline import Pipeline
+from ris_verified.train.average import ema, swa
 from ris_verified.train.ranks import Ranks
 from ris_verified.train.schedule import rate_factor
 
@@ -36,17 +37,6 @@ class StepReport:
     gradient_norm: Tensor
     learning_rates: dict[str, float]
     skipped: bool
-
-
-def _ema(model: nn.Module, decay: float) -> AveragedModel:
-    def average(
-        averaged: tuple[Tensor, ...] | list[Tensor], current: tuple[Tensor, ...] | list[Tensor], count: Tensor | int
-    ) -> None:
-        # A young average follows faster, or a short run would keep its random start.
-        weight = 1 - min(decay, (1 + float(count)) / (10 + float(count)))
-        torch._foreach_lerp_(averaged, current, weight)
-
-    return AveragedModel(model, multi_avg_fn=average)
 
 
 @dataclass
@@ -99,9 +89,8 @@ class TrainState:
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: rate_factor(step, total_steps, pipeline.config.train)
         )
-        ema = _ema(model, train.ema_decay) if train.ema_decay else None
-        swa = AveragedModel(model, multi_avg_fn=get_swa_multi_avg_fn()) if train.swa_share else None
-        return cls(model, optimizer, scheduler, ema, swa, total_steps, ranks.parallel(model), ranks)
+        means = ema(model, train.ema_decay) if train.ema_decay else None, swa(model) if train.swa_share else None
+        return cls(model, optimizer, scheduler, *means, total_steps, ranks.parallel(model), ranks)
 
     @property
     def best(self) -> nn.Module:

@@ -68,7 +68,7 @@ def _unreached(outputs: ModelOutput, cfg: Config) -> Tensor | float:
 
 
 def _finite(*tensors: Tensor) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 
 def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepReport:
@@ -93,7 +93,8 @@ def train_step(state: TrainState, batch: Batch, pipeline: Pipeline) -> StepRepor
     results = _accumulate(state, batch, pipeline)
     skipped, norm = results is None, torch.tensor(torch.nan)
     if results is not None:
-        norm = gradient_norm(state)
+        # Asked more than once.
+        norm = gradient_norm(state).cpu()
         skipped = not bool(torch.isfinite(norm))
     if not skipped:
         update(state, norm, pipeline.config.train)
@@ -134,7 +135,7 @@ def micro_batch(state: TrainState, train: TrainConfig, scenes: int) -> int:
 def _accumulate(state: TrainState, batch: Batch, pipeline: Pipeline) -> list[tuple[float, LossResult]] | None:
     """Halve the micro-batch until the step fits; the effective batch stays."""
     ranks = state.ranks
-    scenes = int(ranks.sum(torch.tensor(len(batch), device=batch.y.device)))
+    scenes = ranks.total(len(batch), batch.y.device)
     while True:
         # The same number of parts in every process, or they would wait for each other.
         parts = min(max(state.parts, pipeline.config.train.accumulation), scenes // ranks.count)
@@ -195,10 +196,10 @@ def update(state: TrainState, norm: Tensor, train: TrainConfig) -> None:
 
     Args:
         state: changed in place; its gradients are finite.
-        norm: of `gradient_norm`.
+        norm: of `gradient_norm`; no device is read where it lies on the CPU.
         train: reads `clip_norm` and `swa_share`.
     """
-    # Below the limit the gradients would be multiplied by one, a pass over all of them; `norm` has been read already.
+    # Below the limit the gradients would be multiplied by one, a pass over all of them.
     if bool(norm + CLIP_GUARD > train.clip_norm):
         torch.nn.utils.clip_grads_with_norm_(_gradients(state), train.clip_norm, norm)
     state.optimizer.step()
