@@ -17,7 +17,9 @@ from ris_verified.train.identity import apart, conditions, shaping, told
 from ris_verified.train.sealed import DamagedError, header, notes_of, require_intact, sealed, tensors_of
 from ris_verified.train.state import TrainState
 
-FORMAT, OLDER = "ris-verified-checkpoint/2", "ris-verified-checkpoint/1"
+FORMAT = "ris-verified-checkpoint/3"
+# Of the formats before only the first has no checksum.
+OLDER = "ris-verified-checkpoint/1"
 KEPT = 2
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ class Standing:
 
     Args:
         history: a record of each finished epoch.
-        best: highest validated capture so far, and the epoch that reached it.
+        best: highest validated `merit` so far, and the epoch that reached it.
         total: sum of the losses of the unfinished epoch.
         counted: steps in that sum.
         rate: the last learning rate of the backbone.

@@ -25,7 +25,7 @@ from ris_verified.train.log import TrainingLog
 from ris_verified.train.printout import FirstEpoch, epoch_line, first_epoch, tell_sizes
 from ris_verified.train.ranks import Ranks, default_device, joined
 from ris_verified.train.ready import checkpoints_of, epoch_of, training_data
-from ris_verified.train.result import TrainResult
+from ris_verified.train.result import TrainResult, merit
 from ris_verified.train.room import fitting
 from ris_verified.train.schedule import epoch_order
 from ris_verified.train.state import StepReport, TrainState
@@ -142,8 +142,8 @@ class _Run:
         self.log.epoch(record)
         self._print(self._line(record))
         # Random weights are not the best of anything.
-        if record["validation"]["capture"] > at.best and self.state.skipped < self.state.step:
-            at.best, at.best_epoch = record["validation"]["capture"], record["epoch"]
+        if (reached := merit(record["validation"])) > at.best and self.state.skipped < self.state.step:
+            at.best, at.best_epoch = reached, record["epoch"]
             save_model(self.state.best, cfg, weights)
         self.watch.validated(self.state, self.device, self.fits)
 
@@ -193,7 +193,8 @@ def train(
     process takes its share of each batch; the first one alone validates and writes.
 
     After every epoch the averaged weights (SWA once begun, else EMA, else live) are validated, and
-    saved when their subspace capture is the best so far: what is validated is what is saved.
+    saved when the mean of their subspace capture and order accuracy is the best so far: what is validated is what is
+    saved.
 
     Args:
         pipeline: the stages and the configuration.

@@ -90,12 +90,20 @@ def _last_epoch_saved(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
 def _worst_kept(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
     def validate(inner: Pipeline, model: Any, batches: Any) -> dict[str, float]:
         figures = pipe.validate(inner, model, batches)
-        return {**figures, "capture": -figures["capture"]}
+        return {**figures, "capture": -figures["capture"], "order": -figures["order"]}
 
     result = f(dataclasses.replace(pipe, validate=validate), *given, **named)
     for record in result.history:
         record["validation"]["capture"] *= -1
+        record["validation"]["order"] *= -1
     return result
+
+
+def _order_uncounted(f: Any, pipe: Pipeline, *given: Any, **named: Any) -> Any:
+    def validate(inner: Pipeline, model: Any, batches: Any) -> dict[str, float]:
+        return {**pipe.validate(inner, model, batches), "order": 0.0}
+
+    return f(dataclasses.replace(pipe, validate=validate), *given, **named)
 
 
 def _judged_from_zero(f: Any, *given: Any, judge: Any = None, **named: Any) -> Any:
@@ -207,6 +215,7 @@ FAULTS = (
           staged("train", _last_epoch_saved)),
     Fault("judged_from_zero", "RV1605", "epochs are counted as a list is", staged("train", _judged_from_zero)),
     Fault("worst_epoch_kept", "RV1605", "the comparison has the wrong sign", staged("train", _worst_kept)),
+    Fault("kept_by_capture_alone", "RV1605", "a head that counts badly is kept", staged("train", _order_uncounted)),
     Fault("score_is_covariance_error", "RV1608", "NMSE is at hand and falls nicely", staged("score", _loss_as_score)),
     Fault("score_of_found_sources", "RV1608", "what is missed has no error", staged("score", _found_only)),
     Fault("score_of_the_prediction", "RV1608", "the score searches R_pred, the launch R_blend",

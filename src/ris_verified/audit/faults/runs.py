@@ -27,7 +27,7 @@ def running(change: Callable[[Any], None]) -> Callable[[Pipeline], Pipeline]:
             # The faulty loop is a copy: the library's own stays as it is.
             made = type("_Run", (loop._Run,), {})
             change(made)
-            named = {"progress": None, "tensorboard": False, "fresh": False}
+            named = {"progress": None, "tensorboard": False, "fresh": False, "stop": None}
             settings = {name: options.get(name, value) for name, value in named.items()}
             with torch.random.fork_rng(), joined() as ranks:
                 torch.manual_seed(given.config.seed + ranks.index)

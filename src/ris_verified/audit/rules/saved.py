@@ -35,8 +35,9 @@ LAWS = {
     "in the audit, bound 1e4 eps. Two epochs of a training on four scenes: validated figures of the saved weights, "
     "logged rates, and what each step was given beside the stored scenes. Three epochs of three accumulated steps, "
     "with curriculum, dropout and both averages, from a folder with more scenes than are asked for, 130 of them to "
-    "validate: few sources first, scenes shown and validated, rates, weight decay, mean loss, the epoch kept; killed "
-    "before step 5 and begun again. Bound: equal.",
+    "validate: few sources first, scenes shown and validated, rates, weight decay, mean loss, the epoch kept, of the "
+    "highest mean of capture and order; "
+    "killed before step 5 and begun again. Bound: equal.",
     remedy="save `state.best`, with every buffer that the output depends on",
     apart=True,
 )
