@@ -54,8 +54,8 @@ class Pipeline:
         train_step: state, batch, pipeline → StepReport.
         peak_memory: pipeline, scenes in a step, device → Memory, predicted.
         validate: pipeline, model, batches → mean loss, nmse, capture and order.
-        train: pipeline, data folder, output folder, progress=, curves=, tensorboard=, judge= → TrainResult, of the epoch
-            with the highest mean of capture and order.
+        train: pipeline, data folder, output folder, progress=, curves=, tensorboard=, judge= → TrainResult, of the
+            epoch with the highest mean of capture and order.
         spectrum: R, K, cfg → Peaks.
         newton: R, K, Peaks, cfg → Peaks.
         mle: Peaks, y, H_full, C, cfg → Estimates.

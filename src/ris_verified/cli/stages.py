@@ -48,9 +48,7 @@ def run_generate(args: argparse.Namespace) -> int:
 
 def add_train(parser: argparse.ArgumentParser) -> None:
     """Add the options of `train`."""
-    parser.epilog = (
-        "On several processes: torchrun --nproc-per-node N --no-python ris-verified train ..., the same options."
-    )
+    parser.epilog = "On several processes: torchrun --nproc-per-node N --no-python ris-verified train ..."
     add_config(parser)
     parser.add_argument("--data", type=named_path, required=True, metavar="DIR", help="written by generate")
     parser.add_argument(
