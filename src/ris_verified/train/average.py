@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
-
-Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Averaged(AveragedModel):
@@ -18,15 +16,18 @@ class Averaged(AveragedModel):
 
     Args:
         model: the live weights.
-        share: updates so far → what the next one takes, from 0 to 1; not asked at the first, which copies.
+        share: updates so far → what the next one takes, from 0 to 1; the first copies.
     """
 
     def __init__(self, model: nn.Module, share: Callable[[int], float]) -> None:
-        super().__init__(model, multi_avg_fn=self._take)
+        super().__init__(model)
         self._share = share
 
-    def _take(self, averaged: Tensors, live: Tensors, _on_device: Tensor | int) -> None:
-        torch._foreach_lerp_(averaged, live, self._share(int(self.n_averaged)))
+    def update_parameters(self, model: nn.Module) -> None:
+        """Take the share of the live weights that is due."""
+        share = self._share(int(self.n_averaged))
+        self.multi_avg_fn = lambda averaged, live, _: torch._foreach_lerp_(averaged, live, share)
+        super().update_parameters(model)
 
 
 def ema(model: nn.Module, decay: float) -> Averaged:
