@@ -81,6 +81,11 @@ class _Run:
         for batch in BatchLoader(dataset, size, order=order, skip=skip, pin=self.device.type == "cuda"):
             yield self.pipeline.unpack(batch, self.device)
 
+    def _rest(self, epoch: int) -> Iterator[Batch]:
+        order = epoch_order(self.training.source_counts(), self.scenes, self.pipeline.config, epoch)
+        share, done = self.ranks.share(order, self.batch), self.state.step - epoch * self.steps
+        return self._batches(self.training, share, self.batch // self.ranks.count, done)
+
     def epoch(self, epoch: int) -> dict[str, Any]:
         state, every = self.state, self.pipeline.config.train.checkpoint_steps
         if number := asked(self.stop, self.ranks):
@@ -88,13 +93,9 @@ class _Run:
             raise stopped(state, number, kept=every > 0)
         state.model.train()
         self.watch.begin(epoch)
-        order = epoch_order(self.training.source_counts(), self.scenes, self.pipeline.config, epoch)
         at, began = self.at, time.perf_counter()
         total = torch.tensor(at.total, dtype=torch.float64, device=self.device)
-        size = self.batch // self.ranks.count
-        for batch in self._batches(
-            self.training, self.ranks.share(order, self.batch), size, state.step - epoch * self.steps
-        ):
+        for batch in self._rest(epoch):
             report = self._step(batch)
             at.rate = report.learning_rates["backbone"]
             if not report.skipped:
