@@ -113,14 +113,22 @@ def _wanted(blend: Blend) -> tuple[dict[str, float], dict[str, float], dict[str,
 
 
 def _shown(heard: Heard) -> Blend | None:
-    """Return the blend that the block is of: of those that were made until then, the one that its norms fit best."""
+    """Return the blend that the block is of: of those that were made until then, the one that its figures fit best."""
     places = [_lines(heard, start)[0][0] for start in BLOCK if _lines(heard, start)]
     made = heard.blends(max(places, default=0))
     texts = re.findall(rf"(R_\w+) {NUMBER}", _line(heard, "Norms: "))
+    share = re.search(rf"≥ {NUMBER}", _line(heard, BLOCK[7]))
 
-    def apart(blend: Blend) -> float:
-        norms = _wanted(blend)[2]
-        return sum(abs(float(value) - norms.get(name, math.inf)) for name, value in texts)
+    def apart(blend: Blend) -> tuple[int, float]:
+        # Two blends of the same scenes, of the step and of its print, differ by less than a decimal in their norms.
+        wanted = _wanted(blend)
+        said = [
+            f for start, values in zip(BLOCK[2:5], wanted, strict=True) for f in _figures(heard, start, values, blend)
+        ]
+        if share:
+            said.append(_agrees(share[1], top_share(blend.R_raw, heard.config.scene.sources_max), "share", blend))
+        distance = sum(abs(float(value) - wanted[2].get(name, math.inf)) for name, value in texts)
+        return sum(not figure.passed for figure in said), distance
 
     return min(made, key=apart) if made else None
 
