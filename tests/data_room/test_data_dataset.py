@@ -240,6 +240,16 @@ def test_batches_for_an_accelerator_alone_are_pinned(sound, monkeypatch):
     assert all(_same(vars(one).values(), vars(two).values()) for one, two in zip(plain, held, strict=True))
 
 
+@pytest.mark.parametrize("pinned", [False, True])
+def test_what_is_pinned_alone_is_moved_without_waiting(sound, monkeypatch, pinned):
+    batch, moves = SceneDataset(sound, "train").batch(torch.arange(2)), []
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda value: pinned)
+    move = torch.Tensor.to
+    monkeypatch.setattr(torch.Tensor, "to", lambda v, *given, **named: moves.append(named) or move(v, *given, **named))
+    batch.to("cpu")
+    assert moves == [{"non_blocking": pinned}] * len(vars(batch))
+
+
 def test_a_loader_that_is_left_ends_its_thread(sound):
     dataset = SceneDataset(sound, "train")
     threads = threading.active_count()

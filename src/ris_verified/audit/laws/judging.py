@@ -183,8 +183,8 @@ def _saved(pipeline: Any, result: Any, folder: Path) -> list[Measurement]:
     dataset = SceneDataset(folder / "data", "validation")
     batch = pipeline.unpack(dataset.batch(torch.arange(1)), "cpu")
     figures = pipeline.validate(pipeline, load_model(result.weights, pipeline), [batch])
-    reported = result.history[result.best_epoch - 1]["validation"]
-    means = [(item["capture"] + item["order"]) / 2 for item in (record["validation"] for record in result.history)]
+    epochs = [record["validation"] for record in result.history]
+    reported, means = epochs[result.best_epoch - 1], [(epoch["capture"] + epoch["order"]) / 2 for epoch in epochs]
     found = []
     for name in ("loss", "capture"):
         bound = 1e-6 * max(1.0, abs(reported[name]))

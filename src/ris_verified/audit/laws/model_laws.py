@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ris_verified.model.output import ModelOutput
 
 WHERE = "build_model"
-# A thousand roundings of float32: a hundred times what sums in another order change, below what a neighbour teaches.
+# A thousand roundings of float32: far above sums in another order, far below what a scene's neighbour could teach.
 AGREE = 1000 * 2.0**-23
 
 

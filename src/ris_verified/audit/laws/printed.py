@@ -117,7 +117,6 @@ def _shown(heard: Heard) -> Blend | None:
     places = [_lines(heard, start)[0][0] for start in BLOCK if _lines(heard, start)]
     made = heard.blends(max(places, default=0))
     texts = re.findall(rf"(R_\w+) {NUMBER}", _line(heard, "Norms: "))
-    share = re.search(rf"≥ {NUMBER}", _line(heard, BLOCK[7]))
 
     def apart(blend: Blend) -> tuple[int, float]:
         # Two blends of the same scenes, of the step and of its print, differ by less than a decimal in their norms.
@@ -125,8 +124,7 @@ def _shown(heard: Heard) -> Blend | None:
         said = [
             f for start, values in zip(BLOCK[2:5], wanted, strict=True) for f in _figures(heard, start, values, blend)
         ]
-        if share:
-            said.append(_agrees(share[1], top_share(blend.R_raw, heard.config.scene.sources_max), "share", blend))
+        said += _share(heard, blend)
         distance = sum(abs(float(value) - wanted[2].get(name, math.inf)) for name, value in texts)
         return sum(not figure.passed for figure in said), distance
 
@@ -199,16 +197,23 @@ def _of_blend(context: Context, start: str, which: int) -> Iterator[Measurement]
 def share_is_said(context: Context) -> Iterator[Measurement]:
     """Compare the smallest share of the K_MAX largest eigenvalues of R_raw."""
     heard = context.heard[0]
-    blend, text = _shown(heard), _line(heard, BLOCK[7])
-    parts = re.search(rf"≥ {NUMBER} \(bound 1 − β = {NUMBER}\)", text)
-    if blend is None or parts is None:
-        yield from mended(
-            [equal(text or "no line", "≥ share (bound 1 − β = …)", "the line of the share", where=WHERE)], SAY
-        )
-        return
+    blend = _shown(heard)
+    said = _share(heard, blend) if blend else []
+    yield from said
+    if not said:
+        text = _line(heard, BLOCK[7]) or "no line"
+        yield from mended([equal(text, "≥ share (bound 1 − β = …)", "the line of the share", where=WHERE)], SAY)
+
+
+def _share(heard: Heard, blend: Blend) -> list[Measurement]:
+    parts = re.search(rf"≥ {NUMBER} \(bound 1 − β = {NUMBER}\)", _line(heard, BLOCK[7]))
+    if parts is None:
+        return []
     share = top_share(blend.R_raw, heard.config.scene.sources_max)
-    yield _agrees(parts[1], share, "printed share of the largest eigenvalues", blend)
-    yield _agrees(parts[2], 1 - heard.config.covariance.beta, "printed bound of the share")
+    return [
+        _agrees(parts[1], share, "printed share of the largest eigenvalues", blend),
+        _agrees(parts[2], 1 - heard.config.covariance.beta, "printed bound of the share"),
+    ]
 
 
 def epochs_are_said(context: Context) -> Iterator[Measurement]:

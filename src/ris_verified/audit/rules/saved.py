@@ -36,8 +36,7 @@ LAWS = {
     "logged rates, and what each step was given beside the stored scenes. Three epochs of three accumulated steps, "
     "with curriculum, dropout and both averages, from a folder with more scenes than are asked for, 130 of them to "
     "validate: few sources first, scenes shown and validated, rates, weight decay, mean loss, the epoch kept, of the "
-    "highest mean of capture and order; "
-    "killed before step 5 and begun again. Bound: equal.",
+    "highest mean of capture and order; killed before step 5 and begun again. Bound: equal.",
     remedy="save `state.best`, with every buffer that the output depends on",
     apart=True,
 )
